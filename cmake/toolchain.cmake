@@ -1,0 +1,35 @@
+# Language level, warnings, sanitizers and the compiler cache: what every room is built with.
+
+set(CMAKE_CXX_STANDARD 23)
+set(CMAKE_CXX_STANDARD_REQUIRED ON)
+set(CMAKE_CXX_EXTENSIONS OFF)
+set(CMAKE_EXPORT_COMPILE_COMMANDS ON)
+
+# A typo in the build type would otherwise build without optimisation and say nothing.
+set(known_build_types Debug Release RelWithDebInfo)
+if(NOT CMAKE_BUILD_TYPE)
+  set(CMAKE_BUILD_TYPE Release CACHE STRING "" FORCE)
+elseif(NOT CMAKE_BUILD_TYPE IN_LIST known_build_types)
+  message(FATAL_ERROR "CMAKE_BUILD_TYPE=${CMAKE_BUILD_TYPE} is unknown; use one of: ${known_build_types}")
+endif()
+
+set(CADRE_SANITIZE "" CACHE STRING "Sanitizers for -fsanitize=: address, undefined, thread, or a comma list")
+option(CADRE_FUZZ "Build only the libFuzzer targets (needs clang)" OFF)
+
+add_compile_options(-Wall -Wextra -Wshadow -Werror -fno-math-errno -fno-trapping-math -ffp-contract=off)
+if(CADRE_SANITIZE)
+  add_compile_options(-fsanitize=${CADRE_SANITIZE} -fno-omit-frame-pointer -g1)
+  add_link_options(-fsanitize=${CADRE_SANITIZE})
+  if(CADRE_SANITIZE MATCHES "undefined")
+    add_compile_options(-fno-sanitize-recover=all)
+  endif()
+endif()
+if(CADRE_FUZZ)
+  add_compile_options(-fsanitize=fuzzer-no-link)
+endif()
+
+find_program(CCACHE ccache)
+if(CCACHE)
+  set(CMAKE_C_COMPILER_LAUNCHER ${CCACHE})
+  set(CMAKE_CXX_COMPILER_LAUNCHER ${CCACHE})
+endif()
