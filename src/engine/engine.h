@@ -1,0 +1,68 @@
+#pragma once
+// The contract of an engine: ours in this process, a rank behind a socket (link), or many of them (cluster).
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/error.h"
+#include "engine/request.h"
+
+namespace cadre::engine {
+
+/// What the front needs to know of the model that is served.
+struct ModelInfo {
+  int64_t vocab_size = 0;
+  int64_t max_model_len = 0;
+  int64_t num_kv_blocks = 0;  ///< per rank
+  int block_size = 0;
+};
+
+/// A moment's load of one rank, as /load and the metrics show it. Counters count from the start.
+struct RankStats {
+  int rank = 0;
+  int64_t num_running = 0;
+  int64_t num_waiting = 0;
+  double kv_cache_usage = 0;  ///< 0..1
+  int64_t num_preemptions = 0;
+  int64_t prefix_cache_queries = 0;  ///< tokens asked for
+  int64_t prefix_cache_hits = 0;     ///< tokens found
+  int64_t prompt_tokens = 0;
+  int64_t generation_tokens = 0;
+  int64_t num_steps = 0;
+};
+
+/// A running request; Cancel may be called from any thread, at any time, also after the end.
+class RequestHandle {
+ public:
+  virtual ~RequestHandle() = default;
+  virtual void Cancel() = 0;
+};
+
+class Engine {
+ public:
+  virtual ~Engine() = default;
+
+  virtual const ModelInfo& model_info() const = 0;
+
+  /// Queues a request. Any thread; never blocks. `sink` is kept until its OnFinish has returned.
+  /// Errors: kResourceExhausted (queue full: the client may come again), kUnavailable (draining or dead),
+  /// kInvalidArgument (can never fit: the message gives the numbers). On error the sink hears nothing.
+  virtual Result<std::unique_ptr<RequestHandle>> Submit(Request request, std::shared_ptr<EventSink> sink) = 0;
+
+  /// One entry a rank. Any thread; cheap.
+  virtual std::vector<RankStats> Stats() const = 0;
+
+  /// OK while requests can be served; else who is missing or what died.
+  virtual Status Health() const = 0;
+
+  /// Forgets every cached prefix that no running request holds.
+  virtual Status ResetPrefixCache() = 0;
+
+  /// Refuses new requests from now on, lets running ones end until `deadline`, then aborts the rest; returns when
+  /// all sinks have heard their end and the threads are gone. Call once.
+  virtual void Drain(TimePoint deadline) = 0;
+};
+
+}  // namespace cadre::engine

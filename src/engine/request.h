@@ -1,0 +1,96 @@
+#pragma once
+// What enters and what leaves the engine. Token ids only: text ends at the session.
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "base/clock.h"
+#include "base/error.h"
+
+namespace cadre::engine {
+
+/// How the next token is chosen. Names, meanings and defaults are vLLM's SamplingParams; the session has validated
+/// the ranges. temperature 0 is greedy (lowest id on ties).
+struct SamplingParams {
+  double temperature = 1.0;
+  double top_p = 1.0;
+  int top_k = 0;  ///< 0: all
+  double min_p = 0.0;
+  double repetition_penalty = 1.0;
+  double presence_penalty = 0.0;
+  double frequency_penalty = 0.0;
+  std::vector<std::pair<int32_t, float>> logit_bias;
+  std::vector<int32_t> allowed_token_ids;        ///< empty: all
+  std::vector<std::vector<int32_t>> bad_words;   ///< token sequences that must not be completed
+  uint64_t seed = 0;                             ///< always set: the session draws one where the client gave none
+  int max_tokens = 16;                           ///< >= 0; the session has filled the default
+  int min_tokens = 0;                            ///< end and stop tokens are masked before
+  std::vector<int32_t> stop_token_ids;
+  std::vector<int32_t> eos_token_ids;            ///< end-of-sequence tokens of the model
+  bool ignore_eos = false;
+  std::optional<int> logprobs;                   ///< k >= 0: the chosen token's and the k best; -1: the whole vocabulary
+  std::optional<int> prompt_logprobs;
+};
+
+/// One sequence to generate. `n` > 1 is several requests of the session with seeds of their own; the prefix cache
+/// makes them share the prompt.
+struct Request {
+  std::string id;                     ///< for logs; need not be unique
+  std::vector<int32_t> prompt;        ///< token ids, 1 <= size <= max_model_len, all inside the vocabulary
+  SamplingParams sampling;
+  std::string cache_salt;             ///< part of the prefix key
+  int priority = 0;                   ///< with --scheduling-policy priority: lower runs earlier
+  std::optional<TimePoint> deadline;  ///< past it the request ends with kDeadlineExceeded
+  int data_parallel_rank = -1;        ///< -1: the cluster chooses
+};
+
+struct TokenLogprob {
+  int32_t token = 0;
+  float logprob = 0;
+  int32_t rank = 0;  ///< 1 = most likely; 0 = not counted
+};
+
+/// The chosen (or given) token first, then the best ones in falling order (the chosen one may come again).
+using Logprobs = std::vector<TokenLogprob>;
+
+struct GeneratedToken {
+  int32_t token = 0;
+  Logprobs logprobs;  ///< empty unless asked for
+};
+
+enum class FinishReason {
+  kStop,    ///< an end or stop token
+  kLength,  ///< max_tokens or max_model_len reached
+  kAbort,   ///< cancelled by the caller
+  kError,   ///< see `error`
+};
+
+/// When what happened, for usage and metrics; all on the steady clock of this host.
+struct RequestTimes {
+  TimePoint queued, scheduled, first_token, last_token;
+};
+
+struct Finish {
+  FinishReason reason = FinishReason::kStop;
+  std::optional<int32_t> stop_token;  ///< the stop_token_ids entry that ended it; empty for the model's own end token
+  Error error;                        ///< set for kError
+  RequestTimes times;
+  int num_preemptions = 0;
+};
+
+/// Receives what becomes of one request. Called from the engine thread: must not block and must not call the engine.
+/// Order: at most one OnPrompt, then OnTokens any number of times, then exactly one OnFinish; nothing after it.
+class EventSink {
+ public:
+  virtual ~EventSink() = default;
+  /// The prompt is computed: how many of its tokens came from the prefix cache, and its logprobs if asked for
+  /// (one entry a prompt token; the first is empty).
+  virtual void OnPrompt(int num_cached_tokens, std::vector<Logprobs> prompt_logprobs) = 0;
+  virtual void OnTokens(std::vector<GeneratedToken> tokens) = 0;
+  virtual void OnFinish(Finish finish) = 0;
+};
+
+}  // namespace cadre::engine
