@@ -1,0 +1,28 @@
+#pragma once
+// C = A * W^T for one packed weight and any number of rows.
+//
+// A row's result does not depend on the rows beside it: every output is one chain of sums in rising k (pairs of k for
+// bf16), whatever the blocking. That is what makes an answer independent of its batch.
+#include <cstdint>
+
+#include "kernels/device.h"
+#include "kernels/pack.h"
+
+namespace cadre::kernels {
+
+struct GemmArgs {
+  int64_t m = 0;            ///< rows of A; 0 is allowed
+  const void* a = nullptr;  ///< [m, w.k]: bf16 for a kBf16 weight, f32 for a kF32 weight
+  int64_t a_stride = 0;     ///< elements between rows
+  PackedMatrix w;
+  const float* bias = nullptr;  ///< [w.n] or null
+  void* c = nullptr;            ///< [m, w.n]
+  DType c_type = DType::kF32;   ///< kF32 or kBf16 (rounded once)
+  int64_t c_stride = 0;
+  bool accumulate = false;  ///< c += (only for kF32): the residual stream is added to in place
+};
+
+/// Runs on all threads of the device. Sums in f32.
+void Gemm(const Device& device, const GemmArgs& args);
+
+}  // namespace cadre::kernels
