@@ -9,14 +9,15 @@ namespace cadre::kernels {
 
 struct RmsNormArgs {
   int64_t num_rows = 0, width = 0;
-  const float* x = nullptr;  ///< [num_rows, width]
+  int32_t num_heads = 1;     ///< each row is [num_heads, width], every head normed by itself
+  const float* x = nullptr;  ///< [num_rows, num_heads * width]
   int64_t x_stride = 0;
   const float* weight = nullptr;  ///< [width]
   float eps = 1e-6f;
-  void* out = nullptr;  ///< [num_rows, width] of out_type; may be x itself when f32
+  void* out = nullptr;  ///< as x, of out_type; may be x itself when f32
   DType out_type = DType::kBf16;
   int64_t out_stride = 0;
-  float* out_f32 = nullptr;  ///< the same values before rounding, rows `width` apart; or null
+  float* out_f32 = nullptr;  ///< the same values before rounding, without gaps between rows; or null
 };
 /// out = x / sqrt(mean(x^2) + eps) * weight.
 void RmsNorm(const Device& device, const RmsNormArgs& args);
