@@ -6,8 +6,8 @@
 
 namespace cadre::eplb {
 
-Result<ExpertMap> ExpertMap::Create(int32_t num_experts, SlotLayout layout, std::vector<int32_t> slot_to_expert,
-                                    Epoch epoch) {
+Result<ExpertMap> ExpertMap::Create(int32_t num_experts, SlotLayout layout,
+                                    std::vector<int32_t> slot_to_expert, Epoch epoch) {
   if (num_experts < 1 || layout.num_ranks < 1) {
     return Fail(Code::kInvalidArgument, "an expert map needs experts and ranks; got {} experts on {} ranks",
                 num_experts, layout.num_ranks);
@@ -20,13 +20,14 @@ Result<ExpertMap> ExpertMap::Create(int32_t num_experts, SlotLayout layout, std:
   map.first_.assign(static_cast<size_t>(num_experts) + 1, 0);
   for (const int32_t expert : slot_to_expert) {
     if (expert < 0 || expert >= num_experts) {
-      return Fail(Code::kInvalidArgument, "an expert map names expert {}; the model has experts 0 to {}", expert,
-                  num_experts - 1);
+      return Fail(Code::kInvalidArgument, "an expert map names expert {}; the model has experts 0 to {}",
+                  expert, num_experts - 1);
     }
     ++map.first_[static_cast<size_t>(expert) + 1];
   }
   for (size_t e = 0; e < static_cast<size_t>(num_experts); ++e) {
-    if (map.first_[e + 1] == 0) return Fail(Code::kInvalidArgument, "an expert map has no slot for expert {}", e);
+    if (map.first_[e + 1] == 0)
+      return Fail(Code::kInvalidArgument, "an expert map has no slot for expert {}", e);
     map.first_[e + 1] += map.first_[e];
   }
   map.slots_.resize(slot_to_expert.size());
@@ -49,7 +50,8 @@ LogicalExpert ExpertMap::ExpertOf(Slot slot) const {
 std::span<const int32_t> ExpertMap::SlotsOf(LogicalExpert expert) const {
   CADRE_CHECK(expert.valid() && expert.value < num_experts());
   const auto e = static_cast<size_t>(expert.value);
-  return std::span(slots_).subspan(static_cast<size_t>(first_[e]), static_cast<size_t>(first_[e + 1] - first_[e]));
+  return std::span(slots_).subspan(static_cast<size_t>(first_[e]),
+                                   static_cast<size_t>(first_[e + 1] - first_[e]));
 }
 
 std::span<const int32_t> ExpertMap::ExpertsOn(int32_t rank) const {

@@ -14,7 +14,8 @@ namespace cadre::eplb {
 class ExpertMap {
  public:
   /// slot_to_expert [layout.num_slots]: the expert that each slot holds.
-  /// Errors: kInvalidArgument for an expert out of range, an expert without a slot, or a wrong number of slots.
+  /// Errors: kInvalidArgument for an expert out of range, an expert without a slot, or a wrong number of
+  /// slots.
   static Result<ExpertMap> Create(int32_t num_experts, SlotLayout layout, std::vector<int32_t> slot_to_expert,
                                   Epoch epoch);
 
@@ -28,12 +29,14 @@ class ExpertMap {
   /// The experts that `rank` holds, by local slot.
   std::span<const int32_t> ExpertsOn(int32_t rank) const;
 
-  /// Router choices to slots: experts [num_rows, top_k] (-1 stays -1) -> slots [num_rows, top_k]. Where an expert has
-  /// several slots, row t takes copy row_hash[t] mod copies (row_hash null: copy 0). May be done in place.
+  /// Router choices to slots: experts [num_rows, top_k] (-1 stays -1) -> slots [num_rows, top_k]. Where an
+  /// expert has several slots, row t takes copy row_hash[t] mod copies (row_hash null: copy 0). May be done
+  /// in place.
   void MapChoices(int64_t num_rows, int32_t top_k, const int32_t* experts, const uint32_t* row_hash,
                   int32_t* slots) const;
 
-  /// [num_experts] local index of each expert's first slot on `rank`, or -1 (vLLM's expert_map, for its log line).
+  /// [num_experts] local index of each expert's first slot on `rank`, or -1 (vLLM's expert_map, for its log
+  /// line).
   std::vector<int32_t> LocalIndex(int32_t rank) const;
 
  private:

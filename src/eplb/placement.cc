@@ -20,7 +20,8 @@ const char* PlacementName(Placement placement) {
   return placement == Placement::kLinear ? "linear" : "round_robin";
 }
 
-Result<ExpertMap> StartMap(int32_t num_experts, int32_t num_redundant, int32_t num_ranks, Placement placement) {
+Result<ExpertMap> StartMap(int32_t num_experts, int32_t num_redundant, int32_t num_ranks,
+                           Placement placement) {
   if (num_experts < 1 || num_redundant < 0 || num_ranks < 1) {
     return Fail(Code::kInvalidArgument,
                 "expert placement needs at least 1 expert, 0 redundant experts and 1 rank; got {}, {} and {}",
@@ -29,9 +30,8 @@ Result<ExpertMap> StartMap(int32_t num_experts, int32_t num_redundant, int32_t n
   const SlotLayout layout{.num_slots = num_experts + num_redundant, .num_ranks = num_ranks};
   std::vector<int32_t> slot_to_expert(static_cast<size_t>(layout.num_slots));
   for (int32_t entry = 0; entry < layout.num_slots; ++entry) {
-    const int32_t slot = placement == Placement::kLinear
-                             ? entry
-                             : layout.Begin(entry % num_ranks) + entry / num_ranks;
+    const int32_t slot =
+        placement == Placement::kLinear ? entry : layout.Begin(entry % num_ranks) + entry / num_ranks;
     slot_to_expert[static_cast<size_t>(slot)] =
         entry < num_experts ? entry : (entry - num_experts) % num_experts;
   }

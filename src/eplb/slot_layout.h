@@ -1,7 +1,7 @@
 #pragma once
-// Where physical slots lie. Slots are numbered over all ranks, each rank's own in one run; where the count does not
-// divide, the first (slots mod ranks) ranks hold one more. The layout is fixed for the life of a deployment: a
-// rebalance changes which expert a slot holds (expert_map.h), never where the slot is.
+// Where physical slots lie. Slots are numbered over all ranks, each rank's own in one run; where the count
+// does not divide, the first (slots mod ranks) ranks hold one more. The layout is fixed for the life of a
+// deployment: a rebalance changes which expert a slot holds (expert_map.h), never where the slot is.
 #include <algorithm>
 #include <cstdint>
 
@@ -10,7 +10,8 @@ namespace cadre::eplb {
 struct SlotLayout {
   int32_t num_slots = 0;
   int32_t num_ranks = 1;
-  /// Every rank holds a shard of every slot (experts cut along their intermediate dimension, no expert parallelism).
+  /// Every rank holds a shard of every slot (experts cut along their intermediate dimension, no expert
+  /// parallelism).
   bool sharded = false;
 
   /// First slot of `rank`, 0 <= rank <= num_ranks.
