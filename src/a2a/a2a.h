@@ -36,7 +36,8 @@ namespace cadre::a2a {
 constexpr int32_t kMaxRanks = 64;
 constexpr int32_t kMaxTopK = 64;
 
-/// This rank's choices for its own rows. Real rows only: padding would be computed and counted.
+/// This rank's choices for its own rows; the arrays live until Receive returns. Real rows only: padding would be
+/// computed and counted.
 struct Routing {
   int64_t num_rows = 0;            ///< T; 0 is fine
   const int32_t* slots = nullptr;  ///< [T, K] physical slot, or -1 for no choice

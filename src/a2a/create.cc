@@ -21,7 +21,7 @@ constexpr std::array<std::string_view, 12> kNotBuilt = {"pplx",
                                                         "mori_high_throughput",
                                                         "mori_low_latency",
                                                         "nixl_ep",
-                                                        "auto"};
+                                                        "moonep"};
 
 Status CheckName(const std::string& name) {
   if (std::ranges::find(kBuilt, name) != kBuilt.end()) return {};

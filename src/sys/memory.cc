@@ -112,7 +112,7 @@ Result<MemoryInfo> ReadMemoryInfo(const std::string& root) {
     if (controllers.empty()) {
       WalkGroups({root + "/sys/fs/cgroup", "memory.max", "memory.current", "memory.stat", "inactive_file"},
                  group, info);
-    } else if (("," + std::string(controllers) + ",").find(",memory,") != std::string::npos) {
+    } else if (controllers.find("memory") != std::string_view::npos) {
       WalkGroups({root + "/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes",
                   "memory.stat", "total_inactive_file"},
                  group, info);
