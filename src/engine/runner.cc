@@ -28,16 +28,24 @@ Runner::Runner(model::Decoder& decoder, RunnerOptions options)
       rows_per_chunk_(std::clamp<int64_t>(kLogitBytes / (options.vocab_size * static_cast<int64_t>(sizeof(float))), 1, 256)),
       scratch_(static_cast<size_t>(options.device.pool->num_threads())) {}
 
+void Runner::BeginStep() {
+  ++step_;
+  const TimePoint deadline = Now() + options_.step_timeout;
+  if (options_.exchange != nullptr) options_.exchange->BeginStep(step_, deadline);
+  if (options_.tensor_parallel != nullptr) options_.tensor_parallel->BeginStep(step_, deadline);
+}
+
 nn::StepContext Runner::ContextFor(const Batch& batch) const {
   return {.device = options_.device,
           .batch = batch.View(),
           .kv = options_.kv,
           .exchange = options_.exchange,
-          .tensor_parallel = options_.tensor_parallel,
-          .on_layer_written = {}};
+          .expert_maps = options_.expert_maps,
+          .tensor_parallel = options_.tensor_parallel};
 }
 
 Result<std::vector<StepOutput>> Runner::Run(std::span<const ScheduledSequence> plan) {
+  BeginStep();
   const Batch batch(plan, options_.kv.layout.block_size);
   if (options_.tensor_parallel != nullptr) CADRE_TRY(options_.tensor_parallel->Send(batch.Serialize()));
   const nn::StepContext context = ContextFor(batch);
@@ -58,6 +66,7 @@ Result<std::vector<StepOutput>> Runner::Run(std::span<const ScheduledSequence> p
 }
 
 Status Runner::Follow() {
+  BeginStep();
   CADRE_ASSIGN(const std::vector<int32_t> words, options_.tensor_parallel->Receive());
   const Batch batch = Batch::Deserialize(words, options_.kv.layout.block_size);
   const nn::StepContext context = ContextFor(batch);

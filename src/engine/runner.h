@@ -20,9 +20,11 @@ struct StepOutput {
 struct RunnerOptions {
   kernels::Device device;
   nn::KvPoolView kv;
-  a2a::AllToAll* exchange = nullptr;
-  a2a::Collective* tensor_parallel = nullptr;
+  a2a::AllToAll* exchange = nullptr;            ///< null for a model without experts
+  a2a::Collective* tensor_parallel = nullptr;   ///< null where tp = 1
+  std::vector<const eplb::ExpertMap*> expert_maps;  ///< [MoE layers]
   int64_t vocab_size = 0;
+  Duration step_timeout = std::chrono::seconds(60);  ///< longest wait for another rank within a step
 };
 
 /// Owned by the engine thread.
@@ -45,6 +47,7 @@ class Runner {
     int64_t prompt_position = -1;    // set: score the prompt token at this position
   };
 
+  void BeginStep();
   nn::StepContext ContextFor(const Batch& batch) const;
   std::vector<LogitUse> UsesOf(std::span<const ScheduledSequence> plan, std::vector<StepOutput>& outputs) const;
   void Use(const LogitUse& use, std::span<const float> logits, nn::SamplerScratch& scratch) const;
@@ -54,6 +57,7 @@ class Runner {
   model::Decoder& decoder_;
   RunnerOptions options_;
   int64_t rows_per_chunk_;
+  int64_t step_ = 0;
   std::vector<float> logits_;  // [rows_per_chunk, vocab]
   std::vector<nn::SamplerScratch> scratch_;  // one a worker
 };

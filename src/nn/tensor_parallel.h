@@ -1,6 +1,7 @@
 #pragma once
 // Where partial results of tensor-parallel ranks become one.
 #include "base/error.h"
+#include "kernels/pack.h"
 #include "nn/step_context.h"
 #include "tensor/arena.h"
 
