@@ -65,7 +65,7 @@ void Gemm(const Device& device, const GemmArgs& args) {
   CADRE_CHECK(args.c_type == DType::kF32 || (args.c_type == DType::kBf16 && !args.accumulate));
   const GemmKernels& kernels = GemmKernelsFor(device.isa);
   const WeightKernels& weight_kernels = KernelsFor(kernels, args.w.format);
-  const Plan plan = MakePlan(weight_kernels, args, device.pool->num_threads());
+  const Plan plan = MakePlan(weight_kernels, args, device.pool == nullptr ? 1 : device.pool->num_threads());
   const int64_t num_tasks = plan.num_segments * plan.ranges;
   if (plan.serial || num_tasks == 1) {
     TileWorker worker(weight_kernels);
@@ -80,6 +80,13 @@ void Gemm(const Device& device, const GemmArgs& args) {
       RunTask(kernels, args, plan, task, worker);
     }
   });
+}
+
+void GemmBatch(const Device& device, std::span<const GemmArgs> batch) {
+  // Each product on one thread: there are as many as heads, and each is small.
+  const Device alone{.isa = device.isa, .pool = nullptr};
+  device.pool->ForEach(static_cast<int64_t>(batch.size()),
+                       [&](int64_t i, int) { Gemm(alone, batch[static_cast<size_t>(i)]); });
 }
 
 }  // namespace cadre::kernels

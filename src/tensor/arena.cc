@@ -1,7 +1,5 @@
 #include "tensor/arena.h"
 
-#include <sys/mman.h>
-
 #include "base/check.h"
 
 namespace cadre {
@@ -9,26 +7,21 @@ namespace {
 
 constexpr int64_t kAlignment = 64;  // a cache line, and the widest vector
 
+constexpr int64_t Align(int64_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
+
 }  // namespace
 
-Arena::Arena(int64_t bytes) : size_((bytes + kAlignment - 1) / kAlignment * kAlignment) {
-  if (size_ == 0) return;
-  void* p = mmap(nullptr, static_cast<size_t>(size_), PROT_READ | PROT_WRITE,
-                 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  CADRE_CHECK(p != MAP_FAILED);
-  madvise(p, static_cast<size_t>(size_), MADV_HUGEPAGE);  // best effort
-  base_ = static_cast<std::byte*>(p);
-}
-
-Arena::~Arena() {
-  if (base_ != nullptr) munmap(base_, static_cast<size_t>(size_));
+Arena::Arena(int64_t bytes) {
+  auto region = sys::AllocateRegion(static_cast<size_t>(Align(bytes)));
+  CADRE_CHECK(region.has_value());  // address space only; the memory plan has counted what will be touched
+  region_ = std::move(*region);
 }
 
 void* Arena::TakeBytes(int64_t bytes) {
   const int64_t begin = used_;
-  used_ += (bytes + kAlignment - 1) / kAlignment * kAlignment;
-  CADRE_CHECK(used_ <= size_);
-  return base_ + begin;
+  used_ += Align(bytes);
+  CADRE_CHECK(used_ <= size());
+  return region_.data() + begin;
 }
 
 }  // namespace cadre

@@ -4,15 +4,14 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "sys/memory.h"
+
 namespace cadre {
 
 class Arena {
  public:
   /// Reserves address space for `bytes`; pages come when they are touched.
   explicit Arena(int64_t bytes);
-  ~Arena();
-  Arena(const Arena&) = delete;
-  Arena& operator=(const Arena&) = delete;
 
   /// `count` elements, 64-byte aligned, contents undefined. The arena must have room (checked).
   template <typename T>
@@ -22,12 +21,11 @@ class Arena {
   void* TakeBytes(int64_t bytes);
 
   int64_t used() const { return used_; }
-  int64_t size() const { return size_; }
+  int64_t size() const { return static_cast<int64_t>(region_.bytes()); }
   void Rewind(int64_t used) { used_ = used; }
 
  private:
-  std::byte* base_ = nullptr;
-  int64_t size_ = 0;
+  sys::Region region_;
   int64_t used_ = 0;
 };
 
