@@ -5,14 +5,12 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <charconv>
 #include <limits>
 #include <optional>
-#include <string_view>
-#include <vector>
 
 #include "base/format.h"
-#include "sys/file.h"
+#include "sys/cgroup.h"
+#include "sys/files.h"
 #include "sys/threads.h"
 
 namespace cadre::sys {
@@ -21,66 +19,26 @@ namespace {
 constexpr size_t kHugePage = size_t{2} << 20;
 constexpr size_t kSmallFile = 1 << 20;
 
-std::vector<std::string_view> Lines(std::string_view text) {
-  std::vector<std::string_view> lines;
-  while (!text.empty()) {
-    const size_t end = std::min(text.find('\n'), text.size());
-    lines.push_back(text.substr(0, end));
-    text.remove_prefix(std::min(end + 1, text.size()));
-  }
-  return lines;
-}
-
-// The first integer in `text` after blanks; nullopt for "max" and other words.
-std::optional<int64_t> LeadingInt(std::string_view text) {
-  const size_t start = text.find_first_not_of(" \t");
-  if (start == std::string_view::npos) return std::nullopt;
-  text.remove_prefix(start);
-  int64_t value = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (error == std::errc::result_out_of_range) return std::numeric_limits<int64_t>::max();
-  if (error != std::errc()) return std::nullopt;
-  return value;
-}
-
-// "key   value" or "key: value" lines.
-std::optional<int64_t> FindKey(std::string_view text, std::string_view key) {
-  for (std::string_view line : Lines(text)) {
-    if (!line.starts_with(key)) continue;
-    line.remove_prefix(key.size());
-    if (line.starts_with(':') || line.starts_with(' ')) return LeadingInt(line.substr(1));
-  }
-  return std::nullopt;
-}
-
 std::optional<int64_t> ReadInt(const std::string& path) {
   const auto text = ReadFile(path, kSmallFile);
   return text ? LeadingInt(*text) : std::nullopt;
 }
 
-struct CgroupFiles {
-  std::string mount;  // where the hierarchy is mounted
-  const char *limit, *used, *stat, *cache_key;
-};
-
-// Walks from the process's group up to the mount and takes the tightest limit. Inside a container the group's
-// path may not exist under the mount (the namespace's root is mounted there), so missing files are skipped.
-void WalkGroups(const CgroupFiles& files, std::string group, MemoryInfo& info) {
-  while (true) {
-    const std::string folder = files.mount + (group == "/" ? "" : group) + "/";
+// Walks from the process's group up to the mount and takes the tightest limit.
+void TakeTightestLimit(const CgroupFolders& groups, MemoryInfo& info) {
+  for (const std::string& folder : groups.folders) {
+    const std::string limit_file = folder + (groups.v2 ? "memory.max" : "memory.limit_in_bytes");
+    const auto limit = ReadInt(limit_file);
     // cgroup v1 writes "no limit" as a number near 2^63.
-    const auto limit = ReadInt(folder + files.limit);
-    if (limit && *limit < (int64_t{1} << 60) && (info.cgroup_limit == 0 || *limit < info.cgroup_limit)) {
-      info.cgroup_limit = *limit;
-      info.cgroup_used = ReadInt(folder + files.used).value_or(0);
-      if (const auto stat = ReadFile(folder + files.stat, kSmallFile)) {
-        info.cgroup_used -= FindKey(*stat, files.cache_key).value_or(0);
-      }
-      info.cgroup_used = std::max<int64_t>(info.cgroup_used, 0);
-      info.limited_by = folder + files.limit;
+    if (!limit || *limit >= int64_t{1} << 60 || (info.cgroup_limit != 0 && *limit >= info.cgroup_limit))
+      continue;
+    int64_t used = ReadInt(folder + (groups.v2 ? "memory.current" : "memory.usage_in_bytes")).value_or(0);
+    if (const auto stat = ReadFile(folder + "memory.stat", kSmallFile)) {
+      used -= FindKey(*stat, groups.v2 ? "inactive_file" : "total_inactive_file").value_or(0);
     }
-    if (group.size() <= 1) return;
-    group.resize(std::max<size_t>(group.rfind('/'), 1));
+    info.cgroup_limit = *limit;
+    info.cgroup_used = std::max<int64_t>(used, 0);
+    info.limited_by = limit_file;
   }
 }
 
@@ -99,25 +57,7 @@ Result<MemoryInfo> ReadMemoryInfo(const std::string& root) {
   info.host_total = *total * 1024;
   info.host_available = FindKey(meminfo, "MemAvailable").value_or(*total) * 1024;
   info.limited_by = "the host";
-  const auto groups = ReadFile(root + "/proc/self/cgroup", kSmallFile);
-  if (!groups) return info;  // a kernel without control groups
-  for (const std::string_view line : Lines(*groups)) {
-    // hierarchy-id:controllers:path
-    const size_t first = line.find(':');
-    const size_t second = first == std::string_view::npos ? first : line.find(':', first + 1);
-    if (second == std::string_view::npos) continue;
-    const std::string_view controllers = line.substr(first + 1, second - first - 1);
-    const std::string group(line.substr(second + 1));
-    if (!group.starts_with('/')) continue;
-    if (controllers.empty()) {
-      WalkGroups({root + "/sys/fs/cgroup", "memory.max", "memory.current", "memory.stat", "inactive_file"},
-                 group, info);
-    } else if (controllers.find("memory") != std::string_view::npos) {
-      WalkGroups({root + "/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes",
-                  "memory.stat", "total_inactive_file"},
-                 group, info);
-    }
-  }
+  for (const CgroupFolders& groups : FindCgroups("memory", root)) TakeTightestLimit(groups, info);
   return info;
 }
 

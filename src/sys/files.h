@@ -1,5 +1,5 @@
 #pragma once
-// Small files, read whole.
+// Small files, read whole. (Not "file.h": <sys/file.h> is the C library's, and src/ is searched before it.)
 #include <string>
 #include <vector>
 
