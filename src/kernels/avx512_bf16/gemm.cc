@@ -1,0 +1,36 @@
+#include <immintrin.h>
+
+#include "kernels/gemm_epilogues.h"
+#include "kernels/gemm_templates.h"
+
+namespace cadre::kernels::avx512_bf16 {
+namespace {
+
+struct Vec {
+  using F = __m512;
+  using I = __m512i;
+  using U = __v16su;
+  using Half = uint16_t __attribute__((vector_size(32)));
+  static constexpr int kLanes = 16;
+  static F Zero() { return _mm512_setzero_ps(); }
+  static F Load(const float* from) { return _mm512_loadu_ps(from); }
+  static void Store(float* to, F v) { _mm512_storeu_ps(to, v); }
+  static F Broadcast(const float* from) { return _mm512_set1_ps(*from); }
+  static F Fma(F a, F b, F c) { return _mm512_fmadd_ps(a, b, c); }
+  static I LoadRaw(const std::byte* from) { return _mm512_loadu_si512(from); }
+  static I BroadcastRaw(const uint32_t* from) { return _mm512_set1_epi32(static_cast<int>(*from)); }
+  static F Dot(I a, I b, F c) {
+    return _mm512_dpbf16_ps(c, reinterpret_cast<__m512bh>(a), reinterpret_cast<__m512bh>(b));
+  }
+};
+
+}  // namespace
+
+constinit const GemmKernels kGemmKernels = {
+    .f32 = MakeWeightKernels<Vec, F32Weight, Units::kF32, 12, 12, 6>(0.3f),
+    .bf16 = MakeWeightKernels<Vec, DotWeight, Units::kPairs, 12, 12, 6>(0.3f),
+    .store = &Store<Vec>,
+    .activate = &Activate<Vec>,
+};
+
+}  // namespace cadre::kernels::avx512_bf16

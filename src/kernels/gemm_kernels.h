@@ -1,0 +1,92 @@
+#pragma once
+// What an instruction set brings to the matrix product: micro kernels and epilogues, as tables of functions.
+//
+// A micro kernel multiplies a block of up to 12 rows, packed step by step, with 1, 2 or 4 panels of the
+// weight, over all of k, and leaves the sums in a tile. Every sum is one chain in rising k that starts at
+// zero and lives in one lane of one register, so its value depends neither on the shape of the block nor on
+// its place in it. Epilogues take tiles to memory (bias, weights of rows, activation, rounding), element by
+// element.
+//
+// This header is seen by files compiled for wide instruction sets: plain structs only, no inline functions.
+#include <cstddef>
+#include <cstdint>
+
+namespace cadre::kernels {
+
+constexpr int kMaxTileRows = 12;
+constexpr int kMaxTilePanels = 4;
+constexpr int kTileStride = kMaxTilePanels * 16;  ///< floats between the rows of a tile
+
+struct TileArgs {
+  const void* a = nullptr;       ///< packed rows
+  const std::byte* b = nullptr;  ///< first panel
+  int64_t panel_bytes = 0;
+  int64_t steps = 0;     ///< cache lines of a panel to walk: pairs of k for bf16, single k for f32
+  float* out = nullptr;  ///< [rows][kTileStride]
+};
+using TileFn = void (*)(const TileArgs&);
+
+/// Rows into the order of the micro kernels: [steps][rows] units of one step's values.
+struct PackBlockArgs {
+  const void* const* rows = nullptr;  ///< [num_rows], each [k]
+  int num_rows = 0;                   ///< <= kMaxTileRows
+  int64_t k = 0;
+  void* out = nullptr;  ///< num_rows * steps * a_step_bytes
+};
+
+/// For one PackFormat.
+struct WeightKernels {
+  TileFn tile[kMaxTileRows][3] = {};  ///< [rows - 1][log2 panels]; null where the registers do not suffice
+  int max_rows = 0;  ///< best block for many rows; all smaller ones exist with 1 panel at least
+  int k_per_step = 1;
+  int a_step_bytes = 4;  ///< of one packed row
+  float line_ns = 0;     ///< rough cost of one (row, line of a panel), for cutting work into tasks
+  void (*pack_block)(const PackBlockArgs&) = nullptr;
+};
+
+/// c = or += (tile + bias) * row_weight
+struct StoreArgs {
+  const float* tile = nullptr;
+  int rows = 0;
+  int64_t cols = 0;                    ///< valid columns of the tile
+  const float* bias = nullptr;         ///< [cols] or null
+  const float* row_weights = nullptr;  ///< [rows] or null
+  bool accumulate = false;             ///< only f32
+  bool bf16 = false;
+  void* c = nullptr;
+  int64_t c_stride = 0;  ///< elements
+};
+
+/// The tile holds gate panel, up panel, gate panel, ...; out = activation(gate + bias, up + bias).
+struct ActivateArgs {
+  const float* tile = nullptr;
+  int rows = 0;
+  int64_t cols = 0;             ///< outputs, at most 16 for every two panels
+  const float* bias = nullptr;  ///< as the panels lie, or null
+  bool clamped_swiglu = false;
+  float alpha = 0, limit = 0;
+  bool bf16 = false;
+  void* out = nullptr;
+  int64_t out_stride = 0;  ///< elements
+};
+
+struct GemmKernels {
+  WeightKernels f32, bf16;
+  void (*store)(const StoreArgs&) = nullptr;
+  void (*activate)(const ActivateArgs&) = nullptr;
+};
+
+namespace portable {
+extern const GemmKernels kGemmKernels;
+}
+namespace avx2 {
+extern const GemmKernels kGemmKernels;
+}
+namespace avx512 {
+extern const GemmKernels kGemmKernels;
+}
+namespace avx512_bf16 {
+extern const GemmKernels kGemmKernels;
+}
+
+}  // namespace cadre::kernels

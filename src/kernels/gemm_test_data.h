@@ -1,0 +1,81 @@
+#pragma once
+// Shared by the tests of the matrix kernels: random matrices in memory whose unused parts are NaN.
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/random.h"
+#include "kernels/isa.h"
+#include "kernels/pack.h"
+
+namespace cadre::kernels::testing {
+
+/// Every instruction set there is; a test skips, by name, what this CPU lacks.
+inline const std::vector<Isa> kEveryIsa = {Isa::kPortable, Isa::kAvx2, Isa::kAvx512, Isa::kAvx512Bf16};
+
+#define SKIP_UNLESS_SUPPORTED(isa) \
+  if (!IsaSupported(isa)) GTEST_SKIP() << "this CPU lacks " << IsaName(isa)
+
+inline std::string IsaTestName(const ::testing::TestParamInfo<Isa>& info) {
+  return IsaName(info.param);
+}
+
+inline std::vector<float> RandomFloats(int64_t count, uint64_t stream, float scale = 1) {
+  std::vector<float> values(static_cast<size_t>(count));
+  for (size_t i = 0; i < values.size(); ++i) {
+    values[i] = scale * (static_cast<float>(Philox(7, stream, i)[0]) * 0x1p-31f - 1);
+  }
+  return values;
+}
+
+/// Rows of one type with a stride and an offset from alignment (in elements); all else in the memory is NaN.
+class Rows {
+ public:
+  Rows(DType type, int64_t num_rows, int64_t k, int64_t stride, int64_t offset,
+       const std::vector<float>& values)
+      : type_(type), stride_(stride), offset_(offset) {
+    bytes_.assign(static_cast<size_t>((offset + num_rows * stride + 1) * DTypeBytes(type)), std::byte{0xFF});
+    for (int64_t r = 0; r < num_rows; ++r) {
+      for (int64_t i = 0; i < k; ++i) {
+        const float value = values[static_cast<size_t>(r * k + i)];
+        if (type == DType::kBf16) {
+          static_cast<Bf16*>(Row(r))[i] = ToBf16(value);
+        } else {
+          static_cast<float*>(Row(r))[i] = value;
+        }
+      }
+    }
+  }
+  void* Row(int64_t row) { return bytes_.data() + (offset_ + row * stride_) * DTypeBytes(type_); }
+
+ private:
+  DType type_;
+  int64_t stride_, offset_;
+  std::vector<std::byte> bytes_;
+};
+
+/// A packed random matrix that owns its bytes, which were NaN before packing.
+class Weight {
+ public:
+  Weight(PackFormat format, int64_t n, int64_t k, const std::vector<float>& values) {
+    const auto bytes = static_cast<size_t>(PackedBytes(format, n, k));
+    data_.reset(static_cast<std::byte*>(std::aligned_alloc(64, bytes)));
+    std::memset(data_.get(), 0xFF, bytes);
+    matrix_ = {.data = data_.get(), .n = n, .k = k, .format = format};
+    PackRows(matrix_, 0, n, values.data(), DType::kF32, k);
+  }
+  const PackedMatrix& matrix() const { return matrix_; }
+
+ private:
+  struct Free {
+    void operator()(std::byte* bytes) const { std::free(bytes); }
+  };
+  std::unique_ptr<std::byte[], Free> data_;
+  PackedMatrix matrix_;
+};
+
+}  // namespace cadre::kernels::testing

@@ -1,0 +1,118 @@
+#include "kernels/pack.h"
+
+#include <cmath>
+
+#include "kernels/gemm_test_data.h"
+
+namespace cadre::kernels {
+namespace {
+
+using testing::RandomFloats;
+
+constexpr int64_t kOdd[] = {1, 2, 3, 15, 16, 17, 31, 33, 100, 129, 257};
+
+struct Source {
+  DType type;
+  std::vector<std::byte> bytes;
+  std::vector<float> values;  // what is in `bytes`, [n, stride]
+};
+
+Source MakeSource(DType type, int64_t count) {
+  Source source{type, std::vector<std::byte>(static_cast<size_t>(count * DTypeBytes(type))),
+                RandomFloats(count, 1)};
+  for (int64_t i = 0; i < count; ++i) {
+    float& value = source.values[static_cast<size_t>(i)];
+    std::byte* at = source.bytes.data() + i * DTypeBytes(type);
+    uint16_t half = ToBf16(value).bits;
+    if (type == DType::kBf16) value = ToFloat(Bf16{half});
+    if (type == DType::kF16) {
+      half &= 0xBFFF;  // any finite pattern will do: half of the exponents are enough to keep it so
+      value = HalfToFloat(half);
+    }
+    std::memcpy(at, type == DType::kF32 ? static_cast<const void*>(&value) : &half,
+                static_cast<size_t>(DTypeBytes(type)));
+  }
+  return source;
+}
+
+TEST(Pack, ColumnShardOfAnyTypeComesBack) {
+  for (const DType type : {DType::kF32, DType::kBf16, DType::kF16}) {
+    for (const PackFormat format : {PackFormat::kF32, PackFormat::kBf16}) {
+      for (const int64_t n : kOdd) {
+        for (const int64_t k : kOdd) {
+          const int64_t stride = k + 5, shard = 3;
+          const Source source = MakeSource(type, n * stride);
+          const testing::Weight weight(format, n, k, std::vector<float>(static_cast<size_t>(n * k), NAN));
+          PackRows(weight.matrix(), 0, n, source.bytes.data() + shard * DTypeBytes(type), type, stride);
+          std::vector<float> back(static_cast<size_t>(n * (k + 1)), -1.0f);
+          UnpackRows(weight.matrix(), 0, n, back.data(), k + 1);
+          for (int64_t r = 0; r < n; ++r) {
+            for (int64_t i = 0; i < k; ++i) {
+              const float value = source.values[static_cast<size_t>(r * stride + shard + i)];
+              const float wanted = format == PackFormat::kBf16 ? ToFloat(ToBf16(value)) : value;
+              ASSERT_EQ(back[static_cast<size_t>(r * (k + 1) + i)], wanted)
+                  << DTypeName(type) << ' ' << n << ' ' << k;
+            }
+            ASSERT_EQ(back[static_cast<size_t>(r * (k + 1) + k)], -1.0f);
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST(Pack, LayoutIsAsDocumentedAndPaddingIsZero) {
+  const int64_t n = 19, k = 5;
+  const std::vector<float> values = RandomFloats(n * k, 2);
+  for (const PackFormat format : {PackFormat::kF32, PackFormat::kBf16}) {
+    const testing::Weight weight(format, n, k, values);
+    const int64_t panel_bytes = PackedBytes(format, n, k) / 2;
+    ASSERT_EQ(panel_bytes, 16 * 6 * (format == PackFormat::kF32 ? 4 : 2));
+    for (int64_t row = 0; row < 32; ++row) {
+      for (int64_t col = 0; col < 6; ++col) {
+        const std::byte* panel = weight.matrix().data + row / 16 * panel_bytes;
+        const float wanted = row < n && col < k ? values[static_cast<size_t>(row * k + col)] : 0;
+        if (format == PackFormat::kF32) {
+          ASSERT_EQ(reinterpret_cast<const float*>(panel)[col * 16 + row % 16], wanted);
+        } else {
+          const Bf16 got = reinterpret_cast<const Bf16*>(panel)[(col / 2 * 16 + row % 16) * 2 + col % 2];
+          ASSERT_EQ(got.bits, ToBf16(wanted).bits) << row << ' ' << col;
+        }
+      }
+    }
+  }
+}
+
+TEST(Pack, PiecesInAnyOrderMakeTheSameBytes) {
+  const int64_t n = 70, k = 131;
+  const std::vector<float> values = RandomFloats(n * k, 3);
+  for (const PackFormat format : {PackFormat::kF32, PackFormat::kBf16}) {
+    const testing::Weight whole(format, n, k, values);
+    const testing::Weight pieces(format, n, k, std::vector<float>(values.size(), NAN));
+    for (const auto& [begin, count] :
+         {std::pair{60, 10}, std::pair{3, 30}, std::pair{0, 3}, std::pair{33, 27}}) {
+      PackRows(pieces.matrix(), begin, count, values.data() + begin * k, DType::kF32, k);
+    }
+    EXPECT_EQ(std::memcmp(whole.matrix().data, pieces.matrix().data,
+                          static_cast<size_t>(PackedBytes(format, n, k))),
+              0);
+    std::vector<float> part(static_cast<size_t>(20 * k));
+    UnpackRows(whole.matrix(), 25, 20, part.data(), k);
+    for (size_t i = 0; i < part.size(); ++i) {
+      const float value = values[static_cast<size_t>(25 * k) + i];
+      ASSERT_EQ(part[i], format == PackFormat::kF32 ? value : ToFloat(ToBf16(value)));
+    }
+  }
+}
+
+TEST(Pack, RoundsToNearestEven) {
+  // 1 + 2^-8 lies between two bf16 numbers: to the even one below; 1 + 3 * 2^-8: to the even one above.
+  const std::vector<float> values = {1.0f + 0x1p-8f, 1.0f + 3 * 0x1p-8f, -1.0f - 0x1p-8f, 0x1p-130f};
+  const testing::Weight weight(PackFormat::kBf16, 1, 4, values);
+  std::vector<float> back(4);
+  UnpackRows(weight.matrix(), 0, 1, back.data(), 4);
+  EXPECT_EQ(back, (std::vector<float>{1.0f, 1.0f + 0x1p-6f, -1.0f, 0x1p-130f}));
+}
+
+}  // namespace
+}  // namespace cadre::kernels

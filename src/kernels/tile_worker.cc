@@ -1,0 +1,121 @@
+#include "kernels/tile_worker.h"
+
+#include <cstdlib>
+#include <memory>
+
+#include "base/check.h"
+
+namespace cadre::kernels {
+namespace {
+
+// Page faults are dear, so packed rows live in one buffer per thread that only grows.
+struct Arena {
+  struct Free {
+    void operator()(std::byte* bytes) const { std::free(bytes); }
+  };
+  std::unique_ptr<std::byte[], Free> data;
+  int64_t bytes = 0;
+
+  std::byte* Take(int64_t wanted) {
+    if (wanted > bytes) {
+      bytes = RoundUp(std::max(wanted, bytes * 2), 4096);
+      data.reset(static_cast<std::byte*>(std::aligned_alloc(4096, static_cast<size_t>(bytes))));
+      CADRE_CHECK(data != nullptr);
+    }
+    return data.get();
+  }
+};
+
+thread_local Arena packed_rows_arena;
+
+int64_t Steps(const WeightKernels& kernels, int64_t k) {
+  return (k + kernels.k_per_step - 1) / kernels.k_per_step;
+}
+
+}  // namespace
+
+const GemmKernels& GemmKernelsFor(Isa isa) {
+  switch (isa) {
+    case Isa::kPortable:
+      return portable::kGemmKernels;
+    case Isa::kAvx2:
+      return avx2::kGemmKernels;
+    case Isa::kAvx512:
+      return avx512::kGemmKernels;
+    case Isa::kAvx512Bf16:
+      return avx512_bf16::kGemmKernels;
+  }
+  CheckFailed(__FILE__, __LINE__, "known instruction set");
+}
+
+int64_t SegmentRows(const WeightKernels& kernels, int64_t k) {
+  const int64_t row_bytes = std::max<int64_t>(1, Steps(kernels, k) * kernels.a_step_bytes);
+  const int64_t rows = std::clamp<int64_t>((512 << 10) / row_bytes, 48, 192);  // half of a 1 MiB L2
+  return rows / kMaxTileRows * kMaxTileRows;
+}
+
+int64_t PanelsPerTile(const WeightKernels& kernels, int64_t rows) {
+  const int64_t num_blocks = (rows + kernels.max_rows - 1) / kernels.max_rows;
+  const int64_t block_rows = (rows + num_blocks - 1) / num_blocks;
+  const TileFn* tile = kernels.tile[block_rows - 1];
+  return tile[2] != nullptr ? 4 : tile[1] != nullptr ? 2 : 1;
+}
+
+double PanelCost(const WeightKernels& kernels, int64_t rows, int64_t k) {
+  constexpr double kLineNs = 1.5;  // a cache line from beyond L2, between L3 and DRAM
+  return static_cast<double>(Steps(kernels, k)) *
+         std::max(kLineNs, static_cast<double>(rows) * kernels.line_ns);
+}
+
+Cutting::Cutting(double total_ns, int num_threads) {
+  // A fork and a join are 1 to 2 us. A task ends with a stall of a few hundred ns until the next one streams.
+  serial = num_threads == 1 || total_ns < 5000;
+  task_ns = std::clamp(total_ns / (num_threads * 12), 2500.0, 40000.0);
+}
+
+int64_t Cutting::NumTasks(int64_t num_units, double unit_ns, int64_t min_units) const {
+  if (serial) return 1;
+  const int64_t units = std::max(min_units, static_cast<int64_t>(task_ns / unit_ns));
+  return std::max<int64_t>(1, num_units / units);
+}
+
+void TileWorker::SetRows(int64_t key, const RowView& rows, int64_t row_begin, int64_t num_rows, int64_t k) {
+  if (key >= 0 && key == key_) return;
+  key_ = key;
+  num_rows_ = num_rows;
+  steps_ = Steps(kernels_, k);
+  const int64_t row_bytes = steps_ * kernels_.a_step_bytes;
+  packed_ = packed_rows_arena.Take(num_rows * row_bytes);
+  const int64_t num_blocks = (num_rows + kernels_.max_rows - 1) / kernels_.max_rows;
+  for (int64_t block = 0; block < num_blocks; ++block) {
+    const int64_t begin = BlockBegin(block, num_blocks), end = BlockBegin(block + 1, num_blocks);
+    const void* block_rows[kMaxTileRows];
+    for (int64_t r = begin; r < end; ++r) block_rows[r - begin] = rows.At(row_begin + r);
+    kernels_.pack_block({.rows = block_rows,
+                         .num_rows = static_cast<int>(end - begin),
+                         .k = k,
+                         .out = packed_ + begin * row_bytes});
+  }
+}
+
+void TileWorker::MultiplyTile(const PackedMatrix& w, int64_t row, int64_t rows, int64_t panel,
+                              int64_t num_panels, float* tile) {
+  const int64_t panel_bytes = PackedBytes(w.format, kPanelRows, w.k);
+  TileArgs args{.a = packed_ + row * steps_ * kernels_.a_step_bytes,
+                .b = w.data + panel * panel_bytes,
+                .panel_bytes = panel_bytes,
+                .steps = steps_,
+                .out = tile};
+  const TileFn* tiles = kernels_.tile[rows - 1];
+  while (num_panels > 0) {
+    const int log2 = num_panels >= 4 && tiles[2] != nullptr   ? 2
+                     : num_panels >= 2 && tiles[1] != nullptr ? 1
+                                                              : 0;
+    tiles[log2](args);
+    args.b += panel_bytes << log2;
+    args.out += kPanelRows << log2;
+    num_panels -= 1 << log2;
+  }
+}
+
+}  // namespace cadre::kernels

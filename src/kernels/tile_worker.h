@@ -1,0 +1,84 @@
+#pragma once
+// What one thread does in a matrix product: pack a segment of rows once, then walk panels of the weight, tile
+// by tile.
+//
+// A segment is at most a few hundred rows, so that its packed form stays in this core's L2 beside the two or
+// four panels in work: panels pass from memory once per segment, and again from L2 for each block of 12 rows.
+// Each thread that works on a segment packs it for itself: that costs under 1/16 of the work of one task and
+// needs no waiting.
+#include <algorithm>
+#include <cstdint>
+
+#include "kernels/gemm_kernels.h"
+#include "kernels/isa.h"
+#include "kernels/pack.h"
+
+namespace cadre::kernels {
+
+const GemmKernels& GemmKernelsFor(Isa isa);
+
+inline const WeightKernels& KernelsFor(const GemmKernels& kernels, PackFormat format) {
+  return format == PackFormat::kBf16 ? kernels.bf16 : kernels.f32;
+}
+
+/// Rows by address, or evenly spaced.
+struct RowView {
+  const void* const* list = nullptr;
+  const std::byte* base = nullptr;
+  int64_t stride_bytes = 0;
+  const void* At(int64_t row) const { return list != nullptr ? list[row] : base + row * stride_bytes; }
+};
+
+/// The most rows of k values that are worked on at a time.
+int64_t SegmentRows(const WeightKernels& kernels, int64_t k);
+/// Panels that one tile takes for this many rows: 1, 2 or 4.
+int64_t PanelsPerTile(const WeightKernels& kernels, int64_t rows);
+/// Rough nanoseconds of one core for `rows` rows through one panel of k values.
+double PanelCost(const WeightKernels& kernels, int64_t rows, int64_t k);
+
+/// How work of `total_ns` is cut for the threads: long enough to stream, many enough to balance.
+struct Cutting {
+  bool serial = true;  ///< too little to wake anybody
+  double task_ns = 0;
+  Cutting(double total_ns, int num_threads);
+  /// Into how many tasks `num_units` units of `unit_ns` go, none shorter than `min_units`.
+  int64_t NumTasks(int64_t num_units, double unit_ns, int64_t min_units) const;
+};
+
+class TileWorker {
+ public:
+  explicit TileWorker(const WeightKernels& kernels) : kernels_(kernels) {}
+
+  /// Packs rows [row_begin, row_begin + num_rows) of `rows`, unless the last call had the same non-negative
+  /// key.
+  void SetRows(int64_t key, const RowView& rows, int64_t row_begin, int64_t num_rows, int64_t k);
+
+  /// Calls epilogue(row, num_rows, panel, num_panels, tile) for every tile of the rows set and panels [begin,
+  /// end); tiles begin at `begin` + a multiple of `panels_per_tile`. Rows count from the first one set.
+  template <class Epilogue>
+  void Multiply(const PackedMatrix& w, int64_t begin, int64_t end, int64_t panels_per_tile,
+                Epilogue&& epilogue) {
+    alignas(64) float tile[kMaxTileRows * kTileStride];
+    const int64_t num_blocks = (num_rows_ + kernels_.max_rows - 1) / kernels_.max_rows;
+    for (int64_t panel = begin; panel < end; panel += panels_per_tile) {
+      const int64_t num_panels = std::min(panels_per_tile, end - panel);
+      for (int64_t block = 0; block < num_blocks; ++block) {
+        const int64_t row = BlockBegin(block, num_blocks), rows = BlockBegin(block + 1, num_blocks) - row;
+        MultiplyTile(w, row, rows, panel, num_panels, tile);
+        epilogue(row, static_cast<int>(rows), panel, num_panels, tile);
+      }
+    }
+  }
+
+ private:
+  // Blocks of even height: 13 rows are 7 and 6, not 12 and 1.
+  int64_t BlockBegin(int64_t block, int64_t num_blocks) const { return num_rows_ * block / num_blocks; }
+  void MultiplyTile(const PackedMatrix& w, int64_t row, int64_t rows, int64_t panel, int64_t num_panels,
+                    float* tile);
+
+  const WeightKernels& kernels_;
+  int64_t key_ = -1, num_rows_ = 0, steps_ = 0;
+  std::byte* packed_ = nullptr;  // this thread's arena
+};
+
+}  // namespace cadre::kernels
