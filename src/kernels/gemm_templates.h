@@ -4,7 +4,7 @@
 // the linker must never merge code of two instruction sets. For the same reason nothing from the standard
 // library is called here.
 //
-// V: F (vector of floats), I (the same registers as 32-bit lanes), kLanes, Zero, Load, Store, Broadcast,
+// V: F (vector of floats), I (the raw register), U (vector of uint32_t), Half (of uint16_t), kLanes, Zero, Load, Store, Broadcast,
 // Fma(a, b, c) = a * b + c, LoadRaw, Low / High (the bf16 in the lower / upper half of each lane as float);
 // BroadcastRaw and Dot where there is a bf16 dot product.
 #include "kernels/gemm_kernels.h"

@@ -33,7 +33,7 @@ float* ProjectQueries(const StepContext& context, const AttentionInput& in, cons
     kernels::Gemm(context.device, {.m = s.num_tokens, .a = in.x, .a_stride = w.q_a.k, .w = w.q_a, .bias = w.q_a_bias,
                                    .c = low, .c_stride = w.q_a.n});
     kernels::RmsNorm(context.device, {.num_rows = s.num_tokens, .width = w.q_a.n, .x = low, .x_stride = w.q_a.n,
-                                      .weight = w.q_a_norm, .eps = in.rms_eps, .out = normed, .out_type = s.type,
+                                      .weight = w.q_a_norm, .eps = in.spec->latent_norm_eps, .out = normed, .out_type = s.type,
                                       .out_stride = w.q_a.n});
     input = normed;
   }
@@ -61,7 +61,7 @@ void WriteLatent(const StepContext& context, const AttentionInput& in, const Sha
   kernels::Gemm(context.device, {.m = s.num_tokens, .a = in.x, .a_stride = w.kv_a.k, .w = w.kv_a, .bias = w.kv_a_bias,
                                  .c = latent, .c_stride = s.latent()});
   kernels::RmsNorm(context.device, {.num_rows = s.num_tokens, .width = s.lora, .x = latent, .x_stride = s.latent(),
-                                    .weight = w.kv_a_norm, .eps = in.rms_eps, .out = latent, .out_type = DType::kF32,
+                                    .weight = w.kv_a_norm, .eps = in.spec->latent_norm_eps, .out = latent, .out_type = DType::kF32,
                                     .out_stride = s.latent()});
   kernels::Rope(context.device, {.num_rows = s.num_tokens,
                                  .num_heads = 1,

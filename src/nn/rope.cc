@@ -7,64 +7,63 @@
 namespace cadre::nn {
 namespace {
 
-// The (fractional) dimension whose wave turns `rotations` times within the original context.
-double YarnDimension(const RopeSpec& spec, double rotations) {
-  return spec.rotary_dim * std::log(spec.original_max_position / (rotations * 2 * std::numbers::pi)) /
-         (2 * std::log(spec.theta));
-}
+constexpr double kTurn = 2 * std::numbers::pi;
 
-// Fast waves stay, slow ones are stretched by `factor`, a ramp over the dimensions lies between.
-void ApplyYarn(const RopeSpec& spec, std::vector<float>& frequencies) {
-  double low = YarnDimension(spec, spec.beta_fast), high = YarnDimension(spec, spec.beta_slow);
-  if (spec.truncate) {
+// YaRN: pairs that turn more than beta_fast times over the original context keep their step, those that turn
+// less than beta_slow times are stretched by the factor, the ones between are mixed along a ramp.
+void ScaleYarn(const RopeSpec& rope, std::vector<double>& steps) {
+  const double dim = rope.rotary_dim;
+  const auto border = [&](double turns) {
+    return dim * std::log(rope.original_max_position / (turns * kTurn)) / (2 * std::log(rope.theta));
+  };
+  double low = border(rope.beta_fast), high = border(rope.beta_slow);
+  if (rope.truncate) {
     low = std::floor(low);
     high = std::ceil(high);
   }
   low = std::max(low, 0.0);
-  high = std::min(high, static_cast<double>(spec.rotary_dim - 1));
-  if (low == high) high += 0.001;  // as the reference: no division by zero
-  for (size_t i = 0; i < frequencies.size(); ++i) {
-    const float ramp = static_cast<float>(std::clamp((static_cast<double>(i) - low) / (high - low), 0.0, 1.0));
-    const float stretched = frequencies[i] / static_cast<float>(spec.factor);
-    frequencies[i] = stretched * ramp + frequencies[i] * (1.0f - ramp);
+  high = std::min(high, dim - 1);
+  if (low == high) high += 0.001;
+  for (size_t i = 0; i < steps.size(); ++i) {
+    const double ramp = std::clamp((static_cast<double>(i) - low) / (high - low), 0.0, 1.0);
+    steps[i] = steps[i] / rope.factor * ramp + steps[i] * (1 - ramp);
   }
 }
 
-// Waves longer than the original context are stretched, short ones stay, those between are blended.
-void ApplyLlama3(const RopeSpec& spec, std::vector<float>& frequencies) {
-  const double low_wavelength = spec.original_max_position / spec.low_freq_factor;
-  const double high_wavelength = spec.original_max_position / spec.high_freq_factor;
-  for (float& f : frequencies) {
-    const double wavelength = 2 * std::numbers::pi / f;
-    if (wavelength < high_wavelength) continue;
-    const float stretched = f / static_cast<float>(spec.factor);
-    if (wavelength > low_wavelength) {
-      f = stretched;
-      continue;
+// Llama 3.1: long waves are stretched by the factor, short ones kept, those between mixed by their length.
+void ScaleLlama3(const RopeSpec& rope, std::vector<double>& steps) {
+  for (double& step : steps) {
+    const double turns = rope.original_max_position * step / kTurn;  // over the original context
+    if (turns < rope.low_freq_factor) {
+      step /= rope.factor;
+    } else if (turns <= rope.high_freq_factor) {
+      const double keep = (turns - rope.low_freq_factor) / (rope.high_freq_factor - rope.low_freq_factor);
+      step = (1 - keep) * step / rope.factor + keep * step;
     }
-    const double smooth = (spec.original_max_position / wavelength - spec.low_freq_factor) /
-                          (spec.high_freq_factor - spec.low_freq_factor);
-    f = static_cast<float>((1 - smooth) * stretched + smooth * f);
   }
 }
 
 }  // namespace
 
-std::vector<float> RopeInverseFrequencies(const RopeSpec& spec) {
-  std::vector<float> frequencies(static_cast<size_t>(spec.rotary_dim / 2));
-  for (size_t i = 0; i < frequencies.size(); ++i) {
-    const auto exponent = static_cast<float>(2 * i) / static_cast<float>(spec.rotary_dim);
-    frequencies[i] = 1.0f / std::pow(static_cast<float>(spec.theta), exponent);
+std::vector<float> RopeInverseFrequencies(const RopeSpec& rope) {
+  std::vector<double> steps(static_cast<size_t>(rope.rotary_dim / 2));
+  for (size_t i = 0; i < steps.size(); ++i) {
+    steps[i] = std::pow(rope.theta, -2.0 * static_cast<double>(i) / rope.rotary_dim);
   }
-  switch (spec.scaling) {
-    case RopeScaling::kNone: break;
-    case RopeScaling::kLinear:
-      for (float& f : frequencies) f /= static_cast<float>(spec.factor);
+  switch (rope.scaling) {
+    case RopeScaling::kNone:
       break;
-    case RopeScaling::kYarn: ApplyYarn(spec, frequencies); break;
-    case RopeScaling::kLlama3: ApplyLlama3(spec, frequencies); break;
+    case RopeScaling::kLinear:
+      for (double& step : steps) step /= rope.factor;
+      break;
+    case RopeScaling::kYarn:
+      ScaleYarn(rope, steps);
+      break;
+    case RopeScaling::kLlama3:
+      ScaleLlama3(rope, steps);
+      break;
   }
-  return frequencies;
+  return {steps.begin(), steps.end()};
 }
 
 void RopeAngles(std::span<const float> inverse_frequencies, float attention_factor, std::span<const int32_t> positions,

@@ -56,6 +56,7 @@ struct AttentionSpec {
   int32_t kv_lora_rank = 0;
   int32_t qk_nope_dim = 0;
   int32_t qk_rope_dim = 0;
+  float latent_norm_eps = 1e-6f;  ///< of q_a_norm and kv_a_norm: not the model's rms_eps
 
   /// Columns of a row of the KV cache: keys (MLA: the latent row) and values (MLA: the first ones of the
   /// latent row).

@@ -9,6 +9,8 @@ namespace {
 struct Vec {
   using F = __m256;
   using I = __m256i;
+  using U = __v8su;
+  using Half = uint16_t __attribute__((vector_size(16)));
   static constexpr int kLanes = 8;
   static F Zero() { return _mm256_setzero_ps(); }
   static F Load(const float* from) { return _mm256_loadu_ps(from); }
@@ -28,8 +30,8 @@ struct Vec {
 constinit const GemmKernels kGemmKernels = {
     .f32 = MakeWeightKernels<Vec, F32Weight, Units::kF32, 6, 3, 1>(0.3f),
     .bf16 = MakeWeightKernels<Vec, WidenedWeight, Units::kWidened, 6, 2, 1>(0.6f),
-    .store = &Store,
-    .activate = &Activate,
+    .store = &Store<Vec>,
+    .activate = &Activate<Vec>,
 };
 
 }  // namespace cadre::kernels::avx2

@@ -9,6 +9,8 @@ namespace {
 struct Vec {
   using F = __m512;
   using I = __m512i;
+  using U = __v16su;
+  using Half = uint16_t __attribute__((vector_size(32)));
   static constexpr int kLanes = 16;
   static F Zero() { return _mm512_setzero_ps(); }
   static F Load(const float* from) { return _mm512_loadu_ps(from); }
@@ -17,7 +19,7 @@ struct Vec {
   static F Fma(F a, F b, F c) { return _mm512_fmadd_ps(a, b, c); }
   static I LoadRaw(const std::byte* from) { return _mm512_loadu_si512(from); }
   // An operator: GCC 12 warns falsely inside _mm512_slli_epi32.
-  static F Low(I raw) { return reinterpret_cast<F>(reinterpret_cast<__v16su>(raw) << 16); }
+  static F Low(I raw) { return reinterpret_cast<F>(reinterpret_cast<U>(raw) << 16); }
   static F High(I raw) { return _mm512_castsi512_ps(_mm512_and_si512(raw, _mm512_set1_epi32(-65536))); }
 };
 
@@ -26,8 +28,8 @@ struct Vec {
 constinit const GemmKernels kGemmKernels = {
     .f32 = MakeWeightKernels<Vec, F32Weight, Units::kF32, 12, 12, 6>(0.3f),
     .bf16 = MakeWeightKernels<Vec, WidenedWeight, Units::kWidened, 12, 12, 5>(0.6f),
-    .store = &Store,
-    .activate = &Activate,
+    .store = &Store<Vec>,
+    .activate = &Activate<Vec>,
 };
 
 }  // namespace cadre::kernels::avx512

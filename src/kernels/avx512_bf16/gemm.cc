@@ -9,6 +9,8 @@ namespace {
 struct Vec {
   using F = __m512;
   using I = __m512i;
+  using U = __v16su;
+  using Half = uint16_t __attribute__((vector_size(32)));
   static constexpr int kLanes = 16;
   static F Zero() { return _mm512_setzero_ps(); }
   static F Load(const float* from) { return _mm512_loadu_ps(from); }
@@ -27,8 +29,8 @@ struct Vec {
 constinit const GemmKernels kGemmKernels = {
     .f32 = MakeWeightKernels<Vec, F32Weight, Units::kF32, 12, 12, 6>(0.3f),
     .bf16 = MakeWeightKernels<Vec, DotWeight, Units::kPairs, 12, 12, 6>(0.3f),
-    .store = &Store,
-    .activate = &Activate,
+    .store = &Store<Vec>,
+    .activate = &Activate<Vec>,
 };
 
 }  // namespace cadre::kernels::avx512_bf16

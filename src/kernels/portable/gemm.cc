@@ -8,6 +8,8 @@ namespace {
 struct Vec {
   using F = float __attribute__((vector_size(16)));
   using I = uint32_t __attribute__((vector_size(16)));
+  using U = I;
+  using Half = uint16_t __attribute__((vector_size(8)));
   static constexpr int kLanes = 4;
   static F Zero() { return F{0, 0, 0, 0}; }
   static F Load(const float* from) {
@@ -32,8 +34,8 @@ struct Vec {
 constinit const GemmKernels kGemmKernels = {
     .f32 = MakeWeightKernels<Vec, F32Weight, Units::kF32, 3, 1, 0>(2.2f),
     .bf16 = MakeWeightKernels<Vec, WidenedWeight, Units::kWidened, 3, 1, 0>(4.5f),
-    .store = &Store,
-    .activate = &Activate,
+    .store = &Store<Vec>,
+    .activate = &Activate<Vec>,
 };
 
 }  // namespace cadre::kernels::portable

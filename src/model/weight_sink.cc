@@ -1,0 +1,232 @@
+#include "model/weight_sink.h"
+
+#include <algorithm>
+#include <cstring>
+#include <tuple>
+
+#include "base/check.h"
+
+namespace cadre::model {
+namespace {
+
+using kernels::kPanelRows;
+
+// A task's buffer stays in the second-level cache between the read and the packing.
+constexpr int64_t kTaskBytes = 512 << 10;
+// Below this a row's columns are not worth a read of their own: whole rows are read instead.
+constexpr int64_t kMinReadBytes = 2048;
+
+int64_t ElementBytes(const TensorPart& part) {
+  return DTypeBytes(part.tensor->dtype);
+}
+
+// Bytes that one row of a part costs to read.
+int64_t ReadBytesPerRow(const WeightFill& fill, const TensorPart& part) {
+  const int64_t wanted = fill.num_cols * ElementBytes(part);
+  return wanted >= kMinReadBytes ? wanted : part.width * ElementBytes(part);
+}
+
+int64_t NumRows(const WeightFill& fill) {
+  int64_t rows = 0;
+  for (const TensorPart& part : fill.parts) rows += part.num_rows;
+  return rows;
+}
+
+int64_t CeilDiv(int64_t a, int64_t b) {
+  return (a + b - 1) / b;
+}
+
+float ReadElement(const std::byte* from, DType type, int64_t idx) {
+  if (type == DType::kF32) {
+    float value;
+    std::memcpy(&value, from + idx * 4, 4);
+    return value;
+  }
+  uint16_t bits;
+  std::memcpy(&bits, from + idx * 2, 2);
+  return type == DType::kBf16 ? ToFloat(Bf16{bits}) : HalfToFloat(bits);
+}
+
+void Convert(const std::byte* from, DType from_type, int64_t count, void* to, DType to_type) {
+  if (from_type == to_type) {
+    std::memcpy(to, from, static_cast<size_t>(count * DTypeBytes(to_type)));
+  } else if (to_type == DType::kF32) {
+    for (int64_t i = 0; i < count; ++i) static_cast<float*>(to)[i] = ReadElement(from, from_type, i);
+  } else {
+    for (int64_t i = 0; i < count; ++i) static_cast<Bf16*>(to)[i] = ToBf16(ReadElement(from, from_type, i));
+  }
+}
+
+template <typename Element>
+void Turn(const std::byte* from, int64_t stride, int64_t rows, int64_t cols, std::byte* to) {
+  for (int64_t r = 0; r < rows; ++r) {
+    for (int64_t c = 0; c < cols; ++c) {
+      std::memcpy(to + (c * rows + r) * static_cast<int64_t>(sizeof(Element)),
+                  from + (r * stride + c) * static_cast<int64_t>(sizeof(Element)), sizeof(Element));
+    }
+  }
+}
+
+}  // namespace
+
+WeightSink::WeightSink(const WeightMap& map, const checkpoint::TensorSource& source, Filter filter)
+    : map_(map), source_(source) {
+  for (size_t i = 0; i < map.fills.size(); ++i) {
+    if (map.fills[i].expert ? filter.experts : filter.dense) Cut(i);
+  }
+  // Rising order within a file is what read-ahead is made for.
+  const auto place = [&](const Task& task) {
+    const checkpoint::TensorInfo& tensor = *map.fills[task.fill].parts.front().tensor;
+    return std::tuple(tensor.file, tensor.offset, task.fill, task.begin);
+  };
+  std::sort(tasks_.begin(), tasks_.end(), [&](const Task& a, const Task& b) { return place(a) < place(b); });
+}
+
+void WeightSink::Cut(size_t fill_idx) {
+  const WeightFill& fill = map_.fills[fill_idx];
+  source_bytes_ += fill.source_bytes();
+  int64_t num_steps = 1, rows_per_step = 1, row_bytes = 0;
+  for (const TensorPart& part : fill.parts) row_bytes = std::max(row_bytes, ReadBytesPerRow(fill, part));
+  switch (fill.kind) {
+    case FillKind::kRows:
+      num_steps = CeilDiv(NumRows(fill), kPanelRows);
+      rows_per_step = kPanelRows;
+      break;
+    case FillKind::kGateUpPanels:
+      num_steps = CeilDiv(fill.parts[0].num_rows, kPanelRows);
+      rows_per_step = 2 * kPanelRows;
+      break;
+    case FillKind::kTable:
+      num_steps = NumRows(fill);
+      break;
+    case FillKind::kTransposed:
+    case FillKind::kVector:
+      break;
+  }
+  const int64_t steps_per_task =
+      std::max<int64_t>(1, kTaskBytes / std::max<int64_t>(1, rows_per_step * row_bytes));
+  for (int64_t begin = 0; begin < num_steps; begin += steps_per_task) {
+    tasks_.push_back({fill_idx, begin, std::min(num_steps, begin + steps_per_task)});
+  }
+}
+
+Result<WeightSink::Rows> WeightSink::ReadRows(const TensorPart& part, int64_t num_cols, int64_t row,
+                                              int64_t num_rows, std::vector<std::byte>& to) const {
+  const int64_t element = ElementBytes(part), wanted = num_cols * element, width = part.width * element;
+  const int64_t begin = (part.row_begin + row) * width + part.col_begin * element;
+  const bool whole = num_cols == part.width;
+  const bool row_by_row = !whole && wanted >= kMinReadBytes;
+  const int64_t span = row_by_row ? num_rows * wanted : (num_rows - 1) * width + wanted;
+  if (static_cast<int64_t>(to.size()) < span) to.resize(static_cast<size_t>(span));
+  if (row_by_row) {
+    for (int64_t r = 0; r < num_rows; ++r) {
+      CADRE_TRY(source_.Read(*part.tensor, begin + r * width, wanted, to.data() + r * wanted));
+    }
+    return Rows{to.data(), num_cols};
+  }
+  CADRE_TRY(source_.Read(*part.tensor, begin, span, to.data()));
+  return Rows{to.data(), part.width};
+}
+
+Result<int64_t> WeightSink::PackPart(const WeightFill& fill, const TensorPart& part, int64_t row,
+                                     int64_t num_rows, int64_t to_row, Scratch& scratch) const {
+  CADRE_ASSIGN(const Rows rows, ReadRows(part, fill.num_cols, row, num_rows, scratch.bytes));
+  kernels::PackRows(fill.matrix, to_row, num_rows, rows.data, part.tensor->dtype, rows.stride);
+  return num_rows * fill.num_cols * ElementBytes(part);
+}
+
+Result<int64_t> WeightSink::RunRows(const WeightFill& fill, const Task& task, Scratch& scratch) const {
+  const int64_t begin = task.begin * kPanelRows, end = std::min(task.end * kPanelRows, fill.matrix.n);
+  int64_t part_begin = 0, done = 0;
+  for (const TensorPart& part : fill.parts) {
+    const int64_t from = std::max(begin, part_begin), to = std::min(end, part_begin + part.num_rows);
+    if (from < to) {
+      CADRE_ASSIGN(const int64_t n, PackPart(fill, part, from - part_begin, to - from, from, scratch));
+      done += n;
+    }
+    part_begin += part.num_rows;
+  }
+  return done;
+}
+
+Result<int64_t> WeightSink::RunGateUp(const WeightFill& fill, const Task& task, Scratch& scratch) const {
+  int64_t done = 0;
+  for (int64_t which = 0; which < 2; ++which) {
+    const TensorPart& part = fill.parts[static_cast<size_t>(which)];
+    const int64_t begin = task.begin * kPanelRows, end = std::min(task.end * kPanelRows, part.num_rows);
+    CADRE_ASSIGN(const Rows rows, ReadRows(part, fill.num_cols, begin, end - begin, scratch.bytes));
+    for (int64_t row = begin; row < end; row += kPanelRows) {
+      const int64_t num_rows = std::min(kPanelRows, end - row);
+      const std::byte* from = rows.data + (row - begin) * rows.stride * ElementBytes(part);
+      kernels::PackRows(fill.matrix, 2 * row + which * kPanelRows, num_rows, from, part.tensor->dtype,
+                        rows.stride);
+    }
+    done += (end - begin) * fill.num_cols * ElementBytes(part);
+  }
+  return done;
+}
+
+Result<int64_t> WeightSink::RunTransposed(const WeightFill& fill, Scratch& scratch) const {
+  const TensorPart& part = fill.parts.front();
+  CADRE_ASSIGN(const Rows rows, ReadRows(part, fill.num_cols, 0, part.num_rows, scratch.bytes));
+  const int64_t num_bytes = part.num_rows * fill.num_cols * ElementBytes(part);
+  scratch.turned.resize(std::max(scratch.turned.size(), static_cast<size_t>(num_bytes)));
+  const auto turn = ElementBytes(part) == 4 ? Turn<uint32_t> : Turn<uint16_t>;
+  turn(rows.data, rows.stride, part.num_rows, fill.num_cols, scratch.turned.data());
+  kernels::PackRows(fill.matrix, 0, fill.num_cols, scratch.turned.data(), part.tensor->dtype, part.num_rows);
+  return num_bytes;
+}
+
+Result<int64_t> WeightSink::RunPlain(const WeightFill& fill, const Task& task, Scratch& scratch) const {
+  auto* to = static_cast<std::byte*>(fill.plain);
+  const int64_t row_bytes = fill.num_cols * DTypeBytes(fill.type);
+  int64_t done = 0, part_begin = 0;
+  const bool whole = fill.kind == FillKind::kVector;
+  for (const TensorPart& part : fill.parts) {
+    const int64_t begin = whole ? 0 : task.begin, num_rows = whole ? part.num_rows : task.end - task.begin;
+    std::byte* place = to + (part_begin + begin) * row_bytes;
+    if (part.tensor->dtype == fill.type && fill.num_cols == part.width) {
+      CADRE_TRY(
+          source_.Read(*part.tensor, (part.row_begin + begin) * row_bytes, num_rows * row_bytes, place));
+    } else {
+      CADRE_ASSIGN(const Rows rows, ReadRows(part, fill.num_cols, begin, num_rows, scratch.bytes));
+      Convert(rows.data, part.tensor->dtype, num_rows * fill.num_cols, place, fill.type);
+    }
+    done += num_rows * fill.num_cols * ElementBytes(part);
+    part_begin += part.num_rows;
+  }
+  return done;
+}
+
+Result<int64_t> WeightSink::Run(int64_t task_idx, Scratch& scratch) {
+  const Task& task = tasks_[static_cast<size_t>(task_idx)];
+  const WeightFill& fill = map_.fills[task.fill];
+  Result<int64_t> done = 0;
+  switch (fill.kind) {
+    case FillKind::kRows:
+      done = RunRows(fill, task, scratch);
+      break;
+    case FillKind::kGateUpPanels:
+      done = RunGateUp(fill, task, scratch);
+      break;
+    case FillKind::kTransposed:
+      done = RunTransposed(fill, scratch);
+      break;
+    case FillKind::kTable:
+    case FillKind::kVector:
+      done = RunPlain(fill, task, scratch);
+      break;
+  }
+  if (done) num_done_.fetch_add(1, std::memory_order_relaxed);
+  return done;
+}
+
+Status WeightSink::Commit(ModelWeights& weights, int64_t generation) const {
+  if (num_done_.load() != num_tasks()) {
+    return Fail(Code::kInternal, "{} of {} parts of the weights are in place", num_done_.load(), num_tasks());
+  }
+  weights.generation = generation;
+  return {};
+}
+
+}  // namespace cadre::model
