@@ -7,7 +7,9 @@
 namespace cadre::config {
 namespace {
 
-bool IsBlank(std::string_view word) { return word.find_first_not_of(" \t\r\n") == word.npos; }
+bool IsBlank(std::string_view word) {
+  return word.find_first_not_of(" \t\r\n") == word.npos;
+}
 
 bool LooksLikeFlag(std::string_view word) {
   if (word.size() < 2 || word[0] != '-') return false;
@@ -17,11 +19,14 @@ bool LooksLikeFlag(std::string_view word) {
 /// Seed 001's lines as printed carry comments behind their backslashes; this is what a shell makes of them.
 std::unexpected<Error> NotAWord(std::string_view word, size_t position) {
   if (word.empty()) {
-    return Fail(Code::kInvalidArgument, "argument {} is empty; is a variable in the command unset?", position);
+    return Fail(Code::kInvalidArgument, "argument {} is empty; is a variable in the command unset?",
+                position);
   }
   return Fail(Code::kInvalidArgument,
-              "argument {} is {}: a backslash continues a shell line only as its very last character. A comment behind "
-              "it (`--data-parallel-size 8 \\  # ...`) ends the command there, and the lines below run as commands of "
+              "argument {} is {}: a backslash continues a shell line only as its very last character. A "
+              "comment behind "
+              "it (`--data-parallel-size 8 \\  # ...`) ends the command there, and the lines below run as "
+              "commands of "
               "their own. Delete the comments behind the backslashes, then run the command again.",
               position, IsBlank(word) ? "a lone blank" : Format("the word '{}'", word.substr(0, 40)));
 }
@@ -109,9 +114,10 @@ class Parser {
       return Match{attached};
     }
     const auto nearest = NearestNames(command_, name);
-    return FailParam(Code::kInvalidArgument, Format("-{}", name),
-                     "unknown flag -{}{}; long flags begin with two dashes; cadre {} --help=all lists the known ones", name,
-                     nearest.empty() ? "" : Format("; did you mean --{}?", nearest.front()), CommandName(command_));
+    return FailParam(
+        Code::kInvalidArgument, Format("-{}", name),
+        "unknown flag -{}{}; long flags begin with two dashes; cadre {} --help=all lists the known ones",
+        name, nearest.empty() ? "" : Format("; did you mean --{}?", nearest.front()), CommandName(command_));
   }
 
   Status Take(const Match& match, bool append, std::optional<std::string> inline_value) {
@@ -121,7 +127,8 @@ class Parser {
 
     if (!match.path.empty()) {
       if (setting.type != Type::kJson && setting.type != Type::kJsonOrString) {
-        return FailParam(Code::kInvalidArgument, given.source, "--{} takes {}; it has no members such as '{}'", setting.name,
+        return FailParam(Code::kInvalidArgument, given.source,
+                         "--{} takes {}; it has no members such as '{}'", setting.name,
                          TypeText(setting.type), match.path.front());
       }
       if (match.negated) {
@@ -136,11 +143,13 @@ class Parser {
       if (match.negated && inline_value) {
         return FailParam(Code::kInvalidArgument, given.source, "--no-{} takes no value", setting.name);
       }
-      CADRE_ASSIGN(given.value, ParseValue(setting, match.negated ? "false" : inline_value.value_or("true"), given.source));
+      CADRE_ASSIGN(given.value, ParseValue(setting, match.negated ? "false" : inline_value.value_or("true"),
+                                           given.source));
     } else if (setting.type == Type::kStrings) {
       CADRE_ASSIGN(given.value, Words(setting, given.source, std::move(inline_value)));
     } else {
-      CADRE_ASSIGN(const std::string text, OneValue(given.source, TypeText(setting.type), std::move(inline_value)));
+      CADRE_ASSIGN(const std::string text,
+                   OneValue(given.source, TypeText(setting.type), std::move(inline_value)));
       CADRE_ASSIGN(given.value, ParseValue(setting, text, given.source));
     }
     line_.given.push_back(std::move(given));
@@ -149,10 +158,12 @@ class Parser {
 
   bool HasValue() const { return next_ < args_.size() && !LooksLikeFlag(args_[next_]); }
 
-  Result<std::string> OneValue(std::string_view flag, std::string_view wanted, std::optional<std::string> inline_value) {
+  Result<std::string> OneValue(std::string_view flag, std::string_view wanted,
+                               std::optional<std::string> inline_value) {
     if (inline_value) return *std::move(inline_value);
     if (!HasValue()) {
-      return FailParam(Code::kInvalidArgument, std::string(flag), "{} expects one argument: {}", flag, wanted);
+      return FailParam(Code::kInvalidArgument, std::string(flag), "{} expects one argument: {}", flag,
+                       wanted);
     }
     return args_[next_++];
   }
@@ -169,7 +180,8 @@ class Parser {
       words.emplace_back(word);
     }
     if (words.empty()) {
-      return FailParam(Code::kInvalidArgument, std::string(flag), "--{} expects at least one argument", setting.name);
+      return FailParam(Code::kInvalidArgument, std::string(flag), "--{} expects at least one argument",
+                       setting.name);
     }
     return Json(std::move(words));
   }

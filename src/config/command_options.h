@@ -1,5 +1,6 @@
 #pragma once
-// Options of the commands beside `cadre serve`. Names and defaults of the bench commands are those of `vllm bench`.
+// Options of the commands beside `cadre serve`. Names and defaults of the bench commands are those of `vllm
+// bench`.
 #include <cstdint>
 #include <limits>
 #include <optional>
@@ -11,7 +12,8 @@
 
 namespace cadre::config {
 
-/// How tokens are drawn, for the commands that ask a model themselves. Empty: the model's generation config decides.
+/// How tokens are drawn, for the commands that ask a model themselves. Empty: the model's generation config
+/// decides.
 struct SamplingOptions {
   std::optional<double> temperature, top_p, min_p, repetition_penalty, presence_penalty, frequency_penalty;
   std::optional<int64_t> top_k;
@@ -90,7 +92,7 @@ struct BenchServeOptions {
   int64_t seed = 0;
   int64_t num_prompts = 1000, num_warmups = 0;
   RandomDatasetOptions random;
-  std::optional<int64_t> input_len, output_len;  ///< win over random.*
+  std::optional<int64_t> input_len, output_len;                   ///< win over random.*
   double request_rate = std::numeric_limits<double>::infinity();  ///< requests a second
   double burstiness = 1.0;
   std::optional<int64_t> max_concurrency;
@@ -99,16 +101,17 @@ struct BenchServeOptions {
   bool ignore_eos = false;
   std::optional<int64_t> logprobs;
   SamplingOptions sampling;
-  Json extra_body;  ///< object; null: none
+  Json extra_body;                ///< object; null: none
   std::string request_id_prefix;  ///< empty: bench-<random>-
   int64_t ready_check_timeout_s = 0;
-  std::optional<std::string> percentile_metrics;  ///< comma list of ttft, tpot, itl, e2el; empty: ttft,tpot,itl
-  std::string metric_percentiles = "99";          ///< comma list
-  std::vector<std::string> goodput;               ///< KEY:VALUE in ms
+  std::optional<std::string>
+      percentile_metrics;                 ///< comma list of ttft, tpot, itl, e2el; empty: ttft,tpot,itl
+  std::string metric_percentiles = "99";  ///< comma list
+  std::vector<std::string> goodput;       ///< KEY:VALUE in ms
   bool save_result = false, save_detailed = false, append_result = false;
   std::vector<std::string> metadata;  ///< KEY=VALUE
   std::optional<std::string> label, result_dir, result_filename, json;
-  std::string hub_cache;     ///< for --tokenizer by hub name; as in ModelOptions
+  std::string hub_cache;  ///< for --tokenizer by hub name; as in ModelOptions
   std::string log_level = "info";
 
   friend bool operator==(const BenchServeOptions&, const BenchServeOptions&) = default;

@@ -26,8 +26,10 @@ std::string WithoutComment(std::string_view text) {
   for (size_t i = 0; i < text.size(); ++i) {
     const char c = text[i];
     if (quote) {
-      if (c == '\\' && quote == '"') ++i;
-      else if (c == quote) quote = 0;
+      if (c == '\\' && quote == '"')
+        ++i;
+      else if (c == quote)
+        quote = 0;
     } else if ((c == '"' || c == '\'') && (i == 0 || std::strchr(" \t[{,:", text[i - 1]))) {
       quote = c;
     } else if (c == '#' && (i == 0 || text[i - 1] == ' ' || text[i - 1] == '\t')) {
@@ -62,7 +64,8 @@ class Yaml {
       }
       std::string body = Trim(WithoutComment(raw.substr(indent)));
       if (body.empty() || (body == "---" && lines_.empty())) continue;
-      if (body == "---" || body == "...") return Fail(Code::kInvalidArgument, "line {}: only one document is read", number);
+      if (body == "---" || body == "...")
+        return Fail(Code::kInvalidArgument, "line {}: only one document is read", number);
       lines_.push_back({number, indent, std::move(body)});
     }
     return {};
@@ -98,9 +101,11 @@ class Yaml {
       const std::string line = lines_[at_].text;
       size_t colon = line.find(": ");
       if (colon == line.npos && line.ends_with(':')) colon = line.size() - 1;
-      if (colon == line.npos || line.starts_with("- ")) return Wrong(Format("expected `name: value`, found '{}'", line.substr(0, 60)));
+      if (colon == line.npos || line.starts_with("- "))
+        return Wrong(Format("expected `name: value`, found '{}'", line.substr(0, 60)));
       std::string key = Trim(line.substr(0, colon));
-      if (key.size() >= 2 && (key[0] == '"' || key[0] == '\'') && key.back() == key[0]) key = key.substr(1, key.size() - 2);
+      if (key.size() >= 2 && (key[0] == '"' || key[0] == '\'') && key.back() == key[0])
+        key = key.substr(1, key.size() - 2);
       if (key.empty()) return Wrong("an empty name");
       for (const auto& [name, value] : members) {
         if (name == key) return Wrong(Format("'{}' is given twice", key));
@@ -110,8 +115,9 @@ class Yaml {
       if (rest.empty()) {
         const size_t next = at_ + 1;
         // A list may stand at the indentation of its key.
-        const bool below = next < lines_.size() && (lines_[next].indent > indent ||
-                                                    (lines_[next].indent == indent && lines_[next].text.starts_with("- ")));
+        const bool below =
+            next < lines_.size() && (lines_[next].indent > indent ||
+                                     (lines_[next].indent == indent && lines_[next].text.starts_with("- ")));
         ++at_;
         if (below) {
           CADRE_ASSIGN(value, Block(lines_[at_].indent, depth + 1));
@@ -131,14 +137,22 @@ class Yaml {
     switch (text[0]) {
       case '&':
       case '*':
-      case '!': return Wrong(Format("anchors, aliases and tags ('{}') are not read; write the value out", text.substr(0, 30)));
+      case '!':
+        return Wrong(
+            Format("anchors, aliases and tags ('{}') are not read; write the value out", text.substr(0, 30)));
       case '|':
-      case '>': return Wrong("text over several lines is not read; quote it on one line");
-      case '{': return JsonText(text);
-      case '[': return FlowList(text);
-      case '"': return JsonText(text);
-      case '\'': return SingleQuoted(text);
-      default: break;
+      case '>':
+        return Wrong("text over several lines is not read; quote it on one line");
+      case '{':
+        return JsonText(text);
+      case '[':
+        return FlowList(text);
+      case '"':
+        return JsonText(text);
+      case '\'':
+        return SingleQuoted(text);
+      default:
+        break;
     }
     if (text == "true" || text == "True" || text == "yes" || text == "on") return Json(true);
     if (text == "false" || text == "False" || text == "no" || text == "off") return Json(false);
@@ -200,11 +214,13 @@ Result<Json> LoadConfigFile(const std::string& path) {
   std::string text(kMaxBytes + 1, '\0');
   if (file) file.read(text.data(), static_cast<std::streamsize>(text.size()));
   if (!file.is_open() || file.bad() || (!file && file.gcount() == 0 && !file.eof())) {
-    return FailParam(Code::kNotFound, "--config", "--config: cannot read '{}': {}", path, std::strerror(errno));
+    return FailParam(Code::kNotFound, "--config", "--config: cannot read '{}': {}", path,
+                     std::strerror(errno));
   }
   text.resize(static_cast<size_t>(file.gcount()));
   auto parsed = ParseYaml(text);
-  if (!parsed) return FailParam(Code::kInvalidArgument, "--config", "--config {}: {}", path, parsed.error().message);
+  if (!parsed)
+    return FailParam(Code::kInvalidArgument, "--config", "--config {}: {}", path, parsed.error().message);
   return parsed;
 }
 

@@ -1,6 +1,6 @@
 #pragma once
-// --config FILE: the part of YAML that flags need. Mappings and lists by indentation, scalars, quoted text, [a, b] and
-// JSON values; anchors, tags, multi-line text and several documents are refused by name.
+// --config FILE: the part of YAML that flags need. Mappings and lists by indentation, scalars, quoted text,
+// [a, b] and JSON values; anchors, tags, multi-line text and several documents are refused by name.
 #include <string>
 #include <string_view>
 

@@ -1,6 +1,6 @@
 #pragma once
-// The process environment. Cadre reads it here and nowhere else, once, and everybody else is handed a map: so tests
-// bring their own, and no room below has an input that its caller does not see.
+// The process environment. Cadre reads it here and nowhere else, once, and everybody else is handed a map: so
+// tests bring their own, and no room below has an input that its caller does not see.
 #include <map>
 #include <string>
 #include <string_view>
@@ -18,7 +18,8 @@ Environment ReadEnvironment();
 /// The value, or "" if the variable is unset.
 std::string_view Get(const Environment& env, std::string_view name);
 
-/// The variables that Cadre knows, as rows of the same kind as flags (`forward` names the flag whose default it sets).
+/// The variables that Cadre knows, as rows of the same kind as flags (`forward` names the flag whose default
+/// it sets).
 const std::vector<Group>& EnvironmentGroups();
 const Setting* FindVariable(std::string_view name);
 

@@ -14,7 +14,8 @@ void KvSpace(const Targets& targets, const Json& value) {
 }
 
 void Color(const Targets& targets, const Json& value) {
-  if (auto* engine = std::get<EngineOptions*>(targets); engine && !value.is_null()) engine->log_color = value.AsString() != "0";
+  if (auto* engine = std::get<EngineOptions*>(targets); engine && !value.is_null())
+    engine->log_color = value.AsString() != "0";
 }
 
 constexpr Setting Default(std::string_view name, std::string_view flag, std::string_view help) {
@@ -22,40 +23,52 @@ constexpr Setting Default(std::string_view name, std::string_view flag, std::str
 }
 
 constexpr std::string_view kHub = "Where hub names are looked up; see also --download-dir.";
-constexpr std::string_view kLaterLaunch = "Starting ranks one by one from the environment comes later; use --data-parallel-size.";
+constexpr std::string_view kLaterLaunch =
+    "Starting ranks one by one from the environment comes later; use --data-parallel-size.";
 
 constexpr Setting kRead[] = {
     Default("VLLM_API_KEY", "api-key", "A key that requests must bring."),
     Default("VLLM_LOGGING_LEVEL", "log-level", "What is logged."),
-    Default("VLLM_ALL2ALL_BACKEND", "all2all-backend", "How tokens travel to their experts; vLLM up to 0.11."),
-    Works("VLLM_LOGGING_COLOR", Type::kString, "auto", Color, "Colours in the log: auto, 1, or 0 for none.").Choices("auto,0,1"),
+    Default("VLLM_ALL2ALL_BACKEND", "all2all-backend",
+            "How tokens travel to their experts; vLLM up to 0.11."),
+    Works("VLLM_LOGGING_COLOR", Type::kString, "auto", Color, "Colours in the log: auto, 1, or 0 for none.")
+        .Choices("auto,0,1"),
     Works("VLLM_LOG_STATS_INTERVAL", Type::kFloat, "10", Into<&ApiOptions::log_stats_interval_s>,
-          "Seconds between two lines with statistics.").Range(0.1, 1e6),
+          "Seconds between two lines with statistics.")
+        .Range(0.1, 1e6),
     Works("VLLM_HTTP_TIMEOUT_KEEP_ALIVE", Type::kInt, "5", Into<&HttpOptions::keep_alive_s>,
-          "Seconds that an idle HTTP connection is kept.").Range(1, 86400),
+          "Seconds that an idle HTTP connection is kept.")
+        .Range(1, 86400),
     Works("VLLM_ENGINE_READY_TIMEOUT_S", Type::kInt, "600", Into<&ParallelOptions::engine_ready_timeout_s>,
-          "Seconds that all ranks may take to load and be ready.").Range(1),
-    Works("VLLM_ALLOW_LONG_MAX_MODEL_LEN", Type::kBool, "false", Into<&ModelOptions::allow_long_max_model_len>,
+          "Seconds that all ranks may take to load and be ready.")
+        .Range(1),
+    Works("VLLM_ALLOW_LONG_MAX_MODEL_LEN", Type::kBool, "false",
+          Into<&ModelOptions::allow_long_max_model_len>,
           "Let --max-model-len go beyond what the model says."),
     Works("VLLM_CPU_KVCACHE_SPACE", Type::kFloat, "0", KvSpace,
-          "KV cache of each rank in GiB, if --kv-cache-memory-bytes is unset; 0: sized by --gpu-memory-utilization.")
+          "KV cache of each rank in GiB, if --kv-cache-memory-bytes is unset; 0: sized by "
+          "--gpu-memory-utilization.")
         .Range(0, 1e9),
     // Read by Settle in parse.cc, which can refuse a list of CPUs that makes no sense.
     Works("VLLM_CPU_OMP_THREADS_BIND", Type::kString, "auto", nullptr,
-          "CPUs of the worker threads: auto (a thread a physical core, pinned), nobind, or lists for the local ranks: "
+          "CPUs of the worker threads: auto (a thread a physical core, pinned), nobind, or lists for the "
+          "local ranks: "
           "0-15|16-31."),
     Works("VLLM_CPU_NUM_OF_RESERVED_CPU", Type::kInt, "0", Into<&CpuOptions::num_reserved_cpus>,
-          "CPUs left free by auto.").Range(0, 4096),
+          "CPUs left free by auto.")
+        .Range(0, 4096),
     Works("CADRE_ISA", Type::kString, "auto", Into<&CpuOptions::isa>,
           "Instruction set of the kernels; auto takes the fastest that this CPU has.")
         .Choices("auto,portable,avx2,avx512,avx512_bf16,amx"),
     Works("HF_HUB_CACHE", Type::kString, "", nullptr, kHub),
     Works("HUGGINGFACE_HUB_CACHE", Type::kString, "", nullptr, "Older name of HF_HUB_CACHE."),
     Works("HF_HOME", Type::kString, "", nullptr, "hub/ below it is the cache, if HF_HUB_CACHE is unset."),
-    Works("XDG_CACHE_HOME", Type::kString, "", nullptr, "huggingface/hub/ below it is the cache, if HF_HOME is unset."),
+    Works("XDG_CACHE_HOME", Type::kString, "", nullptr,
+          "huggingface/hub/ below it is the cache, if HF_HOME is unset."),
     Works("HOME", Type::kString, "", nullptr, ".cache/huggingface/hub/ below it is the cache otherwise."),
     Works("OMP_NUM_THREADS", Type::kInt, "", nullptr,
-          "Worker threads of each rank with VLLM_CPU_OMP_THREADS_BIND=nobind, if --threads is unset.").Range(1, 4096),
+          "Worker threads of each rank with VLLM_CPU_OMP_THREADS_BIND=nobind, if --threads is unset.")
+        .Range(1, 4096),
     NotBuilt("VLLM_DP_SIZE", Type::kInt, "1", kLaterLaunch),
     NotBuilt("VLLM_DP_RANK", Type::kInt, "0", kLaterLaunch),
     NotBuilt("VLLM_DP_RANK_LOCAL", Type::kInt, "0", kLaterLaunch),
@@ -63,8 +76,10 @@ constexpr Setting kRead[] = {
     NoEffect("VLLM_DP_MASTER_PORT", Type::kString, "", kLaterLaunch),
     NoEffect("VLLM_BATCH_INVARIANT", Type::kString, "", "Answers never depend on the batch here."),
     NoEffect("CUDA_VISIBLE_DEVICES", Type::kString, "", "This build runs on the CPU."),
-    NoEffect("GLOO_SOCKET_IFNAME", Type::kString, "", "All ranks run on this host and talk over shared memory."),
-    NoEffect("TP_SOCKET_IFNAME", Type::kString, "", "All ranks run on this host and talk over shared memory."),
+    NoEffect("GLOO_SOCKET_IFNAME", Type::kString, "",
+             "All ranks run on this host and talk over shared memory."),
+    NoEffect("TP_SOCKET_IFNAME", Type::kString, "",
+             "All ranks run on this host and talk over shared memory."),
     NoEffect("NCCL_*", Type::kString, "", "All ranks run on this host and talk over shared memory."),
 };
 
@@ -168,8 +183,7 @@ constexpr Names kNoEffect[] = {
      "BUILD_COMMIT BUILD_PIPELINE BUILD_URL CPU_CI_ENV DOCKER_BUILD_CONTEXT IMAGE_TAG MAIN_CUDA_VERSION "
      "PRECOMPILED_WHEEL_LOCATION SKIP_PRECOMPILED_VERSION_SUFFIX SKIP_VERSION_SUFFIX TARGET_DEVICE "
      "USE_PRECOMPILED USE_PRECOMPILED_RUST"},
-    {"The development endpoints are not built.",
-     "SERVER_DEV_MODE"},
+    {"The development endpoints are not built.", "SERVER_DEV_MODE"},
     {"It is for studies inside vLLM and has no counterpart here.",
      "ADAPTIVE_VERIFICATION_PROFILE_CONTEXT_LEN COMPUTE_NANS_IN_LOGITS MOE_ROUTING_SIMULATION_STRATEGY "
      "RAISE_ON_LOGIT_NANS"},
@@ -207,7 +221,8 @@ const Setting* FindVariable(std::string_view name) {
   for (const Group& group : EnvironmentGroups()) {
     for (const Setting& setting : group.settings) {
       if (setting.name == name) return &setting;
-      if (setting.name.ends_with('*') && name.starts_with(setting.name.substr(0, setting.name.size() - 1))) return &setting;
+      if (setting.name.ends_with('*') && name.starts_with(setting.name.substr(0, setting.name.size() - 1)))
+        return &setting;
     }
   }
   return nullptr;

@@ -20,7 +20,8 @@ std::string Wrapped(std::string_view text) {
       out += std::string(kIndent, ' ') + line + "\n";
       line.clear();
     }
-    line += (line.empty() ? "" : " ") + std::string(word);
+    if (!line.empty()) line += ' ';
+    line += word;
   }
   if (!line.empty()) out += std::string(kIndent, ' ') + line + "\n";
   return out;
@@ -29,17 +30,26 @@ std::string Wrapped(std::string_view text) {
 std::string Placeholder(const Setting& setting) {
   switch (setting.type) {
     case Type::kTrue:
-    case Type::kBool: return "";
+    case Type::kBool:
+      return "";
     case Type::kInt:
-    case Type::kHumanInt: return " N";
-    case Type::kHumanIntOrAuto: return " N|auto";
-    case Type::kFloat: return " X";
-    case Type::kStrings: return " TEXT...";
-    case Type::kJson: return " JSON";
-    case Type::kJsonOrString: return " JSON|TEXT";
-    case Type::kJsonList: return " LIST";
+    case Type::kHumanInt:
+      return " N";
+    case Type::kHumanIntOrAuto:
+      return " N|auto";
+    case Type::kFloat:
+      return " X";
+    case Type::kStrings:
+      return " TEXT...";
+    case Type::kJson:
+      return " JSON";
+    case Type::kJsonOrString:
+      return " JSON|TEXT";
+    case Type::kJsonList:
+      return " LIST";
     case Type::kString:
-    case Type::kAppended: return " TEXT";
+    case Type::kAppended:
+      return " TEXT";
   }
   return "";
 }
@@ -56,7 +66,7 @@ std::string RowText(const Setting& setting) {
   if (!setting.forward.empty()) {
     text = Format("Older spelling of --{}.", setting.forward);
   } else {
-    const std::string_view mark = setting.kind == Kind::kNoEffect ? "[no effect here] "
+    const std::string_view mark = setting.kind == Kind::kNoEffect   ? "[no effect here] "
                                   : setting.kind == Kind::kNotBuilt ? "[not built] "
                                                                     : "";
     text = std::string(mark) + std::string(setting.text);
@@ -64,14 +74,17 @@ std::string RowText(const Setting& setting) {
   if (!setting.choices.empty() && setting.kind == Kind::kWorks) {
     std::string choices;
     for (auto choice : SplitComma(setting.only.empty() ? setting.choices : setting.only)) {
-      choices += (choices.empty() ? "" : ", ") + std::string(choice);
+      if (!choices.empty()) choices += ", ";
+      choices += choice;
     }
     text += Format(" One of: {}.", choices);
   }
-  if (setting.kind == Kind::kWorks && !setting.fallback.empty()) text += Format(" Default: {}.", setting.fallback);
+  if (setting.kind == Kind::kWorks && !setting.fallback.empty())
+    text += Format(" Default: {}.", setting.fallback);
   line += Wrapped(text);
   for (const JsonKey* key : JsonKeysOf(setting.name)) {
-    line += Format("      .{}: {} Default: {}.\n", key->key, key->help, key->fallback.empty() ? "unset" : key->fallback);
+    line += Format("      .{}: {} Default: {}.\n", key->key, key->help,
+                   key->fallback.empty() ? "unset" : key->fallback);
   }
   return line;
 }
@@ -79,17 +92,21 @@ std::string RowText(const Setting& setting) {
 std::string Usage(Command command) {
   switch (command) {
     case Command::kServe:
-      return "usage: cadre serve MODEL [flags]\n\nServes a model over the OpenAI HTTP API, as `vllm serve` does.\n";
+      return "usage: cadre serve MODEL [flags]\n\nServes a model over the OpenAI HTTP API, as `vllm serve` "
+             "does.\n";
     case Command::kGenerate:
-      return "usage: cadre generate MODEL [--prompt TEXT] [flags]\n\nAnswers one prompt, or chats on the terminal.\n";
+      return "usage: cadre generate MODEL [--prompt TEXT] [flags]\n\nAnswers one prompt, or chats on the "
+             "terminal.\n";
     case Command::kInspect:
-      return "usage: cadre inspect MODEL [flags]\n\nShows architecture, tensors and the memory plan without reading weights.\n";
+      return "usage: cadre inspect MODEL [flags]\n\nShows architecture, tensors and the memory plan without "
+             "reading weights.\n";
     case Command::kBenchLatency:
       return "usage: cadre bench latency MODEL [flags]\n\nTimes one batch of requests from start to end.\n";
     case Command::kBenchThroughput:
       return "usage: cadre bench throughput MODEL [flags]\n\nTimes many requests at once.\n";
     case Command::kBenchServe:
-      return "usage: cadre bench serve [flags]\n\nSends requests to a running server and times the answers.\n";
+      return "usage: cadre bench serve [flags]\n\nSends requests to a running server and times the "
+             "answers.\n";
   }
   return "";
 }
@@ -105,11 +122,13 @@ std::string Overview(Command command) {
   const auto groups = GroupsOf(command);
   std::string text = Usage(command);
   text += "\nMore: --help=all, --help=GROUP, --help=FLAG, or --help=WORD for flags that contain it.\n";
-  text += "Flags may also stand in a file: --config FILE.yaml. `_` and `-` are the same in names.\n\nGroups:\n";
+  text +=
+      "Flags may also stand in a file: --config FILE.yaml. `_` and `-` are the same in names.\n\nGroups:\n";
   for (const Group& group : groups) {
-    const auto working =
-        std::count_if(group.settings.begin(), group.settings.end(), [](const Setting& s) { return s.kind == Kind::kWorks; });
-    text += Format("  {:<20} {} ({} flags, {} of them work here)\n", group.name, group.title, group.settings.size(), working);
+    const auto working = std::count_if(group.settings.begin(), group.settings.end(),
+                                       [](const Setting& s) { return s.kind == Kind::kWorks; });
+    text += Format("  {:<20} {} ({} flags, {} of them work here)\n", group.name, group.title,
+                   group.settings.size(), working);
   }
   return text + GroupText(groups.front());
 }

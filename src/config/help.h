@@ -8,8 +8,8 @@
 
 namespace cadre::config {
 
-/// `topic` as in vLLM: "" or "listgroup" (usage and groups), "all", a group's name, a flag, or a part of flags' names.
-/// Errors: kNotFound if nothing fits.
+/// `topic` as in vLLM: "" or "listgroup" (usage and groups), "all", a group's name, a flag, or a part of
+/// flags' names. Errors: kNotFound if nothing fits.
 Result<std::string> HelpText(Command command, std::string_view topic);
 
 }  // namespace cadre::config

@@ -27,7 +27,8 @@ std::vector<Spelling> Spellings(Command command) {
       for (std::string_view name : {setting.name, setting.alias}) {
         if (name.empty()) continue;
         all.push_back({std::string(name), {&setting}});
-        if (setting.type == Type::kBool) all.push_back({Format("no-{}", name), {.setting = &setting, .negated = true}});
+        if (setting.type == Type::kBool)
+          all.push_back({Format("no-{}", name), {.setting = &setting, .negated = true}});
       }
     }
   }
@@ -39,7 +40,8 @@ Match Follow(Command command, Match match) {
   if (match.setting->forward.empty()) return match;
   const std::string_view target = match.setting->forward;
   const size_t dot = target.find('.');
-  Match followed{FindSetting(command, target.substr(0, dot)), match.negated, {}, match.setting->type == Type::kBool};
+  Match followed{
+      FindSetting(command, target.substr(0, dot)), match.negated, {}, match.setting->type == Type::kBool};
   if (dot != target.npos) followed.path = {std::string(target.substr(dot + 1))};
   return followed;
 }
@@ -99,7 +101,8 @@ Result<Match> ResolveName(Command command, std::string_view name, bool prefixes)
   std::vector<Spelling> begins;
   for (Spelling& spelling : Spellings(command)) {
     if (spelling.text == wanted) return Follow(command, spelling.match);
-    if (prefixes && !wanted.empty() && spelling.text.starts_with(wanted)) begins.push_back(std::move(spelling));
+    if (prefixes && !wanted.empty() && spelling.text.starts_with(wanted))
+      begins.push_back(std::move(spelling));
   }
   std::set<std::pair<const Setting*, bool>> distinct;
   for (const Spelling& spelling : begins) distinct.emplace(spelling.match.setting, spelling.match.negated);
@@ -109,15 +112,17 @@ Result<Match> ResolveName(Command command, std::string_view name, bool prefixes)
   if (distinct.size() > 1) {
     std::vector<std::string> names;
     for (const Spelling& spelling : begins) names.push_back(spelling.text);
-    return FailParam(Code::kInvalidArgument, flag, "ambiguous option: {} could match {}", flag, JoinDashed(names));
+    return FailParam(Code::kInvalidArgument, flag, "ambiguous option: {} could match {}", flag,
+                     JoinDashed(names));
   }
   if (const std::string owners = OwnersText(command, wanted); !owners.empty()) {
     return FailParam(Code::kInvalidArgument, flag, "{} is not a flag of cadre {}; it belongs to {}", flag,
                      CommandName(command), owners);
   }
   const auto nearest = NearestNames(command, wanted);
-  return FailParam(Code::kInvalidArgument, flag, "unknown flag {}{}; cadre {} --help=all lists the known ones", flag,
-                   nearest.empty() ? "" : "; did you mean " + JoinDashed(nearest) + "?", CommandName(command));
+  return FailParam(
+      Code::kInvalidArgument, flag, "unknown flag {}{}; cadre {} --help=all lists the known ones", flag,
+      nearest.empty() ? "" : "; did you mean " + JoinDashed(nearest) + "?", CommandName(command));
 }
 
 }  // namespace cadre::config

@@ -13,25 +13,28 @@ namespace cadre::config {
 namespace {
 
 /// The model is a word, a flag or a line of the file; vLLM lets the word win.
-Status SettleModel(Command command, const std::vector<std::string>& words, const Settlement& settled, ModelOptions* model) {
+Status SettleModel(Command command, const std::vector<std::string>& words, const Settlement& settled,
+                   ModelOptions* model) {
   const size_t allowed = model ? 1 : 0;
   if (words.size() > allowed) {
-    return Fail(Code::kInvalidArgument, "unexpected word '{}'; cadre {} takes {}", words[allowed].substr(0, 80),
-                CommandName(command), model ? "one model and flags" : "flags only");
+    return Fail(Code::kInvalidArgument, "unexpected word '{}'; cadre {} takes {}",
+                words[allowed].substr(0, 80), CommandName(command),
+                model ? "one model and flags" : "flags only");
   }
   if (!model) return {};
   if (!words.empty()) {
     const Given* flag = settled.Find("model");
     if (flag && ValueText(flag->value) != words[0]) {
-      return FailParam(Code::kInvalidArgument, "--model", "two models: '{}', and '{}' from {}; name one", words[0],
-                       ValueText(flag->value), flag->source);
+      return FailParam(Code::kInvalidArgument, "--model", "two models: '{}', and '{}' from {}; name one",
+                       words[0], ValueText(flag->value), flag->source);
     }
     model->model = words[0];
   }
   if (model->model.empty()) {
-    return FailParam(Code::kInvalidArgument, "model",
-                     "no model: cadre {} wants a folder or a hub name as its first word, as in cadre {} models/demo",
-                     CommandName(command), CommandName(command));
+    return FailParam(
+        Code::kInvalidArgument, "model",
+        "no model: cadre {} wants a folder or a hub name as its first word, as in cadre {} models/demo",
+        CommandName(command), CommandName(command));
   }
   return {};
 }
@@ -47,8 +50,10 @@ void SettleHub(const Environment& env, ModelOptions& model) {
 }
 
 Status SettleCpu(const Environment& env, CpuOptions& cpu) {
-  if (const auto bind = Get(env, "VLLM_CPU_OMP_THREADS_BIND"); !bind.empty()) CADRE_TRY(ParseBinding(bind, cpu));
-  // Launchers set OMP_NUM_THREADS=1 for other programs; vLLM listens to it only when it does not bind threads itself.
+  if (const auto bind = Get(env, "VLLM_CPU_OMP_THREADS_BIND"); !bind.empty())
+    CADRE_TRY(ParseBinding(bind, cpu));
+  // Launchers set OMP_NUM_THREADS=1 for other programs; vLLM listens to it only when it does not bind threads
+  // itself.
   const std::string_view omp = Get(env, "OMP_NUM_THREADS");
   if (cpu.bind == CpuOptions::Bind::kNobind && !cpu.threads && !omp.empty()) {
     CADRE_ASSIGN(const int64_t threads, ParseInt(Trim(omp)));
@@ -62,7 +67,8 @@ Status SettleEngine(const Environment& env, const Settlement& settled, EngineOpt
   CADRE_TRY(SettleCpu(env, engine.cpu));
   if (engine.model.dtype == "float") engine.model.dtype = "float32";
   if (engine.model.dtype == "half") engine.model.dtype = "float16";
-  if (const Given* backend = settled.Find("all2all-backend")) engine.parallel.all2all_backend_source = backend->source;
+  if (const Given* backend = settled.Find("all2all-backend"))
+    engine.parallel.all2all_backend_source = backend->source;
   return CheckEngine(engine);
 }
 
@@ -87,7 +93,8 @@ struct Outcome {
   std::optional<std::string> help;
 };
 
-Result<Outcome> Parse(Command command, std::span<const std::string> args, const Environment& env, const Targets& targets) {
+Result<Outcome> Parse(Command command, std::span<const std::string> args, const Environment& env,
+                      const Targets& targets) {
   CADRE_ASSIGN(CommandLine line, ParseCommandLine(command, args));
   if (line.help) {
     CADRE_ASSIGN(std::string text, HelpText(command, *line.help));
@@ -145,7 +152,8 @@ Result<Parsed<GenerateOptions>> ParseGenerate(std::span<const std::string> args,
   std::get<GenerateOptions*>(targets) = &options;
   auto outcome = Parse(Command::kGenerate, args, env, targets);
   if (outcome && options.prompt && !options.prompt_token_ids.empty()) {
-    return FailParam(Code::kInvalidArgument, "--prompt", "--prompt and --prompt-token-ids are two prompts; give one");
+    return FailParam(Code::kInvalidArgument, "--prompt",
+                     "--prompt and --prompt-token-ids are two prompts; give one");
   }
   return Finish(std::move(options), std::move(outcome));
 }
@@ -158,7 +166,8 @@ Result<Parsed<InspectOptions>> ParseInspect(std::span<const std::string> args, c
   return Finish(std::move(options), std::move(outcome));
 }
 
-Result<Parsed<BenchLatencyOptions>> ParseBenchLatency(std::span<const std::string> args, const Environment& env) {
+Result<Parsed<BenchLatencyOptions>> ParseBenchLatency(std::span<const std::string> args,
+                                                      const Environment& env) {
   BenchLatencyOptions options;
   Targets targets = EngineTargets(options.engine);
   std::get<BenchLatencyOptions*>(targets) = &options;
@@ -166,7 +175,8 @@ Result<Parsed<BenchLatencyOptions>> ParseBenchLatency(std::span<const std::strin
   return Finish(std::move(options), std::move(outcome));
 }
 
-Result<Parsed<BenchThroughputOptions>> ParseBenchThroughput(std::span<const std::string> args, const Environment& env) {
+Result<Parsed<BenchThroughputOptions>> ParseBenchThroughput(std::span<const std::string> args,
+                                                            const Environment& env) {
   BenchThroughputOptions options;
   Targets targets = EngineTargets(options.engine);
   std::get<BenchThroughputOptions*>(targets) = &options;

@@ -1,7 +1,8 @@
 #pragma once
 // The room's front door: words and environment -> checked options.
 //
-// Order of precedence, lowest first: the default, an environment variable, --config FILE, the command line (last wins).
+// Order of precedence, lowest first: the default, an environment variable, --config FILE, the command line
+// (last wins).
 #include <optional>
 #include <span>
 #include <string>
@@ -27,13 +28,15 @@ struct Parsed {
   std::optional<std::string> help;  ///< set: print this and stop; `options` are then the defaults
 };
 
-/// `args` are the words after the command's name. Errors: kInvalidArgument (a value or combination that makes no
-/// sense), kUnsupported (refused by name), kNotFound (the --config file); `param` names the flag.
+/// `args` are the words after the command's name. Errors: kInvalidArgument (a value or combination that makes
+/// no sense), kUnsupported (refused by name), kNotFound (the --config file); `param` names the flag.
 Result<Parsed<ServeOptions>> ParseServe(std::span<const std::string> args, const Environment& env);
 Result<Parsed<GenerateOptions>> ParseGenerate(std::span<const std::string> args, const Environment& env);
 Result<Parsed<InspectOptions>> ParseInspect(std::span<const std::string> args, const Environment& env);
-Result<Parsed<BenchLatencyOptions>> ParseBenchLatency(std::span<const std::string> args, const Environment& env);
-Result<Parsed<BenchThroughputOptions>> ParseBenchThroughput(std::span<const std::string> args, const Environment& env);
+Result<Parsed<BenchLatencyOptions>> ParseBenchLatency(std::span<const std::string> args,
+                                                      const Environment& env);
+Result<Parsed<BenchThroughputOptions>> ParseBenchThroughput(std::span<const std::string> args,
+                                                            const Environment& env);
 Result<Parsed<BenchServeOptions>> ParseBenchServe(std::span<const std::string> args, const Environment& env);
 
 }  // namespace cadre::config

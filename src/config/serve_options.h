@@ -1,6 +1,7 @@
 #pragma once
-// What a person may choose, as plain values. The tables in settings_*.cc say how each field is called on the command
-// line, in a file and in the environment; deploy hands the fields to the rooms they concern. Nothing here has behaviour.
+// What a person may choose, as plain values. The tables in settings_*.cc say how each field is called on the
+// command line, in a file and in the environment; deploy hands the fields to the rooms they concern. Nothing
+// here has behaviour.
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -15,12 +16,12 @@ inline constexpr int64_t kAutoModelLen = -1;
 
 /// Which model, read how.
 struct ModelOptions {
-  std::string model;  ///< a folder, or a hub name looked up in `hub_cache`
+  std::string model;                            ///< a folder, or a hub name looked up in `hub_cache`
   std::vector<std::string> served_model_names;  ///< empty: the model as it was written
   std::optional<std::string> tokenizer;         ///< empty: the model's own
   std::optional<std::string> revision;
   std::optional<std::string> tokenizer_revision;
-  std::string hub_cache;         ///< folder of models--org--name folders; "" when the environment names no home
+  std::string hub_cache;  ///< folder of models--org--name folders; "" when the environment names no home
   std::string hub_cache_source;  ///< what set it, for messages: "HF_HOME", "--download-dir", ...
   std::string load_format = "auto";
   std::string dtype = "auto";  ///< auto, bfloat16, float32 (float is written float32)
@@ -28,7 +29,7 @@ struct ModelOptions {
   std::optional<int64_t> max_model_len;   ///< tokens; empty: the model's own; or kAutoModelLen
   bool allow_long_max_model_len = false;  ///< VLLM_ALLOW_LONG_MAX_MODEL_LEN: beyond what the model says
   bool skip_tokenizer_init = false;
-  Json hf_overrides;  ///< object laid over config.json; null: none
+  Json hf_overrides;                       ///< object laid over config.json; null: none
   std::string generation_config = "auto";  ///< auto: the model's folder; vllm: none; else a folder
   Json override_generation_config;         ///< object laid over generation_config.json; null: none
   int64_t max_logprobs = 20;               ///< -1: no limit
@@ -39,7 +40,7 @@ struct ModelOptions {
 
 /// The KV cache and its memory.
 struct CacheOptions {
-  int block_size = 16;                 ///< tokens a block
+  int block_size = 16;                   ///< tokens a block
   double gpu_memory_utilization = 0.92;  ///< share of the host's memory that all local ranks use together
   std::optional<int64_t> kv_cache_memory_bytes;  ///< per rank; set by flag or VLLM_CPU_KVCACHE_SPACE
   std::string kv_cache_dtype = "auto";
@@ -83,10 +84,12 @@ struct ParallelOptions {
   std::string expert_placement_strategy = "linear";
   bool enable_eplb = false;
   EplbOptions eplb;
-  std::optional<int64_t> distributed_timeout_s;  ///< deadline of a wait between ranks; empty: the fabric's own
-  int64_t engine_ready_timeout_s = 600;          ///< VLLM_ENGINE_READY_TIMEOUT_S
+  std::optional<int64_t>
+      distributed_timeout_s;             ///< deadline of a wait between ranks; empty: the fabric's own
+  int64_t engine_ready_timeout_s = 600;  ///< VLLM_ENGINE_READY_TIMEOUT_S
 
-  // Over several hosts, or behind another balancer. Kept here so that their rules can be checked; see validate.cc.
+  // Over several hosts, or behind another balancer. Kept here so that their rules can be checked; see
+  // validate.cc.
   int pipeline_parallel_size = 1;
   int prefill_context_parallel_size = 1;
   int decode_context_parallel_size = 1;
@@ -149,8 +152,9 @@ struct HttpOptions {
   std::vector<std::string> allowed_methods{"*"};
   std::vector<std::string> allowed_headers{"*"};
   bool enable_request_id_headers = false;
-  int64_t keep_alive_s = 5;                   ///< VLLM_HTTP_TIMEOUT_KEEP_ALIVE
-  std::optional<int64_t> shutdown_timeout_s;  ///< running requests may finish for so long after SIGTERM; empty: 30
+  int64_t keep_alive_s = 5;  ///< VLLM_HTTP_TIMEOUT_KEEP_ALIVE
+  std::optional<int64_t>
+      shutdown_timeout_s;  ///< running requests may finish for so long after SIGTERM; empty: 30
 
   friend bool operator==(const HttpOptions&, const HttpOptions&) = default;
 };

@@ -1,6 +1,6 @@
 #pragma once
-// One row of the settings table. Everything that knows a flag reads it from here: the parser, --help, docs/reference.md
-// and the refusals; so a flag is added by adding a row (and a field, if it works).
+// One row of the settings table. Everything that knows a flag reads it from here: the parser, --help,
+// docs/reference.md and the refusals; so a flag is added by adding a row (and a field, if it works).
 //
 // A row is of one of three kinds, and none is ignored in silence:
 //   works      its value reaches a field of an options struct
@@ -25,36 +25,36 @@ namespace cadre::config {
 enum class Kind { kWorks, kNoEffect, kNotBuilt };
 
 enum class Type {
-  kTrue,             ///< --x
-  kBool,             ///< --x, --no-x
-  kInt,              ///< 12
-  kFloat,            ///< 1.5, inf
-  kHumanInt,         ///< 12, 4k = 4000, 4K = 4096, 1.5m
-  kHumanIntOrAuto,   ///< the same, or auto (-1)
-  kString,           ///< text
-  kStrings,          ///< one or more words; the flag given again replaces them
-  kAppended,         ///< one word; the flag given again adds to them
-  kJson,             ///< an object; or member by member, --x.key value
-  kJsonOrString,     ///< an object if it looks like one, else text
-  kJsonList,         ///< a JSON list
+  kTrue,            ///< --x
+  kBool,            ///< --x, --no-x
+  kInt,             ///< 12
+  kFloat,           ///< 1.5, inf
+  kHumanInt,        ///< 12, 4k = 4000, 4K = 4096, 1.5m
+  kHumanIntOrAuto,  ///< the same, or auto (-1)
+  kString,          ///< text
+  kStrings,         ///< one or more words; the flag given again replaces them
+  kAppended,        ///< one word; the flag given again adds to them
+  kJson,            ///< an object; or member by member, --x.key value
+  kJsonOrString,    ///< an object if it looks like one, else text
+  kJsonList,        ///< a JSON list
 };
 
 /// The structs that rows write to. A null pointer means that the command has no such part.
-using Targets =
-    std::tuple<ModelOptions*, CacheOptions*, SchedulerOptions*, ParallelOptions*, EplbOptions*, CpuOptions*, EngineOptions*,
-               HttpOptions*, ApiOptions*, ServeOptions*, SamplingOptions*, GenerateOptions*, InspectOptions*,
-               BenchLatencyOptions*, BenchThroughputOptions*, RandomDatasetOptions*, BenchServeOptions*>;
+using Targets = std::tuple<ModelOptions*, CacheOptions*, SchedulerOptions*, ParallelOptions*, EplbOptions*,
+                           CpuOptions*, EngineOptions*, HttpOptions*, ApiOptions*, ServeOptions*,
+                           SamplingOptions*, GenerateOptions*, InspectOptions*, BenchLatencyOptions*,
+                           BenchThroughputOptions*, RandomDatasetOptions*, BenchServeOptions*>;
 
 /// Puts a checked value (null: unset) into its field.
 using Setter = void (*)(const Targets&, const Json&);
 
 struct Setting {
-  std::string_view name = {};         ///< without dashes in front: "data-parallel-size"
+  std::string_view name = {};  ///< without dashes in front: "data-parallel-size"
   Type type = Type::kString;
-  std::string_view fallback = {};     ///< the default as it would be typed; "" means unset
+  std::string_view fallback = {};  ///< the default as it would be typed; "" means unset
   Kind kind = Kind::kWorks;
   std::string_view text = {};         ///< works: the help; else the reason, a whole sentence
-  Setter set = nullptr;          ///< works: required
+  Setter set = nullptr;               ///< works: required
   std::string_view short_name = {};   ///< "dp" for -dp
   std::string_view alias = {};        ///< another long name
   std::string_view choices = {};      ///< comma list; "" means any
@@ -85,13 +85,16 @@ struct Setting {
   }
 };
 
-constexpr Setting Works(std::string_view name, Type type, std::string_view fallback, Setter set, std::string_view help) {
+constexpr Setting Works(std::string_view name, Type type, std::string_view fallback, Setter set,
+                        std::string_view help) {
   return Setting{.name = name, .type = type, .fallback = fallback, .text = help, .set = set};
 }
-constexpr Setting NoEffect(std::string_view name, Type type, std::string_view fallback, std::string_view reason) {
+constexpr Setting NoEffect(std::string_view name, Type type, std::string_view fallback,
+                           std::string_view reason) {
   return Setting{.name = name, .type = type, .fallback = fallback, .kind = Kind::kNoEffect, .text = reason};
 }
-constexpr Setting NotBuilt(std::string_view name, Type type, std::string_view fallback, std::string_view reason) {
+constexpr Setting NotBuilt(std::string_view name, Type type, std::string_view fallback,
+                           std::string_view reason) {
   return Setting{.name = name, .type = type, .fallback = fallback, .kind = Kind::kNotBuilt, .text = reason};
 }
 constexpr Setting Forward(std::string_view name, Type type, std::string_view flag) {
@@ -127,14 +130,17 @@ void Read(const Json& value, double& field);
 void Read(const Json& value, std::string& field);
 void Read(const Json& value, std::vector<std::string>& field);
 void Read(const Json& value, std::vector<int64_t>& field);
-inline void Read(const Json& value, Json& field) { field = value; }
+inline void Read(const Json& value, Json& field) {
+  field = value;
+}
 template <typename T>
 void Read(const Json& value, std::optional<T>& field) {
   field.reset();
   if (!value.is_null()) Read(value, field.emplace());
 }
 
-/// The setter of a field: Into<&HttpOptions::port>. Unset leaves a plain field at its default and empties an optional.
+/// The setter of a field: Into<&HttpOptions::port>. Unset leaves a plain field at its default and empties an
+/// optional.
 template <auto Member>
 void Into(const Targets& targets, const Json& value) {
   if (auto* object = std::get<decltype(ClassOf(Member))>(targets)) Read(value, object->*Member);

@@ -1,5 +1,5 @@
-// Flags of the parts of vLLM that Cadre does not have: multimodal input, LoRA, speculation, compilation, GPU kernels,
-// tracing. Each is refused by name or said to have no effect.
+// Flags of the parts of vLLM that Cadre does not have: multimodal input, LoRA, speculation, compilation, GPU
+// kernels, tracing. Each is refused by name or said to have no effect.
 #include "config/settings.h"
 
 namespace cadre::config {
@@ -55,13 +55,15 @@ constexpr Setting kObservability[] = {
     NoEffect("show-hidden-metrics-for-version", Type::kString, "", kFixedMetrics),
     NotBuilt("otlp-traces-endpoint", Type::kString, "", kNoTracing),
     NotBuilt("collect-detailed-traces", Type::kStrings, "", kNoTracing),
-    NoEffect("per-request-spec-decode-metrics", Type::kString, "none", kNoSpeculation).Choices("detailed,none,summary"),
+    NoEffect("per-request-spec-decode-metrics", Type::kString, "none", kNoSpeculation)
+        .Choices("detailed,none,summary"),
     NotBuilt("kv-cache-metrics", Type::kBool, "false", "Metrics of KV block lifetimes are not built."),
     NoEffect("kv-cache-metrics-sample", Type::kFloat, "0.01", "Metrics of KV block lifetimes are not built."),
     NotBuilt("custom-histogram-buckets", Type::kJson, "", "Histograms keep vLLM's own buckets."),
     NoEffect("cudagraph-metrics", Type::kBool, "false", kNoGraphs),
     NoEffect("enable-layerwise-nvtx-tracing", Type::kBool, "false", "There is no GPU profiler here."),
-    NotBuilt("enable-mfu-metrics", Type::kBool, "false", "cadre bench prints each result beside the machine's floor instead."),
+    NotBuilt("enable-mfu-metrics", Type::kBool, "false",
+             "cadre bench prints each result beside the machine's floor instead."),
     NotBuilt("enable-logging-iteration-details", Type::kBool, "false", "Use --log-level trace."),
     NoEffect("jit-monitor-mode", Type::kString, "warn", kNoGraphs).Choices("error,warn"),
     NoEffect("jit-monitor-verbose", Type::kBool, "false", kNoGraphs),
@@ -71,12 +73,14 @@ constexpr Setting kKernels[] = {
     NoEffect("attention-backend", Type::kString, "", kNoGpuKernels),
     NoEffect("attention-config", Type::kJson, "{}", kNoGpuKernels).Short("ac"),
     NoEffect("mamba-backend", Type::kString, "triton", kNoMamba),
-    NoEffect("mamba-ssu-algorithm", Type::kString, "", kNoMamba).Choices("auto,horizontal,simple,vertical,None"),
+    NoEffect("mamba-ssu-algorithm", Type::kString, "", kNoMamba)
+        .Choices("auto,horizontal,simple,vertical,None"),
     NoEffect("enable-mamba-cache-stochastic-rounding", Type::kBool, "false", kNoMamba),
     NoEffect("mamba-cache-philox-rounds", Type::kInt, "0", kNoMamba),
     NoEffect("compilation-config", Type::kJson, "{}", kNoGraphs).Short("cc"),
     NoEffect("optimization-level", Type::kString, "2", kNoGraphs).Short("O").Choices("0,1,2,3,O0,O1,O2,O3"),
-    NoEffect("performance-mode", Type::kString, "balanced", kNoGraphs).Choices("balanced,interactivity,throughput"),
+    NoEffect("performance-mode", Type::kString, "balanced", kNoGraphs)
+        .Choices("balanced,interactivity,throughput"),
     NoEffect("cudagraph-capture-sizes", Type::kStrings, "", kNoGraphs),
     NoEffect("max-cudagraph-capture-size", Type::kInt, "", kNoGraphs),
     NoEffect("max-seq-len-to-capture", Type::kInt, "8192", kNoGraphs),
@@ -89,7 +93,8 @@ constexpr Setting kKernels[] = {
     NoEffect("device", Type::kString, "auto", "This build runs on the CPU."),
 };
 
-constexpr std::string_view kLaterSchemas = "Answers bound to a schema or grammar come later; leave the flag out.";
+constexpr std::string_view kLaterSchemas =
+    "Answers bound to a schema or grammar come later; leave the flag out.";
 
 constexpr Setting kOther[] = {
     NotBuilt("speculative-config", Type::kJson, "", kNoSpeculation).Short("sc"),
@@ -104,10 +109,12 @@ constexpr Setting kOther[] = {
     NotBuilt("ec-manager-config", Type::kJson, "{}", kNoVision),
     NotBuilt("engram-config", Type::kJson, "", "Models with Engram memory are not built."),
     NotBuilt("reasoning-config", Type::kJson, "", kLaterTools),
-    NoEffect("additional-config", Type::kJsonOrString, "{}", "It is for vLLM's platform plugins; there are none here."),
+    NoEffect("additional-config", Type::kJsonOrString, "{}",
+             "It is for vLLM's platform plugins; there are none here."),
     NotBuilt("structured-outputs-config", Type::kJson, "{}", kLaterSchemas),
     NotBuilt("aux-output-config", Type::kJson, "{}", "Auxiliary outputs are not built; leave the flag out."),
-    NotBuilt("profiler-config", Type::kJson, "{}", "Profiling endpoints are not built; use perf on the process."),
+    NotBuilt("profiler-config", Type::kJson, "{}",
+             "Profiling endpoints are not built; use perf on the process."),
     NotBuilt("weight-transfer-config", Type::kJson, "", kLaterRl),
     NotBuilt("logging-config", Type::kJson, "", "Use --log-level."),
     NotBuilt("log-config-file", Type::kString, "", "Use --log-level."),

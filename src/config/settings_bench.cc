@@ -7,8 +7,10 @@ namespace {
 constexpr std::string_view kOnlyRandom = "Only the random data set is built (--dataset-name random).";
 constexpr std::string_view kNoProfile = "Profiling is not built; use perf on the process.";
 constexpr std::string_view kNoBeams = "Beam search is not built.";
-constexpr std::string_view kOtherData = "It belongs to a data set that is not built; use --dataset-name random.";
-constexpr std::string_view kNoHf = "There is no Hugging Face or asynchronous back end here: the engine runs in this process.";
+constexpr std::string_view kOtherData =
+    "It belongs to a data set that is not built; use --dataset-name random.";
+constexpr std::string_view kNoHf =
+    "There is no Hugging Face or asynchronous back end here: the engine runs in this process.";
 constexpr std::string_view kJsonHelp = "Write Cadre's results here: speeds and the floors beside them.";
 constexpr std::string_view kNoPlots = "Plots are not built; --save-detailed writes the numbers.";
 
@@ -18,11 +20,13 @@ constexpr Setting kLatency[] = {
     Works("output-len", Type::kInt, "128", Into<&L::output_len>, "Tokens of each answer.").Range(1),
     Works("batch-size", Type::kInt, "8", Into<&L::batch_size>, "Requests at once.").Range(1),
     Works("n", Type::kInt, "1", Into<&L::n>, "Answers to each prompt.").Range(1),
-    Works("num-iters-warmup", Type::kInt, "10", Into<&L::num_iters_warmup>, "Rounds before the clock starts.").Range(0),
+    Works("num-iters-warmup", Type::kInt, "10", Into<&L::num_iters_warmup>, "Rounds before the clock starts.")
+        .Range(0),
     Works("num-iters", Type::kInt, "30", Into<&L::num_iters>, "Rounds measured.").Range(1),
     Works("output-json", Type::kString, "", Into<&L::output_json>, "Write vLLM's result fields here."),
     Works("json", Type::kString, "", Into<&L::json>, kJsonHelp),
-    Works("disable-detokenize", Type::kTrue, "false", Into<&L::disable_detokenize>, "Leave out turning tokens to text."),
+    Works("disable-detokenize", Type::kTrue, "false", Into<&L::disable_detokenize>,
+          "Leave out turning tokens to text."),
     NotBuilt("use-beam-search", Type::kTrue, "false", kNoBeams),
     NotBuilt("profile", Type::kTrue, "false", kNoProfile),
 };
@@ -35,17 +39,27 @@ constexpr Setting kThroughput[] = {
     Works("output-len", Type::kInt, "", Into<&T::output_len>, "Tokens of each answer.").Range(1),
     Works("n", Type::kInt, "1", Into<&T::n>, "Answers to each prompt.").Range(1),
     Works("num-prompts", Type::kInt, "1000", Into<&T::num_prompts>, "Requests.").Range(1),
-    Works("num-warmups", Type::kInt, "0", Into<&T::num_warmups>, "Requests before the clock starts.").Range(0),
-    Works("random-input-len", Type::kInt, "1024", Into<&RandomDatasetOptions::input_len>, "Mean tokens of a prompt.").Range(1),
-    Works("random-output-len", Type::kInt, "128", Into<&RandomDatasetOptions::output_len>, "Mean tokens of an answer.").Range(1),
+    Works("num-warmups", Type::kInt, "0", Into<&T::num_warmups>, "Requests before the clock starts.")
+        .Range(0),
+    Works("random-input-len", Type::kInt, "1024", Into<&RandomDatasetOptions::input_len>,
+          "Mean tokens of a prompt.")
+        .Range(1),
+    Works("random-output-len", Type::kInt, "128", Into<&RandomDatasetOptions::output_len>,
+          "Mean tokens of an answer.")
+        .Range(1),
     Works("random-range-ratio", Type::kFloat, "0.0", Into<&RandomDatasetOptions::range_ratio>,
-          "Lengths vary evenly within this share of their mean.").Range(0, 0.999999),
-    Works("random-prefix-len", Type::kInt, "0", Into<&RandomDatasetOptions::prefix_len>, "Tokens that all prompts share.")
-        .Alias("prefix-len").Range(0),
+          "Lengths vary evenly within this share of their mean.")
+        .Range(0, 0.999999),
+    Works("random-prefix-len", Type::kInt, "0", Into<&RandomDatasetOptions::prefix_len>,
+          "Tokens that all prompts share.")
+        .Alias("prefix-len")
+        .Range(0),
     Works("output-json", Type::kString, "", Into<&T::output_json>, "Write vLLM's result fields here."),
     Works("json", Type::kString, "", Into<&T::json>, kJsonHelp),
-    Works("disable-detokenize", Type::kTrue, "false", Into<&T::disable_detokenize>, "Leave out turning tokens to text."),
-    Works("backend", Type::kString, "vllm", nullptr, "What is measured: the engine in this process.").Only("vllm", kNoHf),
+    Works("disable-detokenize", Type::kTrue, "false", Into<&T::disable_detokenize>,
+          "Leave out turning tokens to text."),
+    Works("backend", Type::kString, "vllm", nullptr, "What is measured: the engine in this process.")
+        .Only("vllm", kNoHf),
     NotBuilt("dataset-path", Type::kString, "", kOnlyRandom),
     NoEffect("no-oversample", Type::kTrue, "false", kOtherData),
     NotBuilt("enable-multimodal-chat", Type::kTrue, "false", kNoVision),
@@ -64,7 +78,8 @@ constexpr Setting kThroughput[] = {
     NotBuilt("prefix-repetition-suffix-len", Type::kInt, "", kOtherData),
     NotBuilt("prefix-repetition-num-prefixes", Type::kInt, "", kOtherData),
     NotBuilt("prefix-repetition-output-len", Type::kInt, "", kOtherData),
-    NotBuilt("random-batch-size", Type::kInt, "1", "Batched prompts are for pooling models, which are not built."),
+    NotBuilt("random-batch-size", Type::kInt, "1",
+             "Batched prompts are for pooling models, which are not built."),
     NoEffect("no-reranker", Type::kTrue, "false", "Rerankers are not built."),
     NoEffect("random-mm-base-items-per-request", Type::kInt, "1", kNoVisionTuning),
     NoEffect("random-mm-num-mm-items-range-ratio", Type::kFloat, "0.0", kNoVisionTuning),
@@ -87,33 +102,49 @@ constexpr Setting kTarget[] = {
     Works("header", Type::kStrings, "", Into<&S::headers>, "Headers to send, KEY=VALUE."),
     Works("insecure", Type::kTrue, "false", Into<&S::insecure>, "Do not check the server's certificate."),
     Works("model", Type::kString, "", Into<&S::model>, "The model; the server's first if unset."),
-    Works("served-model-name", Type::kString, "", Into<&S::served_model_name>, "The model's name in requests, if it is another."),
-    Works("tokenizer", Type::kString, "", Into<&S::tokenizer>, "Folder or hub name of the tokenizer; the model's if unset."),
-    Works("skip-tokenizer-init", Type::kTrue, "false", Into<&S::skip_tokenizer_init>, "Send token ids and load no tokenizer."),
+    Works("served-model-name", Type::kString, "", Into<&S::served_model_name>,
+          "The model's name in requests, if it is another."),
+    Works("tokenizer", Type::kString, "", Into<&S::tokenizer>,
+          "Folder or hub name of the tokenizer; the model's if unset."),
+    Works("skip-tokenizer-init", Type::kTrue, "false", Into<&S::skip_tokenizer_init>,
+          "Send token ids and load no tokenizer."),
     Works("log-level", Type::kString, "", Into<&S::log_level>, "What is logged; info if unset.")
         .Choices("trace,debug,info,warning,error,critical,TRACE,DEBUG,INFO,WARNING,ERROR,CRITICAL,NOTSET"),
     NoEffect("tokenizer-mode", Type::kString, "auto", "Only tokenizer.json is read."),
     NoEffect("trust-remote-code", Type::kTrue, "false", kNoPython),
     Works("ready-check-timeout-sec", Type::kInt, "0", Into<&S::ready_check_timeout_s>,
-          "Wait so long for the server to be ready.").Range(0),
+          "Wait so long for the server to be ready.")
+        .Range(0),
 };
 
 constexpr Setting kLoad[] = {
     Works("dataset-name", Type::kString, "random", nullptr, "Where prompts come from: random tokens.")
         .Only("random", kOnlyRandom),
-    Works("seed", Type::kInt, "0", Into<&S::seed>, "Seed of prompts and arrival times.").Range(-9.2e18, 9.2e18),
+    Works("seed", Type::kInt, "0", Into<&S::seed>, "Seed of prompts and arrival times.")
+        .Range(-9.2e18, 9.2e18),
     Works("num-prompts", Type::kInt, "1000", Into<&S::num_prompts>, "Requests.").Range(1),
-    Works("num-warmups", Type::kInt, "0", Into<&S::num_warmups>, "Requests before the clock starts.").Range(0),
+    Works("num-warmups", Type::kInt, "0", Into<&S::num_warmups>, "Requests before the clock starts.")
+        .Range(0),
     Works("input-len", Type::kInt, "", Into<&S::input_len>, "Tokens of each prompt.").Range(1),
     Works("output-len", Type::kInt, "", Into<&S::output_len>, "Tokens of each answer.").Range(1),
-    Works("random-input-len", Type::kInt, "1024", Into<&RandomDatasetOptions::input_len>, "Mean tokens of a prompt.").Range(1),
-    Works("random-output-len", Type::kInt, "128", Into<&RandomDatasetOptions::output_len>, "Mean tokens of an answer.").Range(1),
+    Works("random-input-len", Type::kInt, "1024", Into<&RandomDatasetOptions::input_len>,
+          "Mean tokens of a prompt.")
+        .Range(1),
+    Works("random-output-len", Type::kInt, "128", Into<&RandomDatasetOptions::output_len>,
+          "Mean tokens of an answer.")
+        .Range(1),
     Works("random-range-ratio", Type::kFloat, "0.0", Into<&RandomDatasetOptions::range_ratio>,
-          "Lengths vary evenly within this share of their mean.").Range(0, 0.999999),
-    Works("random-prefix-len", Type::kInt, "0", Into<&RandomDatasetOptions::prefix_len>, "Tokens that all prompts share.").Range(0),
-    Works("request-rate", Type::kFloat, "inf", Into<&S::request_rate>, "Requests a second; inf sends all at once.").Range(1e-9),
+          "Lengths vary evenly within this share of their mean.")
+        .Range(0, 0.999999),
+    Works("random-prefix-len", Type::kInt, "0", Into<&RandomDatasetOptions::prefix_len>,
+          "Tokens that all prompts share.")
+        .Range(0),
+    Works("request-rate", Type::kFloat, "inf", Into<&S::request_rate>,
+          "Requests a second; inf sends all at once.")
+        .Range(1e-9),
     Works("burstiness", Type::kFloat, "1.0", Into<&S::burstiness>,
-          "1: arrivals as a Poisson process; below it burstier, above it more even (gamma).").Range(1e-9),
+          "1: arrivals as a Poisson process; below it burstier, above it more even (gamma).")
+        .Range(1e-9),
     Works("max-concurrency", Type::kInt, "", Into<&S::max_concurrency>, "Most requests at once.").Range(1),
     Works("no-stream", Type::kTrue, "false", Into<&S::no_stream>, "Ask for whole answers."),
     Works("ignore-eos", Type::kTrue, "false", Into<&S::ignore_eos>, "Go on past the end-of-text token."),
@@ -122,11 +153,15 @@ constexpr Setting kLoad[] = {
     Works("top-p", Type::kFloat, "", Into<&SamplingOptions::top_p>, "Sampling.").Range(0, 1),
     Works("top-k", Type::kInt, "", Into<&SamplingOptions::top_k>, "Sampling.").Range(-1),
     Works("min-p", Type::kFloat, "", Into<&SamplingOptions::min_p>, "Sampling.").Range(0, 1),
-    Works("repetition-penalty", Type::kFloat, "", Into<&SamplingOptions::repetition_penalty>, "Sampling.").Range(0),
-    Works("presence-penalty", Type::kFloat, "", Into<&SamplingOptions::presence_penalty>, "Sampling.").Range(-2, 2),
-    Works("frequency-penalty", Type::kFloat, "", Into<&SamplingOptions::frequency_penalty>, "Sampling.").Range(-2, 2),
+    Works("repetition-penalty", Type::kFloat, "", Into<&SamplingOptions::repetition_penalty>, "Sampling.")
+        .Range(0),
+    Works("presence-penalty", Type::kFloat, "", Into<&SamplingOptions::presence_penalty>, "Sampling.")
+        .Range(-2, 2),
+    Works("frequency-penalty", Type::kFloat, "", Into<&SamplingOptions::frequency_penalty>, "Sampling.")
+        .Range(-2, 2),
     Works("extra-body", Type::kJson, "", Into<&S::extra_body>, "Members added to every request."),
-    Works("request-id-prefix", Type::kString, "", Into<&S::request_id_prefix>, "Start of request ids; random if unset."),
+    Works("request-id-prefix", Type::kString, "", Into<&S::request_id_prefix>,
+          "Start of request ids; random if unset."),
     NoEffect("disable-shuffle", Type::kTrue, "false", "Random prompts need no shuffling."),
     NoEffect("skip-chat-template", Type::kTrue, "false", "The server applies the chat template."),
 };
@@ -134,10 +169,13 @@ constexpr Setting kLoad[] = {
 constexpr Setting kResult[] = {
     Works("percentile-metrics", Type::kString, "", Into<&S::percentile_metrics>,
           "Comma list of ttft, tpot, itl, e2el that get percentiles; ttft,tpot,itl if unset."),
-    Works("metric-percentiles", Type::kString, "99", Into<&S::metric_percentiles>, "Comma list of percentiles."),
-    Works("goodput", Type::kStrings, "", Into<&S::goodput>, "Limits in ms, as ttft:200 tpot:50, that a request must keep to count."),
+    Works("metric-percentiles", Type::kString, "99", Into<&S::metric_percentiles>,
+          "Comma list of percentiles."),
+    Works("goodput", Type::kStrings, "", Into<&S::goodput>,
+          "Limits in ms, as ttft:200 tpot:50, that a request must keep to count."),
     Works("save-result", Type::kTrue, "false", Into<&S::save_result>, "Write the result to a file."),
-    Works("save-detailed", Type::kTrue, "false", Into<&S::save_detailed>, "With every request's times and text."),
+    Works("save-detailed", Type::kTrue, "false", Into<&S::save_detailed>,
+          "With every request's times and text."),
     Works("append-result", Type::kTrue, "false", Into<&S::append_result>, "Append to the file."),
     Works("metadata", Type::kStrings, "", Into<&S::metadata>, "KEY=VALUE for the result file."),
     Works("label", Type::kString, "", Into<&S::label>, "Label in the file's name."),
@@ -166,7 +204,8 @@ constexpr Setting kAbsent[] = {
     NotBuilt("blazedit-max-distance", Type::kFloat, "1.0", kOtherData),
     NotBuilt("asr-max-audio-len-sec", Type::kFloat, "inf", kNoVision),
     NotBuilt("asr-min-audio-len-sec", Type::kFloat, "0.0", kNoVision),
-    NotBuilt("random-batch-size", Type::kInt, "1", "Batched prompts are for pooling models, which are not built."),
+    NotBuilt("random-batch-size", Type::kInt, "1",
+             "Batched prompts are for pooling models, which are not built."),
     NoEffect("no-reranker", Type::kTrue, "false", "Rerankers are not built."),
     NoEffect("random-mm-base-items-per-request", Type::kInt, "1", kNoVisionTuning),
     NoEffect("random-mm-num-mm-items-range-ratio", Type::kFloat, "0.0", kNoVisionTuning),
@@ -190,8 +229,10 @@ constexpr Setting kAbsent[] = {
     NotBuilt("self-timed", Type::kBool, "", "Traces with their own times are not built."),
     NotBuilt("lora-modules", Type::kStrings, "", kNoLora),
     NotBuilt("lora-assignment", Type::kString, "random", kNoLora),
-    NotBuilt("ramp-up-strategy", Type::kString, "", "A ramp of request rates is not built; use --request-rate."),
-    NotBuilt("ramp-up-start-rps", Type::kInt, "", "A ramp of request rates is not built; use --request-rate."),
+    NotBuilt("ramp-up-strategy", Type::kString, "",
+             "A ramp of request rates is not built; use --request-rate."),
+    NotBuilt("ramp-up-start-rps", Type::kInt, "",
+             "A ramp of request rates is not built; use --request-rate."),
     NotBuilt("ramp-up-end-rps", Type::kInt, "", "A ramp of request rates is not built; use --request-rate."),
     NotBuilt("chat-template-kwargs", Type::kJson, "", "Put chat_template_kwargs into --extra-body."),
     NotBuilt("plot-timeline", Type::kTrue, "false", kNoPlots),
@@ -201,8 +242,12 @@ constexpr Setting kAbsent[] = {
 
 }  // namespace
 
-Group BenchLatencyGroup() { return {"Latency", "What is measured", kLatency}; }
-Group BenchThroughputGroup() { return {"Throughput", "What is measured", kThroughput}; }
+Group BenchLatencyGroup() {
+  return {"Latency", "What is measured", kLatency};
+}
+Group BenchThroughputGroup() {
+  return {"Throughput", "What is measured", kThroughput};
+}
 std::vector<Group> BenchServeGroups() {
   return {{"Target", "Which server", kTarget},
           {"Load", "Which requests", kLoad},

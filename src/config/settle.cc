@@ -9,7 +9,8 @@ namespace {
 
 /// A JsonKey seen as a row, so that members are parsed like flags.
 Setting RowOf(const JsonKey& key) {
-  return Setting{.name = key.key, .type = key.type, .fallback = key.fallback, .choices = key.choices, .min = key.min};
+  return Setting{
+      .name = key.key, .type = key.type, .fallback = key.fallback, .choices = key.choices, .min = key.min};
 }
 
 bool SameValue(const Json& a, const Json& b) {
@@ -87,8 +88,8 @@ Status Settlement::TakeMember(const Given& given, Given& whole) {
     return {};
   }
   if (!at->is_array() && !at->is_null()) {
-    return FailParam(Code::kInvalidArgument, given.source, "{}+ adds to a list, but {} is set to {}", given.source,
-                     given.source, ValueText(*at));
+    return FailParam(Code::kInvalidArgument, given.source, "{}+ adds to a list, but {} is set to {}",
+                     given.source, given.source, ValueText(*at));
   }
   for (const Json& item : given.value.AsArray()) at->Push(item);
   return {};
@@ -122,7 +123,8 @@ Status Settlement::TakeEnvironment(const Environment& env) {
 
 Status Settlement::TakeFile(const Json& file, const std::string& path) {
   for (const auto& [key, value] : file.AsObject()) {
-    if (key == "config") return FailParam(Code::kInvalidArgument, "--config", "{}: a file cannot name another --config", path);
+    if (key == "config")
+      return FailParam(Code::kInvalidArgument, "--config", "{}: a file cannot name another --config", path);
     auto match = ResolveName(command_, key == "model_tag" ? "model" : key, false);
     if (!match) return FailParam(match.error().code, key, "{}: {}", path, match.error().message);
     Given given{match->setting, match->path, false, {}, Format("{} in {}", key, path)};
@@ -171,8 +173,10 @@ Status Settlement::Fill(const Targets& targets) {
 Status Settlement::Refuse() const {
   for (const auto* table : {&given_, &variables_}) {
     for (const auto& [setting, given] : *table) {
-      if (setting->kind == Kind::kNotBuilt && !IsDefault(*setting, given.value)) return Refusal(*setting, given, setting->text);
-      if (!setting->only.empty() && given.value.is_string() && !Contains(setting->only, given.value.AsString())) {
+      if (setting->kind == Kind::kNotBuilt && !IsDefault(*setting, given.value))
+        return Refusal(*setting, given, setting->text);
+      if (!setting->only.empty() && given.value.is_string() &&
+          !Contains(setting->only, given.value.AsString())) {
         return Refusal(*setting, given, setting->only_reason);
       }
     }

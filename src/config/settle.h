@@ -16,7 +16,8 @@ class Settlement {
  public:
   explicit Settlement(Command command) : command_(command) {}
 
-  /// Takes a value; a later one wins, members of a JSON option are merged. Call in rising order of precedence.
+  /// Takes a value; a later one wins, members of a JSON option are merged. Call in rising order of
+  /// precedence.
   Status Take(const Given& given);
   /// The variables that set defaults of flags, and the unknown VLLM_ names.
   Status TakeEnvironment(const Environment& env);
@@ -42,7 +43,7 @@ class Settlement {
 
   Command command_;
   std::map<const Setting*, Given> given_;
-  std::map<const Setting*, Given> variables_;         // rows of the environment table that are no flag's default
+  std::map<const Setting*, Given> variables_;  // rows of the environment table that are no flag's default
   std::map<const Setting*, std::set<std::string>> silent_names_;  // as written: NCCL_DEBUG for the row NCCL_*
   std::vector<std::string> unknown_variables_;
 };

@@ -17,13 +17,15 @@ Result<bool> ParseBool(std::string_view text) {
   return Fail(Code::kInvalidArgument, "'{}' is neither true nor false", text);
 }
 
-std::unexpected<Error> Wrong(std::string_view what, Type type, std::string_view text, std::string_view why = "") {
-  return FailParam(Code::kInvalidArgument, std::string(what), "{} wants {}, not '{}'{}{}", what, TypeText(type), text,
-                   why.empty() ? "" : ": ", why);
+std::unexpected<Error> Wrong(std::string_view what, Type type, std::string_view text,
+                             std::string_view why = "") {
+  return FailParam(Code::kInvalidArgument, std::string(what), "{} wants {}, not '{}'{}{}", what,
+                   TypeText(type), text, why.empty() ? "" : ": ", why);
 }
 
 template <typename T>
-Result<Json> Checked(const Setting& setting, const Result<T>& value, std::string_view text, std::string_view what) {
+Result<Json> Checked(const Setting& setting, const Result<T>& value, std::string_view text,
+                     std::string_view what) {
   if (!value) return Wrong(what, setting.type, text);
   Json json(*value);
   CADRE_TRY(CheckValue(setting, json, what));
@@ -86,17 +88,28 @@ std::string Trim(std::string_view text) {
 std::string_view TypeText(Type type) {
   switch (type) {
     case Type::kTrue:
-    case Type::kBool: return "true or false";
-    case Type::kInt: return "an integer";
-    case Type::kFloat: return "a number";
-    case Type::kHumanInt: return "an integer such as 4096, 4k (4000) or 4K (4096)";
-    case Type::kHumanIntOrAuto: return "an integer such as 4096, 4k (4000) or 4K (4096), or auto";
-    case Type::kString: return "text";
-    case Type::kStrings: return "one or more words";
-    case Type::kAppended: return "a word; may be given again";
-    case Type::kJson: return "a JSON object";
-    case Type::kJsonOrString: return "a JSON object or text";
-    case Type::kJsonList: return "a JSON list";
+    case Type::kBool:
+      return "true or false";
+    case Type::kInt:
+      return "an integer";
+    case Type::kFloat:
+      return "a number";
+    case Type::kHumanInt:
+      return "an integer such as 4096, 4k (4000) or 4K (4096)";
+    case Type::kHumanIntOrAuto:
+      return "an integer such as 4096, 4k (4000) or 4K (4096), or auto";
+    case Type::kString:
+      return "text";
+    case Type::kStrings:
+      return "one or more words";
+    case Type::kAppended:
+      return "a word; may be given again";
+    case Type::kJson:
+      return "a JSON object";
+    case Type::kJsonOrString:
+      return "a JSON object or text";
+    case Type::kJsonList:
+      return "a JSON list";
   }
   return "text";
 }
@@ -136,7 +149,8 @@ Result<int64_t> ParseHumanInt(std::string_view text) {
     return Fail(Code::kInvalidArgument, "'{}' is not an integer", text);
   }
   CADRE_ASSIGN(const double number, ParseDouble(digits));
-  const double scale = std::pow(decimal ? 1000.0 : 1024.0, static_cast<double>(decimal ? thousands : k1024) + 1);
+  const double scale =
+      std::pow(decimal ? 1000.0 : 1024.0, static_cast<double>(decimal ? thousands : k1024) + 1);
   if (number * scale >= 9.2e18) return Fail(Code::kInvalidArgument, "'{}' is larger than 64 bits hold", text);
   return static_cast<int64_t>(std::llround(number * scale));
 }
@@ -149,17 +163,21 @@ Status CheckValue(const Setting& setting, const Json& value, std::string_view wh
     const double max = narrow && std::isinf(setting.max) ? 0x1p31 - 1 : setting.max;
     const double number = value.AsDouble();
     if (number < min || number > max) {
-      const auto bound = [](double b) { return std::abs(b) < 9e15 ? Format("{:.15g}", b) : Format("{:g}", b); };
-      const std::string range = number < min ? Format("at least {}", bound(min)) : Format("at most {}", bound(max));
-      return FailParam(Code::kInvalidArgument, std::string(what), "{} must be {}, not {}", what, range, value.Dump());
+      const auto bound = [](double b) {
+        return std::abs(b) < 9e15 ? Format("{:.15g}", b) : Format("{:g}", b);
+      };
+      const std::string range =
+          number < min ? Format("at least {}", bound(min)) : Format("at most {}", bound(max));
+      return FailParam(Code::kInvalidArgument, std::string(what), "{} must be {}, not {}", what, range,
+                       value.Dump());
     }
   }
   if (value.is_string() && !setting.choices.empty()) {
     for (std::string_view choice : SplitComma(setting.choices)) {
       if (choice == value.AsString()) return {};
     }
-    return FailParam(Code::kInvalidArgument, std::string(what), "{}: '{}' is not one of {}", what, value.AsString(),
-                     setting.choices);
+    return FailParam(Code::kInvalidArgument, std::string(what), "{}: '{}' is not one of {}", what,
+                     value.AsString(), setting.choices);
   }
   return {};
 }
@@ -167,10 +185,14 @@ Status CheckValue(const Setting& setting, const Json& value, std::string_view wh
 Result<Json> ParseValue(const Setting& setting, std::string_view text, std::string_view what) {
   switch (setting.type) {
     case Type::kTrue:
-    case Type::kBool: return Checked(setting, ParseBool(text), text, what);
-    case Type::kInt: return Checked(setting, ParseInt(text), text, what);
-    case Type::kFloat: return Checked(setting, ParseDouble(text), text, what);
-    case Type::kHumanInt: return Checked(setting, ParseHumanInt(text), text, what);
+    case Type::kBool:
+      return Checked(setting, ParseBool(text), text, what);
+    case Type::kInt:
+      return Checked(setting, ParseInt(text), text, what);
+    case Type::kFloat:
+      return Checked(setting, ParseDouble(text), text, what);
+    case Type::kHumanInt:
+      return Checked(setting, ParseHumanInt(text), text, what);
     case Type::kHumanIntOrAuto:
       if (text == "auto") return Json(int64_t{-1});
       return Checked(setting, ParseHumanInt(text), text, what);
@@ -183,14 +205,16 @@ Result<Json> ParseValue(const Setting& setting, std::string_view text, std::stri
       return json;
     }
     case Type::kStrings:
-    case Type::kAppended: return Json(Json::Array{Json(std::string(text))});
+    case Type::kAppended:
+      return Json(Json::Array{Json(std::string(text))});
     case Type::kJsonOrString:
       if (!Trim(text).starts_with('{')) return Json(std::string(text));
       return ParseJsonValue(setting, text, what);
     case Type::kJson:
       if (text == "None" || text == "null") return Json();
       return ParseJsonValue(setting, text, what);
-    case Type::kJsonList: return ParseJsonValue(setting, text, what);
+    case Type::kJsonList:
+      return ParseJsonValue(setting, text, what);
   }
   return Fail(Code::kInternal, "unknown type of setting {}", setting.name);
 }

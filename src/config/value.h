@@ -10,13 +10,14 @@
 
 namespace cadre::config {
 
-/// "12", "4k" (4000), "4K" (4096), "2.5m"; suffixes k m g t count in thousands, K M G T in 1024s and take no point.
+/// "12", "4k" (4000), "4K" (4096), "2.5m"; suffixes k m g t count in thousands, K M G T in 1024s and take no
+/// point.
 Result<int64_t> ParseHumanInt(std::string_view text);
 Result<int64_t> ParseInt(std::string_view text);
 Result<double> ParseDouble(std::string_view text);
 
-/// The value of `setting` written as `text`. `what` names it in errors ("--port"). Not for kStrings (see command_line.cc).
-/// Errors: kInvalidArgument with the name, the text and what was wanted.
+/// The value of `setting` written as `text`. `what` names it in errors ("--port"). Not for kStrings (see
+/// command_line.cc). Errors: kInvalidArgument with the name, the text and what was wanted.
 Result<Json> ParseValue(const Setting& setting, std::string_view text, std::string_view what);
 
 /// The same for a value that comes from YAML or JSON: numbers and booleans may also be written as text.
