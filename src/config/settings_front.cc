@@ -122,7 +122,7 @@ constexpr Setting kFront[] = {
     NoEffect("disable-uvicorn-access-log", Type::kBool, "false", kNoUvicorn),
     NoEffect("disable-access-log-for-endpoints", Type::kString, "", kNoUvicorn),
     NotBuilt("root-path", Type::kString, "", "Let the proxy strip its prefix before it passes requests on."),
-    NotBuilt("middleware", Type::kAppended, "", kNoPython),
+    NotBuilt("middleware", Type::kAppended, "[]", kNoPython),
     NoEffect("disable-fastapi-docs", Type::kBool, "false", "No documentation pages are served."),
     NoEffect("enable-offline-docs", Type::kBool, "false", "No documentation pages are served."),
     NoEffect("h11-max-incomplete-event-size", Type::kInt, "4194304", kOwnLimits),

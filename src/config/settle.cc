@@ -45,7 +45,8 @@ std::string NearestKey(std::string_view option, std::string_view key) {
   size_t least = 4;
   for (const JsonKey* known : JsonKeysOf(option)) {
     all += (all.empty() ? "" : ", ") + std::string(known->key);
-    if (const size_t distance = EditDistance(key.substr(0, 80), known->key); distance < least) {
+    const bool inside = key.size() >= 4 && known->key.find(key) != key.npos;
+    if (const size_t distance = inside ? 1 : EditDistance(key.substr(0, 80), known->key); distance < least) {
       least = distance;
       best = known->key;
     }

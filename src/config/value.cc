@@ -235,8 +235,8 @@ Result<Json> ConvertValue(const Setting& setting, const Json& value, std::string
 
 Json FallbackValue(const Setting& setting) {
   if (setting.fallback.empty()) return Json();
-  auto value = setting.type == Type::kStrings ? Json::Parse(setting.fallback)
-                                              : ParseValue(setting, setting.fallback, setting.name);
+  const bool list = setting.type == Type::kStrings || setting.type == Type::kAppended;
+  auto value = list ? Json::Parse(setting.fallback) : ParseValue(setting, setting.fallback, setting.name);
   CADRE_CHECK(value.has_value());
   return *value;
 }
