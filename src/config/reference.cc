@@ -11,11 +11,11 @@
 namespace cadre::config {
 namespace {
 
-/// Text inside a cell of a Markdown table.
-std::string Cell(std::string_view text) {
+/// Text inside a cell of a Markdown table; `code` stands between backquotes, where only | needs care.
+std::string Cell(std::string_view text, bool code = false) {
   std::string out;
   for (char c : text) {
-    if (c == '|' || c == '*') out += '\\';
+    if (c == '|' || (c == '*' && !code)) out += '\\';
     out += c;
   }
   return out;
@@ -65,7 +65,7 @@ std::string MeaningCell(const Setting& setting) {
 }
 
 std::string DefaultCell(const Setting& setting) {
-  return setting.fallback.empty() ? "" : Format("`{}`", Cell(setting.fallback));
+  return setting.fallback.empty() ? "" : Format("`{}`", Cell(setting.fallback, true));
 }
 
 std::string GroupText(const Group& group) {
