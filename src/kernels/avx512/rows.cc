@@ -1,0 +1,5 @@
+#include "kernels/portable/simd.h"
+#include "kernels/row_templates.h"
+namespace cadre::kernels::avx512 {
+const RowKernels kRowKernels = RowOps<portable::Simd>::kKernels;
+}
