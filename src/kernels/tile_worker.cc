@@ -99,7 +99,7 @@ void TileWorker::SetRows(int64_t key, const RowView& rows, int64_t row_begin, in
 }
 
 void TileWorker::MultiplyTile(const PackedMatrix& w, int64_t row, int64_t rows, int64_t panel,
-                              int64_t num_panels, float* tile) {
+                              int64_t num_panels, bool last, float* tile) {
   const int64_t panel_bytes = PackedBytes(w.format, kPanelRows, w.k);
   TileArgs args{.a = packed_ + row * steps_ * kernels_.a_step_bytes,
                 .b = w.data + panel * panel_bytes,
@@ -111,6 +111,12 @@ void TileWorker::MultiplyTile(const PackedMatrix& w, int64_t row, int64_t rows, 
     const int log2 = num_panels >= 4 && tiles[2] != nullptr   ? 2
                      : num_panels >= 2 && tiles[1] != nullptr ? 1
                                                               : 0;
+    if (row == 0) {
+      const int64_t dist = std::min<int64_t>(steps_, log2 == 2 ? 16 : 64);
+      args.ahead = dist * 64;
+      args.tail_steps = dist;
+      args.tail_ahead = last && num_panels == 1 << log2 ? 0 : (panel_bytes << log2) - (steps_ - dist) * 64;
+    }
     tiles[log2](args);
     args.b += panel_bytes << log2;
     args.out += kPanelRows << log2;
