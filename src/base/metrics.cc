@@ -14,20 +14,36 @@
 namespace cadre {
 namespace {
 
-prometheus::Counter& AsCounter(void* impl) { return *static_cast<prometheus::Counter*>(impl); }
-prometheus::Gauge& AsGauge(void* impl) { return *static_cast<prometheus::Gauge*>(impl); }
+prometheus::Counter& AsCounter(void* impl) {
+  return *static_cast<prometheus::Counter*>(impl);
+}
+prometheus::Gauge& AsGauge(void* impl) {
+  return *static_cast<prometheus::Gauge*>(impl);
+}
 
 }  // namespace
 
-void Counter::Add(double amount) { AsCounter(impl_).Increment(amount); }
+void Counter::Add(double amount) {
+  AsCounter(impl_).Increment(amount);
+}
 void Counter::RaiseTo(double to) {
   if (const double missing = to - value(); missing > 0) AsCounter(impl_).Increment(missing);
 }
-double Counter::value() const { return AsCounter(impl_).Value(); }
-void Gauge::Set(double to) { AsGauge(impl_).Set(to); }
-void Gauge::Add(double amount) { AsGauge(impl_).Increment(amount); }
-double Gauge::value() const { return AsGauge(impl_).Value(); }
-void Histogram::Observe(double observed) { static_cast<prometheus::Histogram*>(impl_)->Observe(observed); }
+double Counter::value() const {
+  return AsCounter(impl_).Value();
+}
+void Gauge::Set(double to) {
+  AsGauge(impl_).Set(to);
+}
+void Gauge::Add(double amount) {
+  AsGauge(impl_).Increment(amount);
+}
+double Gauge::value() const {
+  return AsGauge(impl_).Value();
+}
+void Histogram::Observe(double observed) {
+  static_cast<prometheus::Histogram*>(impl_)->Observe(observed);
+}
 
 struct MetricsRegistry::Impl {
   prometheus::Registry registry{prometheus::Registry::InsertBehavior::Merge};
@@ -41,7 +57,8 @@ struct MetricsRegistry::Impl {
 MetricsRegistry::MetricsRegistry() : impl_(std::make_unique<Impl>()) {}
 MetricsRegistry::~MetricsRegistry() = default;
 
-Counter& MetricsRegistry::AddCounter(const std::string& name, const std::string& help, const MetricLabels& labels) {
+Counter& MetricsRegistry::AddCounter(const std::string& name, const std::string& help,
+                                     const MetricLabels& labels) {
   auto& family = prometheus::BuildCounter().Name(name).Help(help).Register(impl_->registry);
   auto* foreign = &family.Add(labels);
   const std::lock_guard lock(impl_->mutex);
@@ -50,7 +67,8 @@ Counter& MetricsRegistry::AddCounter(const std::string& name, const std::string&
   return *mine;
 }
 
-Gauge& MetricsRegistry::AddGauge(const std::string& name, const std::string& help, const MetricLabels& labels) {
+Gauge& MetricsRegistry::AddGauge(const std::string& name, const std::string& help,
+                                 const MetricLabels& labels) {
   auto& family = prometheus::BuildGauge().Name(name).Help(help).Register(impl_->registry);
   auto* foreign = &family.Add(labels);
   const std::lock_guard lock(impl_->mutex);
@@ -59,8 +77,8 @@ Gauge& MetricsRegistry::AddGauge(const std::string& name, const std::string& hel
   return *mine;
 }
 
-Histogram& MetricsRegistry::AddHistogram(const std::string& name, const std::string& help, const MetricLabels& labels,
-                                         const std::vector<double>& bounds) {
+Histogram& MetricsRegistry::AddHistogram(const std::string& name, const std::string& help,
+                                         const MetricLabels& labels, const std::vector<double>& bounds) {
   for (size_t i = 1; i < bounds.size(); ++i) CADRE_CHECK(bounds[i - 1] < bounds[i]);
   auto& family = prometheus::BuildHistogram().Name(name).Help(help).Register(impl_->registry);
   auto* foreign = &family.Add(labels, bounds);

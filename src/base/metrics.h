@@ -1,6 +1,6 @@
 #pragma once
-// Counters, gauges and histograms for Prometheus. A registry is an object that is passed around: two servers in one
-// process (tests, ranks as threads) never mix their numbers.
+// Counters, gauges and histograms for Prometheus. A registry is an object that is passed around: two servers
+// in one process (tests, ranks as threads) never mix their numbers.
 #include <map>
 #include <memory>
 #include <string>
@@ -55,9 +55,9 @@ class MetricsRegistry {
   MetricsRegistry(const MetricsRegistry&) = delete;
   MetricsRegistry& operator=(const MetricsRegistry&) = delete;
 
-  // The metric of that name and those labels, made when it is not there yet. The reference lives as long as the
-  // registry. One name has one kind and one help text (checked). Names are printed as given: Prometheus expects
-  // counters to end in _total.
+  // The metric of that name and those labels, made when it is not there yet. The reference lives as long as
+  // the registry. One name has one kind and one help text (checked). Names are printed as given: Prometheus
+  // expects counters to end in _total.
   Counter& AddCounter(const std::string& name, const std::string& help, const MetricLabels& labels);
   Gauge& AddGauge(const std::string& name, const std::string& help, const MetricLabels& labels);
   /// `bounds`: upper bounds of the buckets, rising; a last one without bound is added.
