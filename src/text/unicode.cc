@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "base/check.h"
+#include "text/unicode_additions.h"
 #include "text/utf8.h"
 
 namespace cadre::text {
@@ -123,7 +124,8 @@ bool IsWhitespace(char32_t cp) {
 bool IsNumeric(char32_t cp) {
   if (cp < 0x80) return cp >= '0' && cp <= '9';
   const utf8proc_category_t c = CategoryOf(cp);
-  return c == UTF8PROC_CATEGORY_ND || c == UTF8PROC_CATEGORY_NL || c == UTF8PROC_CATEGORY_NO;
+  return c == UTF8PROC_CATEGORY_ND || c == UTF8PROC_CATEGORY_NL || c == UTF8PROC_CATEGORY_NO ||
+         IsAddedTo(cp, "N");
 }
 
 bool IsAsciiPunctuation(char32_t cp) {
