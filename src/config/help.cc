@@ -119,7 +119,7 @@ std::string GroupText(const Group& group) {
 
 /// The groups, the first of them in full: what most people came for.
 std::string Overview(Command command) {
-  const auto groups = GroupsOf(command);
+  const auto& groups = GroupsOf(command);
   std::string text = Usage(command);
   text += "\nMore: --help=all, --help=GROUP, --help=FLAG, or --help=WORD for flags that contain it.\n";
   text +=
@@ -143,7 +143,7 @@ std::string LowerDashes(std::string_view text) {
 
 Result<std::string> HelpText(Command command, std::string_view topic) {
   if (topic.empty() || topic == "listgroup" || topic == "page") return Overview(command);
-  const auto groups = GroupsOf(command);
+  const auto& groups = GroupsOf(command);
   std::string wanted = LowerDashes(topic);
   if (wanted.starts_with("--")) wanted.erase(0, 2);
   std::string text = Usage(command);

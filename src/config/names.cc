@@ -20,7 +20,7 @@ struct Spelling {
   Match match;
 };
 
-std::vector<Spelling> Spellings(Command command) {
+std::vector<Spelling> MakeSpellings(Command command) {
   std::vector<Spelling> all;
   for (const Group& group : GroupsOf(command)) {
     for (const Setting& setting : group.settings) {
@@ -33,6 +33,15 @@ std::vector<Spelling> Spellings(Command command) {
     }
   }
   return all;
+}
+
+const std::vector<Spelling>& Spellings(Command command) {
+  static const auto all = [] {
+    std::vector<std::vector<Spelling>> made;
+    for (Command each : kAllCommands) made.push_back(MakeSpellings(each));
+    return made;
+  }();
+  return all[static_cast<size_t>(command)];
 }
 
 /// An older spelling leads to the flag that replaced it.
@@ -99,10 +108,9 @@ std::vector<std::string> NearestNames(Command command, std::string_view name) {
 Result<Match> ResolveName(Command command, std::string_view name, bool prefixes) {
   const std::string wanted = Dashes(name);
   std::vector<Spelling> begins;
-  for (Spelling& spelling : Spellings(command)) {
+  for (const Spelling& spelling : Spellings(command)) {
     if (spelling.text == wanted) return Follow(command, spelling.match);
-    if (prefixes && !wanted.empty() && spelling.text.starts_with(wanted))
-      begins.push_back(std::move(spelling));
+    if (prefixes && !wanted.empty() && spelling.text.starts_with(wanted)) begins.push_back(spelling);
   }
   std::set<std::pair<const Setting*, bool>> distinct;
   for (const Spelling& spelling : begins) distinct.emplace(spelling.match.setting, spelling.match.negated);

@@ -64,6 +64,12 @@ struct Setting {
   double min = -std::numeric_limits<double>::infinity();
   double max = std::numeric_limits<double>::infinity();
 
+  template <typename T, typename V>
+  constexpr Setting With(T Setting::*member, V value) const {
+    Setting copy = *this;
+    copy.*member = value;
+    return copy;
+  }
   constexpr Setting Short(std::string_view s) const { return With(&Setting::short_name, s); }
   constexpr Setting Alias(std::string_view s) const { return With(&Setting::alias, s); }
   constexpr Setting Choices(std::string_view s) const { return With(&Setting::choices, s); }
@@ -75,14 +81,6 @@ struct Setting {
   }
   /// Also fills a field, so that rules between settings can be checked before the refusal.
   constexpr Setting To(Setter s) const { return With(&Setting::set, s); }
-
- private:
-  template <typename T, typename V>
-  constexpr Setting With(T Setting::*member, V value) const {
-    Setting copy = *this;
-    copy.*member = value;
-    return copy;
-  }
 };
 
 constexpr Setting Works(std::string_view name, Type type, std::string_view fallback, Setter set,

@@ -19,7 +19,7 @@ inline constexpr std::array kAllCommands = {Command::kServe,           Command::
 std::string_view CommandName(Command command);
 
 /// The groups of a command, in the order of --help.
-std::vector<Group> GroupsOf(Command command);
+const std::vector<Group>& GroupsOf(Command command);
 
 /// The row with this exact name, alias or older spelling, dashes only; nullptr if there is none.
 const Setting* FindSetting(Command command, std::string_view name);

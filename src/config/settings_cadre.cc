@@ -110,7 +110,7 @@ Group InspectGroup() {
   return {"Inspect", "What to show", kInspect};
 }
 
-std::vector<Group> GroupsOf(Command command) {
+const std::vector<Group>& GroupsOf(Command command) {
   static const auto tables = [] {
     std::vector<std::vector<Group>> made;
     for (Command each : kAllCommands) made.push_back(MakeGroups(each));
