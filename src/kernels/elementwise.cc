@@ -38,11 +38,15 @@ void* RowAt(void* p, DType type, int64_t elements) {
 void RmsNorm(const Device& device, const RmsNormArgs& args) {
   CheckOutType(args.out_type);
   const RowKernels& kernels = RowKernelsFor(device.isa);
-  ForRows(device, args.num_rows, kColumnNs * args.width, [&](int64_t begin, int64_t end) {
+  const int64_t row = args.width * args.num_heads;
+  ForRows(device, args.num_rows, kColumnNs * row, [&](int64_t begin, int64_t end) {
     for (int64_t t = begin; t < end; ++t) {
-      kernels.rms_norm(args.x + t * args.x_stride, args.weight, args.width, args.eps,
-                       RowAt(args.out, args.out_type, t * args.out_stride), args.out_type == DType::kBf16,
-                       args.out_f32 == nullptr ? nullptr : args.out_f32 + t * args.width);
+      for (int64_t column = 0; column < row; column += args.width) {
+        kernels.rms_norm(args.x + t * args.x_stride + column, args.weight, args.width, args.eps,
+                         RowAt(args.out, args.out_type, t * args.out_stride + column),
+                         args.out_type == DType::kBf16,
+                         args.out_f32 == nullptr ? nullptr : args.out_f32 + t * row + column);
+      }
     }
   });
 }

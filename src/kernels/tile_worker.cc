@@ -67,20 +67,12 @@ double PanelCost(const WeightKernels& kernels, int64_t rows, int64_t k) {
          std::max(kLineNs, static_cast<double>(rows) * kernels.line_ns);
 }
 
-Cutting::Cutting(double total_ns, int num_threads) {
-  // A fork and a join are 1 to 2 us. A task ends with a stall of a few hundred ns until the next one streams.
-  serial = num_threads == 1 || total_ns < 5000;
-  task_ns = std::clamp(total_ns / (num_threads * 12), 2500.0, 40000.0);
-}
-
-int64_t Cutting::NumTasks(int64_t num_units, double unit_ns, int64_t min_units) const {
-  if (serial) return 1;
-  const int64_t units = std::max(min_units, static_cast<int64_t>(task_ns / unit_ns));
-  return std::max<int64_t>(1, num_units / units);
+int64_t MinPanels(const WeightKernels& kernels, int64_t rows) {
+  return rows > kernels.max_rows ? 8 : 1;
 }
 
 void TileWorker::SetRows(int64_t key, const RowView& rows, int64_t row_begin, int64_t num_rows, int64_t k) {
-  if (key >= 0 && key == key_) return;
+  if (key == key_) return;
   key_ = key;
   num_rows_ = num_rows;
   steps_ = Steps(kernels_, k);
