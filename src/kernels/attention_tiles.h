@@ -10,6 +10,7 @@
 
 #include "kernels/attention_kernels.h"
 #include "kernels/math_templates.h"
+#include "kernels/simd_inline.h"
 
 namespace cadre::kernels {
 namespace {

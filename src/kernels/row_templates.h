@@ -2,6 +2,7 @@
 // The row-wise operations over an instruction set's struct V (see portable/simd.h and row_kernels.h).
 #include "kernels/math_templates.h"
 #include "kernels/row_kernels.h"
+#include "kernels/simd_inline.h"
 
 namespace cadre::kernels {
 namespace {

@@ -1,5 +1,8 @@
-#include "kernels/portable/simd.h"
+#include "kernels/avx512_bf16/simd.h"
 #include "kernels/row_templates.h"
+
 namespace cadre::kernels::avx512_bf16 {
-const RowKernels kRowKernels = RowOps<portable::Simd>::kKernels;
-}
+
+const RowKernels kRowKernels = RowOps<Simd>::kKernels;
+
+}  // namespace cadre::kernels::avx512_bf16

@@ -5,10 +5,10 @@
 #include <cstdint>
 #include <cstring>
 
+#include "kernels/simd_inline.h"
+
 namespace cadre::kernels::portable {
 namespace {
-
-#define CADRE_INLINE static inline __attribute__((always_inline))
 
 struct Simd {
   using F4 = float __attribute__((vector_size(16)));
