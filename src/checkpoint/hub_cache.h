@@ -9,11 +9,11 @@ namespace cadre::checkpoint {
 /// The variables that say where the cache lies; empty: not set. Read by config, nobody else asks the
 /// environment.
 struct HubEnvironment {
-  std::string hf_hub_cache;           ///< HF_HUB_CACHE: first
-  std::string huggingface_hub_cache;  ///< HUGGINGFACE_HUB_CACHE: the older spelling
-  std::string hf_home;                ///< HF_HOME: then its folder hub
-  std::string xdg_cache_home;         ///< XDG_CACHE_HOME: then huggingface/hub
-  std::string home;                   ///< HOME: then .cache/huggingface/hub
+  std::string hf_hub_cache = {};           ///< HF_HUB_CACHE: first
+  std::string huggingface_hub_cache = {};  ///< HUGGINGFACE_HUB_CACHE: the older spelling
+  std::string hf_home = {};                ///< HF_HOME: then its folder hub
+  std::string xdg_cache_home = {};         ///< XDG_CACHE_HOME: then huggingface/hub
+  std::string home = {};                   ///< HOME: then .cache/huggingface/hub
 };
 
 /// The cache folder, or "" if nothing says where it is.

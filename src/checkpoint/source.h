@@ -16,9 +16,9 @@
 namespace cadre::checkpoint {
 
 struct TensorInfo {
-  std::string name;
+  std::string name = {};
   DType dtype = DType::kF32;
-  std::vector<int64_t> shape;
+  std::vector<int64_t> shape = {};
   int64_t num_bytes = 0;  ///< product of the shape times the element size (checked)
   int32_t file = 0;       ///< index among the source's files
   int64_t offset = 0;     ///< of the first byte in that file; orders reads

@@ -19,7 +19,7 @@ struct LoadOptions {
   bool experts = true;
   int64_t generation = 1;
   /// Bytes read so far and in all; called on the calling thread only, now and then and once at the end.
-  std::function<void(int64_t done, int64_t total)> progress;
+  std::function<void(int64_t done, int64_t total)> progress = {};
 };
 
 struct LoadReport {

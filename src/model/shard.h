@@ -31,7 +31,7 @@ struct WeightLayout {
   bool enable_ep = false;
   /// With EP: for each MoE layer (counted among MoE layers) the logical expert of each local slot; -1 leaves
   /// a spare slot empty. Empty: experts in order, split over ep_size, the same in every layer.
-  std::vector<std::vector<int32_t>> slots;
+  std::vector<std::vector<int32_t>> slots = {};
 };
 
 /// Local sizes.

@@ -23,7 +23,7 @@ struct TinyOptions {
   int dense_inter = 56, moe_inter = 24, num_experts = 6, top_k = 2;
   int q_lora_rank = 20, kv_lora_rank = 16, qk_nope_dim = 12, qk_rope_dim = 8, v_head_dim = 10;  ///< DeepSeek
   bool tie_embeddings = false;
-  Json extra;  ///< an object: members set in config.json last
+  Json extra = {};  ///< an object: members set in config.json last
 };
 
 /// config.json of such a model.

@@ -202,7 +202,6 @@ class Mapper {
   }
   void Table(const void* to, TensorPart part) {
     Add({.kind = FillKind::kTable,
-         .matrix = {},
          .plain = const_cast<void*>(to),
          .type = type_,
          .num_cols = part.width,
@@ -210,7 +209,6 @@ class Mapper {
   }
   void Vector(const float* to, std::vector<TensorPart> parts) {
     Add({.kind = FillKind::kVector,
-         .matrix = {},
          .plain = const_cast<float*>(to),
          .type = DType::kF32,
          .parts = std::move(parts)});

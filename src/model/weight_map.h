@@ -34,11 +34,11 @@ enum class FillKind : uint8_t {
 struct WeightFill {
   FillKind kind = FillKind::kRows;
   bool expert = false;       ///< lies in the experts' arena
-  PackedMatrix matrix;       ///< kRows, kGateUpPanels, kTransposed
+  PackedMatrix matrix = {};  ///< kRows, kGateUpPanels, kTransposed
   void* plain = nullptr;     ///< kTable, kVector
   DType type = DType::kF32;  ///< of `plain`
   int64_t num_cols = 1;      ///< taken from every row of every part
-  std::vector<TensorPart> parts;
+  std::vector<TensorPart> parts = {};
 
   int64_t source_bytes() const;  ///< read from the tensors
 };
