@@ -30,7 +30,7 @@ class GemmRun {
       work.Add(num_tiles, panel_ns * static_cast<double>(panels_per_tile_),
                (MinPanels(weight_kernels_, rows) + panels_per_tile_ - 1) / panels_per_tile_);
     }
-    const int num_threads = device_.pool->num_threads();
+    const int num_threads = device_.pool == nullptr ? 1 : device_.pool->num_threads();
     if (work.WorthSharing(num_threads)) {
       device_.pool->Run([&](int) { Eat(work, num_threads); });
     } else {
