@@ -36,15 +36,15 @@ namespace cadre::a2a {
 constexpr int32_t kMaxRanks = 64;
 constexpr int32_t kMaxTopK = 64;
 
-/// This rank's choices for its own rows; the arrays live until Receive returns. Real rows only: padding would be
-/// computed and counted.
+/// This rank's choices for its own rows; the arrays live until Receive returns. Real rows only: padding would
+/// be computed and counted.
 struct Routing {
   int64_t num_rows = 0;            ///< T; 0 is fine
   const int32_t* slots = nullptr;  ///< [T, K] physical slot, or -1 for no choice
   const float* weights = nullptr;  ///< [T, K]
 };
 
-/// The rows for this rank's slots, ordered by (slot, source rank, row). Valid until the next Stage.
+/// The rows for this rank's slots, ordered by (slot, source rank, row). Valid until SendResults.
 struct RowTable {
   int64_t num_rows = 0;              ///< N
   std::span<const int32_t> offsets;  ///< [S + 1]: rows of local slot s are [offsets[s], offsets[s + 1])

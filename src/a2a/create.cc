@@ -3,7 +3,9 @@
 #include <string_view>
 
 #include "a2a/a2a.h"
+#include "a2a/allgather_reducescatter.h"
 #include "a2a/local.h"
+#include "a2a/naive.h"
 
 namespace cadre::a2a {
 namespace {
@@ -60,13 +62,14 @@ Result<std::unique_ptr<AllToAll>> Create(const Options& options) {
   CADRE_TRY(CheckName(options.backend));
   CADRE_TRY(CheckShapes(options));
   if (options.layout.num_ranks == 1) return CreateLocal(options);
-  return Fail(Code::kUnsupported, "more than one rank is not built yet");
+  return options.backend == "naive" ? CreateNaive(options) : CreateAllGatherReduceScatter(options);
 }
 
 Result<int64_t> BufferBytes(const Options& options) {
   CADRE_TRY(CheckName(options.backend));
   CADRE_TRY(CheckShapes(options));
-  return options.max_rows * options.hidden * DTypeBytes(options.act_type);
+  if (options.layout.num_ranks == 1) return options.max_rows * options.hidden * DTypeBytes(options.act_type);
+  return options.backend == "naive" ? NaiveBytes(options) : AllGatherReduceScatterBytes(options);
 }
 
 }  // namespace cadre::a2a

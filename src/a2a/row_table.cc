@@ -41,7 +41,8 @@ Status RowTableBuilder::Build(std::span<const Source> sources) {
   if (place_begin_.size() < num_source_rows + 1) place_begin_.resize(num_source_rows + 1);
 
   std::copy(offsets_.begin(), offsets_.end(), cursor_.begin());
-  num_touched_.assign(sources.size(), 0);
+  touched_.clear();
+  touched_begin_.assign(1, 0);
   size_t row_idx = 0, place_idx = 0;
   for (size_t s = 0; s < sources.size(); ++s) {
     const Source& source = sources[s];
@@ -56,8 +57,9 @@ Status RowTableBuilder::Build(std::span<const Source> sources) {
         weights_[static_cast<size_t>(place)] = source.weights[i];
         places_[place_idx++] = place;
       }
-      num_touched_[s] += place_idx > before ? 1 : 0;
+      if (place_idx > before) touched_.push_back(static_cast<int32_t>(t));
     }
+    touched_begin_.push_back(touched_.size());
   }
   place_begin_[row_idx] = static_cast<int32_t>(place_idx);
   return {};
@@ -72,6 +74,11 @@ std::span<const int32_t> RowTableBuilder::PlacesOf(int source, int64_t row) cons
   const auto r = static_cast<size_t>(source_begin_[static_cast<size_t>(source)] + row);
   return std::span(places_).subspan(static_cast<size_t>(place_begin_[r]),
                                     static_cast<size_t>(place_begin_[r + 1] - place_begin_[r]));
+}
+
+std::span<const int32_t> RowTableBuilder::TouchedRows(int source) const {
+  const auto s = static_cast<size_t>(source);
+  return std::span(touched_).subspan(touched_begin_[s], touched_begin_[s + 1] - touched_begin_[s]);
 }
 
 }  // namespace cadre::a2a

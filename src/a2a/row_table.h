@@ -31,8 +31,8 @@ class RowTableBuilder {
   RowTable table() const;
   /// Places in the table of source row (source, row), in rising k; empty if no choice of it is local.
   std::span<const int32_t> PlacesOf(int source, int64_t row) const;
-  /// Rows of `source` that have at least one local choice.
-  int64_t NumTouched(int source) const { return num_touched_[static_cast<size_t>(source)]; }
+  /// Rows of `source` that have at least one local choice, rising.
+  std::span<const int32_t> TouchedRows(int source) const;
 
  private:
   int32_t top_k_;
@@ -44,7 +44,8 @@ class RowTableBuilder {
   std::vector<int32_t> places_;        // all sources' places, in (source, row, k) order
   std::vector<int32_t> place_begin_;   // [all rows + 1]
   std::vector<int64_t> source_begin_;  // [sources + 1] first row of each source in place_begin_
-  std::vector<int64_t> num_touched_;
+  std::vector<int32_t> touched_;       // rows with a local choice, source by source
+  std::vector<size_t> touched_begin_;  // [sources + 1]
 };
 
 }  // namespace cadre::a2a
