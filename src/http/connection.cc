@@ -21,7 +21,11 @@ class Writer final : public ResponseWriter {
   Writer(std::shared_ptr<Connection> connection, uint64_t serial)
       : connection_(std::move(connection)), serial_(serial) {}
   ~Writer() override {
-    Run([serial = serial_](Connection& c) { c.Abandoned(serial); });
+    // By the mailbox, also on the io thread: an answer that another thread gave may still be on its way
+    // there.
+    IoThread& thread = connection_->thread();
+    if (thread.IsCurrent() && !connection_->IsOpen(serial_)) return;
+    thread.Post([connection = connection_, serial = serial_] { connection->Abandoned(serial); });
   }
   void Send(Response response) override {
     Run([serial = serial_, response = std::move(response)](Connection& c) mutable {
@@ -131,7 +135,7 @@ void Connection::NewParser() {
     }
   };
   ReturnHeadBudget();
-  if (in_end_ == 0 && in_.capacity() > 2 * kHeadReadBytes)
+  if (in_.empty() && in_.capacity() > 2 * kHeadReadBytes)
     in_ = std::string();  // idle connections cost little
   state_ = State::kIdle;
   deadline_ = Now() + options.keep_alive_timeout;
@@ -141,22 +145,19 @@ void Connection::NewParser() {
 
 void Connection::StartRead() {
   if (reading_ || state_ == State::kClosed) return;
-  if (state_ == State::kAnswering && in_end_ >= kReadAheadBytes) return;
+  if (state_ == State::kAnswering && in_.size() >= kReadAheadBytes) return;
   reading_ = true;
   const size_t room = state_ == State::kBody ? kBodyReadBytes : kHeadReadBytes;
-  if (in_.size() < in_end_ + room) in_.resize(in_end_ + room);
-  transport_->Read(in_.data() + in_end_, in_.size() - in_end_, shared_from_this());
+  if (read_buffer_.size() != room) std::vector<char>(room).swap(read_buffer_);
+  transport_->Read(read_buffer_.data(), read_buffer_.size(), shared_from_this());
 }
 
 void Connection::OnRead(ErrorCode ec, size_t bytes) {
   reading_ = false;
   if (state_ == State::kClosed) return;
   if (ec) return Close();
-  if (state_ == State::kLingering) {
-    in_end_ = 0;
-    return StartRead();
-  }
-  in_end_ += bytes;
+  if (state_ == State::kLingering) return StartRead();
+  in_.append(read_buffer_.data(), bytes);
   if (state_ == State::kIdle) {
     state_ = State::kHead;
     deadline_ = Now() + host_.options->header_timeout;
@@ -171,16 +172,15 @@ void Connection::Advance() {
   if (advancing_) return;  // an answer given inside the handler: the loop below goes on by itself
   advancing_ = true;
   while (state_ == State::kIdle || state_ == State::kHead || state_ == State::kBody) {
-    if (state_ == State::kIdle && in_end_ == 0) break;
+    if (state_ == State::kIdle && in_.empty()) break;
     size_t used = 0;
     ErrorCode ec;
-    while (!parser_->is_done() && used < in_end_) {
-      const size_t n = parser_->put(asio::const_buffer(in_.data() + used, in_end_ - used), ec);
+    while (!parser_->is_done() && used < in_.size()) {
+      const size_t n = parser_->put(asio::const_buffer(in_.data() + used, in_.size() - used), ec);
       used += n;
       if (ec || n == 0) break;
     }
     in_.erase(0, used);
-    in_end_ -= used;
     if (ec == beast::http::error::need_more) ec = {};
     if (ec) {
       ParseFailed(ec);
@@ -198,7 +198,7 @@ void Connection::Advance() {
 
 // Long headers are bytes that a crowd of hostile clients could make us hold, like bodies.
 bool Connection::HeadFitsBudget() {
-  if (large_head_ || in_end_ <= kReadAheadBytes) return true;
+  if (large_head_ || in_.size() <= kReadAheadBytes) return true;
   large_head_ = host_.budget->Take(host_.options->max_header_bytes);
   return large_head_;
 }
@@ -372,7 +372,7 @@ void Connection::AnswerSent() {
 void Connection::Linger() {
   state_ = State::kLingering;
   deadline_ = Now() + kLingerTime;
-  in_end_ = 0;
+  in_.clear();
   transport_->ShutdownSend();
   StartRead();
 }
@@ -384,7 +384,7 @@ void Connection::CheckDeadline(TimePoint now) {
     return Close();
   }
   if (now < deadline_) return;
-  if ((state_ == State::kHead && in_end_ > 0) || state_ == State::kBody) {
+  if ((state_ == State::kHead && !in_.empty()) || state_ == State::kBody) {
     return FailRequest(408, "the request did not arrive in time");
   }
   Close();

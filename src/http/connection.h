@@ -44,6 +44,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   void EndBody(uint64_t serial);
   void SetOnDisconnect(uint64_t serial, Task callback);
   void Abandoned(uint64_t serial);
+  bool IsOpen(uint64_t serial) const { return Current(serial); }
   IoThread& thread() { return *thread_; }
 
  private:
@@ -74,8 +75,8 @@ class Connection : public std::enable_shared_from_this<Connection> {
   TimePoint write_deadline_ = TimePoint::max();  // while bytes wait to be taken
   bool draining_ = false;
 
-  std::string in_;     // received, not parsed
-  size_t in_end_ = 0;  // bytes of in_ that are filled
+  std::vector<char> read_buffer_;  // of the read that is under way: nobody else touches it
+  std::string in_;                 // received, not parsed
   bool reading_ = false;
   bool large_head_ = false;  // budget is taken for headers past the first few KiB
   std::optional<MessageParser<true>> parser_;

@@ -20,6 +20,7 @@ namespace {
 
 using namespace std::chrono_literals;
 using testing::HasSubstr;
+using testing::Not;
 using testing::StartsWith;
 
 // A raw socket: what the wire really carries.
@@ -43,16 +44,16 @@ class RawClient {
   void Send(std::string_view text) { (void)!send(fd_, text.data(), text.size(), MSG_NOSIGNAL); }
   // Until `end` has come, or the connection has closed ("<closed>" is appended), or 5 s have passed.
   std::string ReadUntil(std::string_view end) {
-    while (got_.find(end) == std::string::npos) {
+    size_t at = 0;
+    while ((at = got_.find(end)) == std::string::npos) {
       char buffer[4096];
       const ssize_t n = recv(fd_, buffer, sizeof buffer, 0);
-      if (n <= 0) {
-        got_ += n == 0 ? "<closed>" : "<error>";
-        break;
-      }
+      if (n <= 0) return std::exchange(got_, {}) + (n == 0 ? "<closed>" : "<error>");
       got_.append(buffer, static_cast<size_t>(n));
     }
-    return std::exchange(got_, {});
+    std::string out = got_.substr(0, at + end.size());
+    got_.erase(0, out.size());
+    return out;
   }
   std::string ReadAll() { return ReadUntil("\r\rnever\r\r"); }
 
@@ -149,6 +150,36 @@ TEST(Server, PipelinedRequestsAreAnsweredInOrderEvenWhenHandlersAnswerLate) {
   const std::string all = client.ReadUntil("</3>");
   EXPECT_LT(all.find("</1>"), all.find("</2>"));
   EXPECT_LT(all.find("</2>"), all.find("</3>"));
+}
+
+// What follows a request arrives while it is answered, in pieces; then the answer leaves while a read is
+// under way.
+TEST(Server, RequestsThatArriveDuringAnAnswerStayWhole) {
+  std::atomic<int> num_requests{0};
+  const auto server = StartServer(Local(), [&](Request request, std::shared_ptr<ResponseWriter> writer) {
+    ++num_requests;
+    std::thread([request = std::move(request), writer = std::move(writer)]() mutable {
+      std::this_thread::sleep_for(3ms);
+      writer->Send({200,
+                    "text/plain",
+                    {},
+                    "<" + request.body.substr(0, 4) + std::to_string(request.body.size()) + ">"});
+    }).detach();
+  });
+  RawClient client(server->port());
+  const std::string body = "body" + std::string(20'000, 'x');
+  const std::string one =
+      "POST / HTTP/1.1\r\nContent-Length: " + std::to_string(body.size()) + "\r\n\r\n" + body;
+  std::string all;
+  for (int i = 0; i < 20; ++i) all += one;
+  for (size_t at = 0; at < all.size(); at += 7000) {
+    client.Send(std::string_view(all).substr(at, 7000));
+    std::this_thread::sleep_for(1ms);
+  }
+  std::string got;
+  for (int i = 0; i < 20; ++i) got += client.ReadUntil("<body20004>");
+  EXPECT_EQ(num_requests, 20);
+  EXPECT_THAT(got, Not(HasSubstr("400")));
 }
 
 TEST(Server, ByteByByteRequestAndChunkedBody) {

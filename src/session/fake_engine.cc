@@ -162,6 +162,7 @@ void FakeEngine::Finish(Job& job, engine::FinishReason reason, Error error,
   finish.stop_token = stop_token;
   finish.times = job.times;
   job.sink->OnFinish(std::move(finish));
+  job.sink.reset();  // the handle may live on; the sink holds the caller
 }
 
 std::vector<engine::RankStats> FakeEngine::Stats() const {

@@ -17,12 +17,12 @@ class FakeText final : public TextModel {
     return out;
   }
   std::string Decode(std::span<const int32_t> tokens, bool skip_special_tokens) const override {
-    const auto stream = NewStream(skip_special_tokens);
+    const auto stream = NewStream({}, skip_special_tokens);
     std::string out;
     for (const int32_t token : tokens) out += stream->Push(token);
     return out + stream->Flush();
   }
-  std::unique_ptr<TextStream> NewStream(bool skip_special_tokens) const override {
+  std::unique_ptr<TextStream> NewStream(std::span<const int32_t>, bool skip_special_tokens) const override {
     return std::make_unique<Stream>(skip_special_tokens);
   }
   int64_t vocab_size() const override { return 257; }

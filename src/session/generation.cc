@@ -7,6 +7,8 @@ namespace {
 
 // Without a stream nobody needs the tokens before the end; still, detokenizing is spread over the run.
 constexpr size_t kTokensPerWake = 512;
+// More than the tokens of one character, and past any special token that ends a chat's header.
+constexpr size_t kPromptTail = 8;
 
 }  // namespace
 
@@ -61,8 +63,12 @@ Status Generation::Start(engine::Engine& engine, std::vector<SequenceSpec> specs
                                   sampling.eos_token_ids.end());
     }
     std::sort(sequence.last_tokens.begin(), sequence.last_tokens.end());
-    if (text_ != nullptr) sequence.stream = text_->NewStream(specs[i].skip_special_tokens);
-    sequence.stops = StopStrings(specs[i].stop, specs[i].include_stop);
+    if (text_ != nullptr) {
+      const std::span<const int32_t> prompt = specs[i].request.prompt;
+      sequence.stream =
+          text_->NewStream(prompt.last(std::min(prompt.size(), kPromptTail)), specs[i].skip_special_tokens);
+    }
+    if (!specs[i].stop.empty()) sequence.stops.emplace(specs[i].stop, specs[i].include_stop);
     sequence.spec = std::move(specs[i]);
     sequence.queued = Now();
   }
@@ -72,7 +78,7 @@ Status Generation::Start(engine::Engine& engine, std::vector<SequenceSpec> specs
     engine::Request request = std::move(spec.request);
     spec.request = {};
     spec.request.sampling.min_tokens = request.sampling.min_tokens;
-    const bool eager = options_.stream || !sequences_[i].stops.empty();
+    const bool eager = options_.stream || sequences_[i].stops.has_value();
     auto handle = engine.Submit(std::move(request), std::make_shared<Sink>(shared_from_this(), i, eager));
     if (!handle.has_value()) {
       Cancel();
@@ -171,19 +177,16 @@ bool Generation::TakeToken(Sequence& sequence, engine::GeneratedToken token, Seq
   if (sequence.stream == nullptr) return false;
   const bool is_last = std::binary_search(sequence.last_tokens.begin(), sequence.last_tokens.end(), id);
   if (is_last && !sequence.spec.include_stop) return false;  // an ending token is not shown
-  if (sequence.stops.empty()) {
-    sequence.text += sequence.stream->Push(id);
-    return false;
-  }
   const std::string piece = sequence.stream->Push(id);
-  if (sequence.num_tokens <= sequence.spec.request.sampling.min_tokens) {
-    sequence.stops.Pass(piece, sequence.text);
+  if (!sequence.stops) {
+    sequence.text += piece;
     return false;
   }
-  const auto which = sequence.stops.Push(piece, sequence.text);
-  if (!which) return false;
+  sequence.text +=
+      sequence.stops->Push(piece, sequence.num_tokens > sequence.spec.request.sampling.min_tokens);
+  if (!sequence.stops->match()) return false;
   end.reason = engine::FinishReason::kStop;
-  end.stop_reason = sequence.spec.stop[*which];
+  end.stop_reason = sequence.spec.stop[sequence.stops->match()->index];
   return true;
 }
 
@@ -196,11 +199,16 @@ void Generation::EndByEngine(Sequence& sequence, const engine::Finish& finish, S
   end.error = finish.error;
   if (sequence.stream == nullptr) return;
   const std::string rest = sequence.stream->Flush();
-  if (const auto which = rest.empty() ? std::nullopt : sequence.stops.Push(rest, sequence.text)) {
+  if (!sequence.stops) {
+    sequence.text += rest;
+    return;
+  }
+  sequence.text += sequence.stops->Push(rest);
+  if (sequence.stops->match()) {
     end.reason = engine::FinishReason::kStop;
-    end.stop_reason = sequence.spec.stop[*which];
+    end.stop_reason = sequence.spec.stop[sequence.stops->match()->index];
   } else {
-    sequence.stops.Flush(sequence.text);
+    sequence.text += sequence.stops->Flush();
   }
 }
 

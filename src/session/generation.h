@@ -11,8 +11,8 @@
 #include <vector>
 
 #include "engine/engine.h"
-#include "session/stop_strings.h"
 #include "session/text_model.h"
+#include "text/stop.h"
 
 namespace cadre::session {
 
@@ -98,7 +98,7 @@ class Generation : public std::enable_shared_from_this<Generation> {
     SequenceSpec spec;
     std::vector<int32_t> last_tokens;  // sorted: tokens that end it
     std::unique_ptr<TextStream> stream;
-    StopStrings stops{{}, false};
+    std::optional<text::StopMatcher> stops;
     std::string text;                            // of the next delta
     std::vector<engine::GeneratedToken> tokens;  // of the next delta
     std::vector<TimePoint> step_times;

@@ -93,8 +93,9 @@ Status Session::Truncate(const GenerateRequest& request, std::vector<int32_t>& i
   return {};
 }
 
-Result<std::shared_ptr<Generation>> Session::Start(GenerateRequest request, std::shared_ptr<Listener> listener,
-                               PostFunction post) const {
+Result<std::shared_ptr<Generation>> Session::Start(GenerateRequest request,
+                                                   std::shared_ptr<Listener> listener,
+                                                   PostFunction post) const {
   const SamplingLimits limits{model().vocab_size, options_.max_logprobs, options_.max_sequences};
   CADRE_ASSIGN(engine::SamplingParams sampling,
                ResolveSampling(request.sampling, options_.defaults, limits, text_.get()));
@@ -155,8 +156,8 @@ Result<std::shared_ptr<Generation>> Session::Start(GenerateRequest request, std:
   }
   if (specs.empty()) return FailParam(Code::kInvalidArgument, field, "The list of prompts is empty.");
   listener->OnAccepted(std::move(out));
-  auto generation = std::make_shared<Generation>(Generation::Options{request.stream, request.stream_interval}, text_.get(),
-                                                 std::move(listener), std::move(post));
+  auto generation = std::make_shared<Generation>(Generation::Options{request.stream, request.stream_interval},
+                                                 text_.get(), std::move(listener), std::move(post));
   CADRE_TRY(generation->Start(engine_, std::move(specs)));
   return generation;
 }

@@ -28,7 +28,9 @@ class TextModel {
   virtual ~TextModel() = default;
   virtual Result<std::vector<int32_t>> Encode(std::string_view text, bool add_special_tokens) const = 0;
   virtual std::string Decode(std::span<const int32_t> tokens, bool skip_special_tokens) const = 0;
-  virtual std::unique_ptr<TextStream> NewStream(bool skip_special_tokens) const = 0;
+  /// `prompt_tail`: the last ids before the text, which decide whether its first token keeps a leading space.
+  virtual std::unique_ptr<TextStream> NewStream(std::span<const int32_t> prompt_tail,
+                                                bool skip_special_tokens) const = 0;
   virtual int64_t vocab_size() const = 0;
   virtual std::string TokenBytes(int32_t token) const = 0;  ///< the bytes it stands for; empty: no such token
   virtual std::string TokenString(
