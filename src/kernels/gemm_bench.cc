@@ -51,6 +51,7 @@ void Shapes(benchmark::internal::Benchmark* bench) {
     bench->Args({kDot, kBf16, threads, 1, 32000, 2048});  // a head
     for (const int64_t m : {1, 2, 4, 6, 8, 12, 16, 32, 64, 128, 512}) bench->Args({kDot, kBf16, threads, m, 4096, 2048});
     bench->Args({kDot, kBf16, threads, 512, 2048, 4096});
+    bench->Args({kDot, kBf16, threads, 96, 1024, 16384});  // two panels are 1 MiB
     for (const int64_t m : {1, 8, 32}) {  // one expert
       bench->Args({kDot, kBf16, threads, m, 1536, 2048});
       bench->Args({kDot, kBf16, threads, m, 2048, 768});

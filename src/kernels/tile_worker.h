@@ -58,7 +58,8 @@ class TileWorker {
       const int64_t num_panels = std::min(panels_per_tile, end - panel);
       for (int64_t block = 0; block < num_blocks; ++block) {
         const int64_t row = BlockBegin(block, num_blocks), rows = BlockBegin(block + 1, num_blocks) - row;
-        MultiplyTile(w, row, rows, panel, num_panels, panel + num_panels == end, tile);
+        const bool moves_on = block + 1 == num_blocks && panel + num_panels < end;
+        MultiplyTile(w, row, rows, panel, num_panels, moves_on, tile);
         epilogue(row, static_cast<int>(rows), panel, num_panels, tile);
       }
     }
@@ -67,8 +68,9 @@ class TileWorker {
  private:
   // Blocks of even height: 13 rows are 7 and 6, not 12 and 1.
   int64_t BlockBegin(int64_t block, int64_t num_blocks) const { return num_rows_ * block / num_blocks; }
+  // moves_on: the panels behind these are next.
   void MultiplyTile(const PackedMatrix& w, int64_t row, int64_t rows, int64_t panel, int64_t num_panels,
-                    bool last, float* tile);
+                    bool moves_on, float* tile);
 
   const WeightKernels& kernels_;
   int64_t key_ = -1, num_rows_ = 0, steps_ = 0;
