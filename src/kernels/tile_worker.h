@@ -43,8 +43,7 @@ class TileWorker {
  public:
   explicit TileWorker(const WeightKernels& kernels) : kernels_(kernels) {}
 
-  /// Packs rows [row_begin, row_begin + num_rows) of `rows`, unless the last call had the same non-negative
-  /// key.
+  /// Packs rows [row_begin, row_begin + num_rows) of `rows`, unless the last call had the same key (>= 0).
   void SetRows(int64_t key, const RowView& rows, int64_t row_begin, int64_t num_rows, int64_t k);
 
   /// Calls epilogue(row, num_rows, panel, num_panels, tile) for every tile of the rows set and panels [begin,
