@@ -1,6 +1,6 @@
 #pragma once
-// What the benchmarks of the matrix kernels share: weights too large for any cache, on huge pages where the system
-// gives them, and the floors that results are printed beside.
+// What the benchmarks of the matrix kernels share: weights too large for any cache, on huge pages where the
+// system gives them, and the floors that results are printed beside.
 #include <benchmark/benchmark.h>
 #include <sys/mman.h>
 
@@ -45,20 +45,22 @@ inline Device BenchDevice(Isa isa, int num_threads) {
     for (int i = 0; i < num_threads; ++i) cpus.push_back(i);
     const bool spin = num_threads <= static_cast<int>(std::thread::hardware_concurrency());
     pool.reset();
-    pool = std::make_unique<sys::ThreadPool>(sys::ThreadPoolOptions{.num_threads = num_threads, .cpus = cpus, .spin = spin});
+    pool = std::make_unique<sys::ThreadPool>(
+        sys::ThreadPoolOptions{.num_threads = num_threads, .cpus = cpus, .spin = spin});
   }
   return {isa, pool.get()};
 }
 
-/// Time of the caller's CPU where it works alone, which others on the machine disturb less, else the clock on the wall.
+/// Time of the caller's CPU where it works alone, which others on the machine disturb less, else the clock on
+/// the wall.
 inline double BenchSeconds(const Device& device) {
   timespec now;
   clock_gettime(device.pool->num_threads() == 1 ? CLOCK_THREAD_CPUTIME_ID : CLOCK_MONOTONIC, &now);
   return static_cast<double>(now.tv_sec) + static_cast<double>(now.tv_nsec) * 1e-9;
 }
 
-/// Rates of the best round (others share the machine), beside the floor of 2 cores of Zen 4 as measured: 28.3 and
-/// 53.6 GB/s read, 117 GFLOP/s a core in f32, 234 in bf16 where vdpbf16ps is used.
+/// Rates of the best round (others share the machine), beside the floor of 2 cores of Zen 4 as measured: 28.3
+/// and 53.6 GB/s read, 117 GFLOP/s a core in f32, 234 in bf16 where vdpbf16ps is used.
 struct Rates {
   double bytes = 0, flops = 0;  // of one round
   double best = 1e9;            // seconds
@@ -66,7 +68,8 @@ struct Rates {
   void Report(benchmark::State& state, const Device& device, PackFormat format) const {
     const int threads = device.pool->num_threads();
     const double bandwidth = threads == 1 ? 28.3e9 : 53.6e9;
-    const double peak = threads * (format == PackFormat::kBf16 && device.isa == Isa::kAvx512Bf16 ? 234e9 : 117e9);
+    const double peak =
+        threads * (format == PackFormat::kBf16 && device.isa == Isa::kAvx512Bf16 ? 234e9 : 117e9);
     const double floor = std::max(bytes / bandwidth, flops / peak);
     state.counters["GB/s"] = bytes / best * 1e-9;
     state.counters["GFLOP/s"] = flops / best * 1e-9;

@@ -19,6 +19,9 @@ class GemmRun {
     num_segments_ = (args.m + most - 1) / most;
     const int64_t rows = (args.m + num_segments_ - 1) / num_segments_;
     panels_per_tile_ = PanelsPerTile(weight_kernels_, rows);
+    while (panels_per_tile_ > 1 && num_panels_ < panels_per_tile_ * device.pool->num_threads()) {
+      panels_per_tile_ /= 2;  // a narrow weight: something for everybody
+    }
   }
 
   void Run(TileWork& work) const {

@@ -1,4 +1,5 @@
-// Gemm over weights cycled from memory (or kept in cache), against the floor. Arguments: instruction set, format, threads, m, n, k.
+// Gemm over weights cycled from memory (or kept in cache), against the floor. Arguments: instruction set,
+// format, threads, m, n, k.
 #include "kernels/gemm.h"
 
 #include "kernels/bench_data.h"
@@ -49,9 +50,11 @@ void Shapes(benchmark::internal::Benchmark* bench) {
   bench->ArgNames({"isa", "bf16", "threads", "m", "n", "k"})->UseRealTime()->MinTime(0.1);
   for (const int64_t threads : {1, 2}) {
     bench->Args({kDot, kBf16, threads, 1, 32000, 2048});  // a head
-    for (const int64_t m : {1, 2, 4, 6, 8, 12, 16, 32, 64, 128, 512}) bench->Args({kDot, kBf16, threads, m, 4096, 2048});
+    for (const int64_t m : {1, 2, 4, 6, 8, 12, 16, 32, 64, 128, 512})
+      bench->Args({kDot, kBf16, threads, m, 4096, 2048});
     bench->Args({kDot, kBf16, threads, 512, 2048, 4096});
-    for (const int64_t m : {1, 8, 32}) {  // one expert
+    bench->Args({kDot, kBf16, threads, 96, 1024, 16384});  // two panels are 1 MiB
+    for (const int64_t m : {1, 8, 32}) {                   // one expert
       bench->Args({kDot, kBf16, threads, m, 1536, 2048});
       bench->Args({kDot, kBf16, threads, m, 2048, 768});
     }

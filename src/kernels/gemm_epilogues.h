@@ -1,7 +1,7 @@
 #pragma once
-// From tiles to memory, 16 columns at a time, as templates over the vector type V of gemm_templates.h. The arithmetic is
-// the compiler's own on vectors, never contracted: the same in every instruction set, and a column of the last, partial
-// line (which passes through a padded copy) gets the same bits as any other.
+// From tiles to memory, 16 columns at a time, as templates over the vector type V of gemm_templates.h. The
+// arithmetic is the compiler's own on vectors, never contracted: the same in every instruction set, and a
+// column of the last, partial line (which passes through a padded copy) gets the same bits as any other.
 #include "kernels/gemm_kernels.h"
 
 namespace cadre::kernels {
@@ -60,12 +60,14 @@ struct Line {
   }
 };
 
-// e^x to 2 ulp for |x| <= 87, held there beyond. x = n ln 2 + r with ln 2 in two parts, then Taylor up to r^7, |r| < 0.35.
+// e^x to 2 ulp for |x| <= 87, held there beyond. x = n ln 2 + r with ln 2 in two parts, then Taylor up to
+// r^7, |r| < 0.35.
 template <class V>
 typename V::F Exp(typename V::F x) {
   using F = typename V::F;
   using U = typename V::U;
-  constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: adding it leaves round(x) in the low bits of the mantissa
+  constexpr float kRound =
+      12582912.0f;  // 1.5 * 2^23: adding it leaves round(x) in the low bits of the mantissa
   const F most = V::Zero() + 87.0f;
   x = x > most ? most : x;
   x = x < -most ? -most : x;

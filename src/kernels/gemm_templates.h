@@ -51,8 +51,8 @@ struct DotWeight {
 
 // One step of a micro kernel. Whichever side is smaller is held in registers, the other passes through one.
 template <class V, class Weight, int kRows, int kCols>
-[[gnu::always_inline]] inline void Step(typename V::F (&acc)[kRows][kCols], const uint32_t* a, const std::byte* b,
-                                        int64_t panel_bytes) {
+[[gnu::always_inline]] inline void Step(typename V::F (&acc)[kRows][kCols], const uint32_t* a,
+                                        const std::byte* b, int64_t panel_bytes) {
   constexpr int kVecs = 16 / V::kLanes;
 #pragma GCC unroll 2
   for (int half = 0; half < Weight::kHalves; ++half) {

@@ -72,7 +72,7 @@ class Weight {
 
  private:
   struct Free {
-    void operator()(std::byte* bytes) const { std::free(bytes); }
+    void operator()(std::byte* memory) const { std::free(memory); }
   };
   std::unique_ptr<std::byte[], Free> data_;
   PackedMatrix matrix_;

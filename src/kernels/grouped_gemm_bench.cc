@@ -1,5 +1,6 @@
 // RunExperts on a layer's worth of experts cycled from memory, against the floor.
-// Arguments: instruction set, threads, tokens, experts, top-k, hidden, inter, skew (0: even routing, 1: Zipf).
+// Arguments: instruction set, threads, tokens, experts, top-k, hidden, inter, skew (0: even routing, 1:
+// Zipf).
 #include "kernels/grouped_gemm.h"
 
 #include <cmath>
@@ -10,14 +11,17 @@
 namespace cadre::kernels {
 namespace {
 
-// Draws top_k different experts for each token with weights 1 / (1 + rank)^(0.7 skew); returns the experts' row counts.
-std::vector<int32_t> Route(int64_t tokens, int64_t num_experts, int64_t top_k, int64_t skew, uint64_t stream) {
+// Draws top_k different experts for each token with weights 1 / (1 + rank)^(0.7 skew); returns the experts'
+// row counts.
+std::vector<int32_t> Route(int64_t tokens, int64_t num_experts, int64_t top_k, int64_t skew,
+                           uint64_t stream) {
   std::vector<int32_t> counts(static_cast<size_t>(num_experts), 0);
   for (int64_t t = 0; t < tokens; ++t) {
     std::vector<std::pair<double, size_t>> keys;  // exponential races: the smallest top_k keys are the draw
     for (size_t e = 0; e < counts.size(); ++e) {
       const double u = UniformAt(5, stream, static_cast<uint64_t>(t) * counts.size() + e);
-      keys.emplace_back(-std::log(1 - u) * std::pow(1.0 + static_cast<double>(e), 0.7 * static_cast<double>(skew)), e);
+      keys.emplace_back(
+          -std::log(1 - u) * std::pow(1.0 + static_cast<double>(e), 0.7 * static_cast<double>(skew)), e);
     }
     std::partial_sort(keys.begin(), keys.begin() + top_k, keys.end());
     for (int64_t i = 0; i < top_k; ++i) ++counts[keys[static_cast<size_t>(i)].second];
@@ -33,7 +37,8 @@ void RunLayer(benchmark::State& state) {
   const Device device = testing::BenchDevice(isa, static_cast<int>(state.range(1)));
   constexpr PackFormat kFormat = PackFormat::kBf16;
   const int64_t gate_up_n = 2 * RoundUp(inter, kPanelRows);
-  const int64_t gate_up_bytes = PackedBytes(kFormat, gate_up_n, hidden), down_bytes = PackedBytes(kFormat, hidden, inter);
+  const int64_t gate_up_bytes = PackedBytes(kFormat, gate_up_n, hidden),
+                down_bytes = PackedBytes(kFormat, hidden, inter);
   const int64_t layer_bytes = num_experts * (gate_up_bytes + down_bytes);
   static std::byte* memory = nullptr;
   static int64_t memory_bytes = 0;
@@ -97,10 +102,13 @@ void RunLayer(benchmark::State& state) {
 constexpr auto kDot = static_cast<int64_t>(Isa::kAvx512Bf16);
 
 void Layers(benchmark::internal::Benchmark* bench) {
-  bench->ArgNames({"isa", "threads", "tokens", "experts", "top", "hidden", "inter", "skew"})->UseRealTime()->MinTime(0.2);
+  bench->ArgNames({"isa", "threads", "tokens", "experts", "top", "hidden", "inter", "skew"})
+      ->UseRealTime()
+      ->MinTime(0.2);
   for (const int64_t threads : {1, 2}) {
     // Qwen3-30B-A3B
-    for (const int64_t tokens : {1, 4, 8, 32, 128, 512}) bench->Args({kDot, threads, tokens, 128, 8, 2048, 768, 1});
+    for (const int64_t tokens : {1, 4, 8, 32, 128, 512})
+      bench->Args({kDot, threads, tokens, 128, 8, 2048, 768, 1});
     bench->Args({kDot, threads, 512, 128, 8, 2048, 768, 0});
     // The demo model
     for (const int64_t tokens : {1, 4, 16, 64}) bench->Args({kDot, threads, tokens, 32, 4, 256, 64, 0});

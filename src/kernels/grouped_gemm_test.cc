@@ -190,6 +190,63 @@ TEST_P(RunExpertsTest, WithoutWeightsIsAWeightOfOne) {
   EXPECT_EQ(bank.Run(items, 2, true), bank.Run(items, 2, false));
 }
 
+// Identity matrices make a layer of nothing but its activation: out = f(gate = row, up = up_bias).
+std::vector<float> ActivationOf(Isa isa, Activation activation, const std::vector<float>& x, float up) {
+  constexpr int64_t kDim = 16;
+  std::vector<float> gate_up(2 * kDim * kDim, 0.0f), down(kDim * kDim, 0.0f), bias(2 * kDim, 0.0f);
+  for (size_t i = 0; i < kDim; ++i) {
+    gate_up[i * kDim + i] = down[i * kDim + i] = 1;
+    bias[kDim + i] = up;
+  }
+  const Weight gate_up_weight(PackFormat::kF32, 2 * kDim, kDim, gate_up),
+      down_weight(PackFormat::kF32, kDim, kDim, down);
+  const ExpertWeights expert{
+      .gate_up = gate_up_weight.matrix(), .down = down_weight.matrix(), .gate_up_bias = bias.data()};
+  const auto count = static_cast<int64_t>(x.size()) / kDim;
+  std::vector<const void*> rows;
+  for (int64_t r = 0; r < count; ++r) rows.push_back(x.data() + r * kDim);
+  const std::vector<int32_t> offsets = {0, static_cast<int32_t>(count)};
+  std::vector<float> inter(x.size()), out(x.size());
+  sys::ThreadPool pool({.num_threads = 1, .cpus = {}, .spin = false});
+  RunExperts({isa, &pool}, {.hidden = kDim,
+                            .inter = kDim,
+                            .act_type = DType::kF32,
+                            .experts = {&expert, 1},
+                            .offsets = offsets.data(),
+                            .rows = rows.data(),
+                            .activation = activation,
+                            .swiglu_alpha = 1.702f,
+                            .swiglu_limit = 7.0f,
+                            .inter_rows = inter.data(),
+                            .out = out.data(),
+                            .out_stride = kDim});
+  return out;
+}
+
+TEST_P(RunExpertsTest, ActivationsAreExactToAFewUlpOverTheirRange) {
+  SKIP_UNLESS_SUPPORTED(GetParam());
+  std::vector<float> x;
+  for (int i = -16000; i < 16000; ++i) x.push_back(static_cast<float>(i) * 0.0078125f);  // -125 to 125
+  const std::vector<float> silu = ActivationOf(GetParam(), Activation::kSilu, x, 1.0f);
+  const std::vector<float> clamped = ActivationOf(GetParam(), Activation::kClampedSwiglu, x, -9.0f);
+  for (size_t i = 0; i < x.size(); ++i) {
+    const double value = x[i], wanted = value / (1 + std::exp(-value));
+    ASSERT_NEAR(silu[i], wanted, 6e-7 * std::fabs(wanted) + 1e-35) << x[i];
+    const double gate = std::min(value, 7.0),
+                 clamped_wanted = gate / (1 + std::exp(-1.702f * gate)) * (-7.0 + 1);
+    ASSERT_NEAR(clamped[i], clamped_wanted, 6e-6 * std::fabs(clamped_wanted) + 1e-34) << x[i];
+  }
+}
+
+TEST_P(RunExpertsTest, NanAndInfinityPassTheActivation) {
+  SKIP_UNLESS_SUPPORTED(GetParam());
+  std::vector<float> x(32, 0.5f);
+  x[0] = NAN;  // the row of identity products around it is NaN too, the other row is not
+  const std::vector<float> nan = ActivationOf(GetParam(), Activation::kSilu, x, 1.0f);
+  EXPECT_TRUE(std::isnan(nan[0]));
+  EXPECT_FLOAT_EQ(nan[16], static_cast<float>(0.5 / (1 + std::exp(-0.5))));
+}
+
 TEST_P(RunExpertsTest, LongRunsOfSmallLayersKeepTheirOrder) {
   // Many calls in a row on threads that outnumber the CPUs: a down task that began too early would read NaN.
   SKIP_UNLESS_SUPPORTED(GetParam());

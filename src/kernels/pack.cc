@@ -1,34 +1,101 @@
 #include "kernels/pack.h"
 
 #include <algorithm>
+#include <bit>
 #include <cstring>
+#include <type_traits>
 
 #include "base/check.h"
 
 namespace cadre::kernels {
 namespace {
 
-template <DType kType>
-float ReadFloat(const void* from, int64_t idx) {
-  if constexpr (kType == DType::kF32) {
-    float value;
-    std::memcpy(&value, static_cast<const char*>(from) + idx * 4, 4);  // files align tensors to nothing
-    return value;
+// Values of a row that are worked on at a time: 16 rows of them are 8 KiB at most, beside as much of the
+// panel.
+constexpr int64_t kStretch = 128;
+
+// A stretch of 16 rows in the format of the panel, as 32-bit units: one f32, or a pair of bf16.
+struct Units {
+  alignas(64) uint32_t row[kPanelRows][kStretch];
+};
+
+// As tensor/dtype.h, without branches, so that it becomes vectors: the multiplication moves the exponent and
+// makes subnormals normal, both exactly.
+float HalfToFloatFlat(uint16_t h) {
+  const uint32_t magnitude = uint32_t{h} << 13 & 0x0FFFE000;
+  const uint32_t special = magnitude >= 0x0F800000 ? 0x7F800000 : 0;
+  const uint32_t scaled = std::bit_cast<uint32_t>(std::bit_cast<float>(magnitude) * 0x1p112f);
+  return std::bit_cast<float>(scaled | special | (uint32_t{h} & 0x8000) << 16);
+}
+
+uint16_t ToBf16Flat(float f) {
+  const uint32_t u = std::bit_cast<uint32_t>(f);
+  const uint32_t rounded = (u + 0x7FFF + (u >> 16 & 1)) >> 16, nan = u >> 16 | 0x40;
+  return static_cast<uint16_t>((u & 0x7FFFFFFF) > 0x7F800000 ? nan : rounded);
+}
+
+template <DType kType, PackFormat kFormat>
+void Convert(const char* from, int64_t count, uint32_t* units) {
+  using Source = std::conditional_t<kType == DType::kF32, float, uint16_t>;
+  using Target = std::conditional_t<kFormat == PackFormat::kF32, float, uint16_t>;
+  if constexpr ((kType == DType::kF32) == (kFormat == PackFormat::kF32) && kType != DType::kF16) {
+    std::memcpy(units, from, static_cast<size_t>(count) * sizeof(Target));
   } else {
-    uint16_t bits;
-    std::memcpy(&bits, static_cast<const char*>(from) + idx * 2, 2);
-    return kType == DType::kBf16 ? ToFloat(Bf16{bits}) : HalfToFloat(bits);
+    Source source[kStretch];  // files align tensors to nothing
+    Target target[kStretch];
+    std::memcpy(source, from, static_cast<size_t>(count) * sizeof(Source));
+    for (int64_t i = 0; i < count; ++i) {
+      float value;
+      if constexpr (kType == DType::kF32) {
+        value = source[i];
+      } else if constexpr (kType == DType::kF16) {
+        value = HalfToFloatFlat(source[i]);
+      } else {
+        value = ToFloat(Bf16{source[i]});
+      }
+      if constexpr (kFormat == PackFormat::kF32) {
+        target[i] = value;
+      } else {
+        target[i] = ToBf16Flat(value);
+      }
+    }
+    std::memcpy(units, target, static_cast<size_t>(count) * sizeof(Target));
+  }
+  if (count % 2 == 1) {  // only the last stretch of a row: k is padded to 2
+    std::memset(reinterpret_cast<char*>(units) + static_cast<size_t>(count) * sizeof(Target), 0,
+                sizeof(Target));
   }
 }
 
-template <DType kType>
-Bf16 ReadBf16(const void* from, int64_t idx) {
-  if constexpr (kType == DType::kBf16) {
-    Bf16 value;
-    std::memcpy(&value, static_cast<const char*>(from) + idx * 2, 2);
-    return value;
-  } else {
-    return ToBf16(ReadFloat<kType>(from, idx));
+// Line i of the panel is unit i of the 16 rows.
+void TransposeAll(const Units& units, int64_t num_lines, uint32_t* panel) {
+  using Four = uint32_t __attribute__((vector_size(16)));
+  const auto load = [&](int64_t row, int64_t unit) {
+    Four v;
+    std::memcpy(&v, &units.row[row][unit], sizeof(v));
+    return v;
+  };
+  for (int64_t i = 0; i + 4 <= num_lines; i += 4) {
+    for (int64_t row = 0; row < kPanelRows; row += 4) {
+      const Four a = load(row, i), b = load(row + 1, i), c = load(row + 2, i), d = load(row + 3, i);
+      const Four ab_low = __builtin_shufflevector(a, b, 0, 4, 1, 5),
+                 ab_high = __builtin_shufflevector(a, b, 2, 6, 3, 7);
+      const Four cd_low = __builtin_shufflevector(c, d, 0, 4, 1, 5),
+                 cd_high = __builtin_shufflevector(c, d, 2, 6, 3, 7);
+      const Four lines[4] = {__builtin_shufflevector(ab_low, cd_low, 0, 1, 4, 5),
+                             __builtin_shufflevector(ab_low, cd_low, 2, 3, 6, 7),
+                             __builtin_shufflevector(ab_high, cd_high, 0, 1, 4, 5),
+                             __builtin_shufflevector(ab_high, cd_high, 2, 3, 6, 7)};
+      for (int64_t j = 0; j < 4; ++j)
+        std::memcpy(panel + (i + j) * kPanelRows + row, &lines[j], sizeof(Four));
+    }
+  }
+}
+
+void TransposeRows(const Units& units, int64_t line_begin, int64_t num_lines, int64_t lane_begin,
+                   int64_t lane_end, uint32_t* panel) {
+  for (int64_t lane = lane_begin; lane < lane_end; ++lane) {
+    for (int64_t i = line_begin; i < num_lines; ++i) panel[i * kPanelRows + lane] = units.row[lane][i];
   }
 }
 
@@ -36,44 +103,38 @@ int64_t PanelBytes(const PackedMatrix& w) {
   return RoundUp(w.k, 2) * kPanelRows * (w.format == PackFormat::kBf16 ? 2 : 4);
 }
 
-// One row of the source into its lane of a panel: k is strided by a cache line, so 16 rows fill it line by
-// line. The caller walks the 16 rows of a panel over a stretch of k that stays in L1.
-template <DType kType>
-void PackStretch(const PackedMatrix& to, std::byte* panel, int64_t lane, const void* row, int64_t k_begin,
-                 int64_t k_end) {
-  if (to.format == PackFormat::kF32) {
-    float* out = reinterpret_cast<float*>(panel) + lane;
-    for (int64_t k = k_begin; k < k_end; ++k) out[k * kPanelRows] = ReadFloat<kType>(row, k);
-    return;
-  }
-  uint32_t* out = reinterpret_cast<uint32_t*>(panel) + lane;
-  for (int64_t k = k_begin; k < k_end; k += 2) {
-    const uint32_t low = ReadBf16<kType>(row, k).bits;
-    const uint32_t high = k + 1 < k_end ? ReadBf16<kType>(row, k + 1).bits : 0;
-    out[k / 2 * kPanelRows] = low | high << 16;
+template <DType kType, PackFormat kFormat>
+void PackRowsOf(const PackedMatrix& to, int64_t row_begin, int64_t num_rows, const void* from,
+                int64_t row_stride) {
+  constexpr int64_t kPerUnit = kFormat == PackFormat::kBf16 ? 2 : 1;
+  Units units;
+  const int64_t panel_bytes = PanelBytes(to), row_end = row_begin + num_rows;
+  for (int64_t row = row_begin; row < row_end;) {
+    const int64_t lane = row % kPanelRows, lane_end = std::min(kPanelRows, lane + row_end - row);
+    const char* source = static_cast<const char*>(from) + (row - row_begin) * row_stride * DTypeBytes(kType);
+    for (int64_t k = 0; k < to.k; k += kStretch) {
+      const int64_t count = std::min(kStretch, to.k - k), num_lines = RoundUp(count, 2) / kPerUnit;
+      for (int64_t l = lane; l < lane_end; ++l) {
+        Convert<kType, kFormat>(source + ((l - lane) * row_stride + k) * DTypeBytes(kType), count,
+                                units.row[l]);
+      }
+      auto* panel =
+          reinterpret_cast<uint32_t*>(to.data + row / kPanelRows * panel_bytes) + k / kPerUnit * kPanelRows;
+      const bool all = lane_end - lane == kPanelRows;
+      if (all) TransposeAll(units, num_lines, panel);
+      TransposeRows(units, all ? num_lines / 4 * 4 : 0, num_lines, lane, lane_end, panel);
+    }
+    row += lane_end - lane;
   }
 }
 
 template <DType kType>
 void PackRowsOf(const PackedMatrix& to, int64_t row_begin, int64_t num_rows, const void* from,
                 int64_t row_stride) {
-  constexpr int64_t kStretch = 128;  // 16 rows x 128 k are at most 8 KiB read and 8 KiB written
-  const int64_t panel_bytes = PanelBytes(to), row_end = row_begin + num_rows;
-  for (int64_t row = row_begin; row < row_end;) {
-    const int64_t panel_end = std::min(row_end, row / kPanelRows * kPanelRows + kPanelRows);
-    std::byte* panel = to.data + row / kPanelRows * panel_bytes;
-    for (int64_t k = 0; k < to.k; k += kStretch) {
-      for (int64_t r = row; r < panel_end; ++r) {
-        const char* source =
-            static_cast<const char*>(from) + (r - row_begin) * row_stride * DTypeBytes(kType);
-        PackStretch<kType>(to, panel, r % kPanelRows, source, k, std::min(to.k, k + kStretch));
-      }
-    }
-    if (to.format == PackFormat::kF32 && to.k % 2 == 1) {
-      float* last = reinterpret_cast<float*>(panel) + to.k * kPanelRows;
-      for (int64_t r = row; r < panel_end; ++r) last[r % kPanelRows] = 0;
-    }
-    row = panel_end;
+  if (to.format == PackFormat::kBf16) {
+    PackRowsOf<kType, PackFormat::kBf16>(to, row_begin, num_rows, from, row_stride);
+  } else {
+    PackRowsOf<kType, PackFormat::kF32>(to, row_begin, num_rows, from, row_stride);
   }
 }
 

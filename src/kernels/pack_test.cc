@@ -1,5 +1,6 @@
 #include "kernels/pack.h"
 
+#include <bit>
 #include <cmath>
 
 #include "kernels/gemm_test_data.h"
@@ -112,6 +113,34 @@ TEST(Pack, RoundsToNearestEven) {
   std::vector<float> back(4);
   UnpackRows(weight.matrix(), 0, 1, back.data(), 4);
   EXPECT_EQ(back, (std::vector<float>{1.0f, 1.0f + 0x1p-6f, -1.0f, 0x1p-130f}));
+}
+
+TEST(Pack, EveryHalfAndEverySpecialFloatConverts) {
+  // All 65,536 halves, then floats that are NaN, infinite, subnormal or about to overflow bf16.
+  std::vector<uint16_t> halves(65536);
+  for (size_t i = 0; i < halves.size(); ++i) halves[i] = static_cast<uint16_t>(i);
+  std::vector<float> floats(65536, NAN);
+  for (uint32_t i = 0; i < floats.size(); ++i)
+    floats[i] = std::bit_cast<float>(i << 16 | (i * 40503 & 0xFFFF));
+  std::vector<float> back(65536);
+  for (const PackFormat format : {PackFormat::kF32, PackFormat::kBf16}) {
+    const testing::Weight weight(format, 128, 512, back);
+    const auto check = [&](const auto& wanted) {
+      UnpackRows(weight.matrix(), 0, 128, back.data(), 512);
+      for (size_t i = 0; i < back.size(); ++i) {
+        const float value = format == PackFormat::kBf16 ? ToFloat(ToBf16(wanted(i))) : wanted(i);
+        if (std::isnan(value)) {
+          ASSERT_TRUE(std::isnan(back[i])) << i;
+        } else {
+          ASSERT_EQ(std::bit_cast<uint32_t>(back[i]), std::bit_cast<uint32_t>(value)) << i;
+        }
+      }
+    };
+    PackRows(weight.matrix(), 0, 128, halves.data(), DType::kF16, 512);
+    check([&](size_t i) { return HalfToFloat(halves[i]); });
+    PackRows(weight.matrix(), 0, 128, floats.data(), DType::kF32, 512);
+    check([&](size_t i) { return floats[i]; });
+  }
 }
 
 }  // namespace

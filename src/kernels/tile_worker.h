@@ -43,8 +43,7 @@ class TileWorker {
  public:
   explicit TileWorker(const WeightKernels& kernels) : kernels_(kernels) {}
 
-  /// Packs rows [row_begin, row_begin + num_rows) of `rows`, unless the last call had the same non-negative
-  /// key.
+  /// Packs rows [row_begin, row_begin + num_rows) of `rows`, unless the last call had the same key (>= 0).
   void SetRows(int64_t key, const RowView& rows, int64_t row_begin, int64_t num_rows, int64_t k);
 
   /// Calls epilogue(row, num_rows, panel, num_panels, tile) for every tile of the rows set and panels [begin,
@@ -58,7 +57,8 @@ class TileWorker {
       const int64_t num_panels = std::min(panels_per_tile, end - panel);
       for (int64_t block = 0; block < num_blocks; ++block) {
         const int64_t row = BlockBegin(block, num_blocks), rows = BlockBegin(block + 1, num_blocks) - row;
-        MultiplyTile(w, row, rows, panel, num_panels, panel + num_panels == end, tile);
+        const bool moves_on = block + 1 == num_blocks && panel + num_panels < end;
+        MultiplyTile(w, row, rows, panel, num_panels, moves_on, tile);
         epilogue(row, static_cast<int>(rows), panel, num_panels, tile);
       }
     }
@@ -67,8 +67,9 @@ class TileWorker {
  private:
   // Blocks of even height: 13 rows are 7 and 6, not 12 and 1.
   int64_t BlockBegin(int64_t block, int64_t num_blocks) const { return num_rows_ * block / num_blocks; }
+  // moves_on: the panels behind these are next.
   void MultiplyTile(const PackedMatrix& w, int64_t row, int64_t rows, int64_t panel, int64_t num_panels,
-                    bool last, float* tile);
+                    bool moves_on, float* tile);
 
   const WeightKernels& kernels_;
   int64_t key_ = -1, num_rows_ = 0, steps_ = 0;
