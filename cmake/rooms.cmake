@@ -21,9 +21,10 @@ if(NOT CADRE_FUZZ)
   include(GoogleTest)
 endif()
 
-# Everything that a sanitizer runs, so that ./test builds no more than that.
+# What each sanitizer runs and what fuzzing needs, so that ./test builds no more than that.
 add_custom_target(asan_tests)
 add_custom_target(tsan_tests)
+add_custom_target(fuzz_programs)
 
 # cadre_label(target labels...): puts a test program into those two targets by its ctest labels.
 function(cadre_label target)
@@ -94,6 +95,7 @@ function(cadre_room name)
       add_executable(${program} ${fuzzer})
       target_link_libraries(${program} PRIVATE ${room_lib})
       target_link_options(${program} PRIVATE -fsanitize=fuzzer)
+      add_dependencies(fuzz_programs ${program})
     endforeach()
     return()
   endif()

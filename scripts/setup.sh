@@ -1,3 +1,4 @@
+# shellcheck shell=bash disable=SC2034
 # Shared by ./quickstart and ./test (sourced, not run): system packages, configuring and building.
 # All system packages of the project are named here and nowhere else.
 
@@ -12,7 +13,7 @@ TEST_PACKAGES=(
   python3-venv python3-jinja2 libdnnl-dev iproute2 util-linux clang-19 libclang-rt-19-dev
 )
 
-if [ -t 1 ]; then BOLD=$'\e[1m' PLAIN=$'\e[0m'; else BOLD= PLAIN=; fi
+if [ -t 1 ]; then BOLD=$'\e[1m' PLAIN=$'\e[0m'; else BOLD='' PLAIN=''; fi
 say() { printf '%s==> %s%s\n' "$BOLD" "$*" "$PLAIN"; }
 die() { printf 'error: %s\n' "$*" >&2; exit 1; }
 
@@ -30,7 +31,7 @@ ensure_packages() {
     die "this script installs Debian packages, and this system has no dpkg. On Debian 12 it needs no preparation; elsewhere
        install what scripts/setup.sh names, then: cmake --preset release && cmake --build --preset release --target cadre"
   fi
-  local missing sudo= id version
+  local missing sudo='' id version
   missing=$(missing_packages "$@")
   [ -n "$missing" ] || return 0
   id=$(. /etc/os-release 2>/dev/null && echo "${ID:-}") version=$(. /etc/os-release 2>/dev/null && echo "${VERSION_ID:-}")
@@ -70,8 +71,9 @@ build() {
     tail -n 25 "build/$preset/configure.log" >&2
     die "configuring failed; the whole log is in build/$preset/configure.log"
   fi
-  local started=$SECONDS
+  local started=$SECONDS targets=()
+  [ $# = 0 ] || targets=(--target "$@")
   say "building $preset${*:+ ($*)}"
-  NINJA_STATUS='[%f/%t, %e s] ' cmake --build "build/$preset" -j "$(build_jobs)" ${*:+--target "$@"} || return 1
+  NINJA_STATUS='[%f/%t, %e s] ' cmake --build "build/$preset" -j "$(build_jobs)" "${targets[@]}" || return 1
   say "built $preset in $((SECONDS - started)) s"
 }
