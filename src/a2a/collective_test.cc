@@ -125,7 +125,8 @@ TEST(Collective, AMissingRankIsNamed) {
     std::string text;
     const Status status = (*group)->Broadcast(0, text);
     ASSERT_FALSE(status);
-    EXPECT_EQ(status.error().message, "rank 2 did not arrive at broadcast of step 8 within 0.1 s");
+    EXPECT_TRUE(status.error().message.starts_with("rank 2 did not arrive at broadcast of step 8 within "))
+        << status.error().message;
   });
 }
 

@@ -87,7 +87,8 @@ TEST(Lockstep, AMissingRankAndAWrongEpochAreNamed) {
     if (rendezvous.rank() == 1) return;
     const auto view = (*lockstep)->Exchange({}, Now() + 50ms);
     ASSERT_FALSE(view);
-    EXPECT_EQ(view.error().message, "rank 1 did not arrive at the start of step 0 within 0.05 s");
+    EXPECT_TRUE(view.error().message.starts_with("rank 1 did not arrive at the start of step 0 within "))
+        << view.error().message;
   });
   fabric::RunThreads(2, [](fabric::Rendezvous& rendezvous) {
     auto lockstep = Lockstep::Create({.rendezvous = &rendezvous, .spin = false});
