@@ -73,7 +73,7 @@ TEST(Fabric, AMissingRankIsNamedToAll) {
     const auto limit = (*fabric)->rank() == 0 ? 200ms : 20s;
     const Status status = (*fabric)->AwaitAll(0, 1, nullptr, {"dispatch", 17, Now() + limit});
     ASSERT_FALSE(status);
-    EXPECT_NE(status.error().message.find("rank 2 did not arrive at dispatch of step 17 within 0.2 s"),
+    EXPECT_NE(status.error().message.find("rank 2 did not arrive at dispatch of step 17 within "),
               std::string::npos)
         << status.error().message;
     EXPECT_EQ(rendezvous.control().abort_rank(), 2);
@@ -89,7 +89,9 @@ TEST(Fabric, SeveralMissingRanksAreAllNamed) {
     (*fabric)->Publish(0, 1, 0);
     const Status status = (*fabric)->AwaitAll(0, 1, nullptr, {"combine", 3, Now() + 50ms});
     EXPECT_EQ(status.error().code, Code::kDeadlineExceeded);
-    EXPECT_EQ(status.error().message, "ranks 1, 2 and 3 did not arrive at combine of step 3 within 0.05 s");
+    EXPECT_TRUE(
+        status.error().message.starts_with("ranks 1, 2 and 3 did not arrive at combine of step 3 within "))
+        << status.error().message;
   });
 }
 
@@ -146,7 +148,7 @@ TEST(Rendezvous, ARankThatDoesNotComeIsNamedAtTheDeadline) {
       const auto blobs = rendezvous.ExchangeBlobs("late", {}, "x", Now() + 200ms);
       ASSERT_FALSE(blobs);
       EXPECT_EQ(blobs.error().code, Code::kDeadlineExceeded);
-      EXPECT_NE(blobs.error().message.find("rank 0 did not join 'late' within 0.2 s"), std::string::npos)
+      EXPECT_NE(blobs.error().message.find("rank 0 did not join 'late' within "), std::string::npos)
           << blobs.error().message;
     }
     // The connection is still good for the next meeting.
@@ -218,6 +220,15 @@ TEST(Rendezvous, APeersSegmentCannotBeWritten) {
         ASSERT_EQ(waitid(P_PID, static_cast<id_t>(pids[0]), &info, WEXITED | WNOWAIT), 0);
         EXPECT_EQ(info.si_status, 77);
       });
+}
+
+TEST(Fabric, NamesForPeople) {
+  EXPECT_EQ(NameRanks(std::vector{2}), "rank 2");
+  EXPECT_EQ(NameRanks(std::vector{1, 3}), "ranks 1 and 3");
+  EXPECT_EQ(NameRanks(std::vector{1, 3, 4}), "ranks 1, 3 and 4");
+  EXPECT_EQ(SecondsText(5s), "5");
+  EXPECT_EQ(SecondsText(199ms), "0.2");
+  EXPECT_EQ(SecondsText(120s), "120");
 }
 
 TEST(Control, ARingIsNeverLostAndAbortWakes) {

@@ -1,0 +1,118 @@
+#include "group/lockstep.h"
+
+#include <algorithm>
+#include <cstring>
+#include <type_traits>
+
+#include "base/format.h"
+
+namespace cadre::group {
+namespace {
+
+static_assert(std::is_trivially_copyable_v<StepWord>);
+constexpr size_t kWordSpace = 64;  // a cache line for each of two parity sets
+static_assert(sizeof(StepWord) <= kWordSpace);
+
+}  // namespace
+
+bool StepView::AnyWork() const {
+  return std::ranges::any_of(words, &StepWord::has_work);
+}
+bool StepView::AllStop() const {
+  return std::ranges::all_of(words, &StepWord::stop);
+}
+bool StepView::AllPause() const {
+  return std::ranges::all_of(words, &StepWord::pause);
+}
+int32_t StepView::MaxTokens() const {
+  return std::ranges::max(words, {}, &StepWord::num_tokens).num_tokens;
+}
+int64_t StepView::MinMapsReady() const {
+  return std::ranges::min(words, {}, &StepWord::maps_ready).maps_ready;
+}
+int64_t StepView::TotalTokens() const {
+  int64_t total = 0;
+  for (const StepWord& word : words) total += word.num_tokens;
+  return total;
+}
+uint32_t StepView::OldestTicket() const {
+  uint32_t oldest = words[0].ticket;
+  for (const StepWord& word : words) {
+    if (static_cast<int32_t>(word.ticket - oldest) < 0) oldest = word.ticket;  // tickets wrap
+  }
+  return oldest;
+}
+
+struct Lockstep::State {
+  std::unique_ptr<fabric::Fabric> fabric;  // null for one rank
+  fabric::ControlBlock alone = {};
+  fabric::Control control;
+  int host_rank = 0;
+  uint32_t round = 0;
+  int64_t next_step = 0;
+  std::vector<StepWord> words;
+};
+
+Lockstep::Lockstep(std::unique_ptr<State> state) : state_(std::move(state)) {}
+Lockstep::~Lockstep() = default;
+
+Result<std::unique_ptr<Lockstep>> Lockstep::Create(const LockstepOptions& options) {
+  auto state = std::make_unique<State>();
+  state->round = options.first_round - 1;
+  if (options.rendezvous == nullptr) {
+    state->control = fabric::Control(&state->alone, false);
+    state->words.resize(1);
+    return std::unique_ptr<Lockstep>(new Lockstep(std::move(state)));
+  }
+  fabric::FabricSpec spec{.name = options.name,
+                          .ranks = options.ranks,
+                          .segment_bytes = 2 * kWordSpace,
+                          .num_flags = 2,
+                          .first_round = options.first_round,
+                          .spin = options.spin};
+  CADRE_ASSIGN(state->fabric, options.rendezvous->Open(spec, options.join_deadline));
+  state->control = options.rendezvous->control();
+  state->host_rank = options.rendezvous->rank();
+  state->words.resize(static_cast<size_t>(state->fabric->size()));
+  return std::unique_ptr<Lockstep>(new Lockstep(std::move(state)));
+}
+
+uint32_t Lockstep::Ticket() const {
+  return state_->control.Ticket();
+}
+void Lockstep::Ring() {
+  state_->control.Ring();
+}
+
+Result<StepView> Lockstep::Exchange(const StepWord& mine, TimePoint deadline) {
+  State& s = *state_;
+  const int64_t step = s.next_step++;
+  s.control.line(s.host_rank).step.store(step, std::memory_order_relaxed);
+  if (!s.fabric) {
+    s.words[0] = mine;
+    return StepView{step, s.words};
+  }
+  // One wait a round, so words and flags alternate: a peer that is a round ahead does not touch this round's.
+  ++s.round;
+  const int parity = static_cast<int>(s.round & 1);
+  const size_t at = static_cast<size_t>(parity) * kWordSpace;
+  std::memcpy(s.fabric->own() + at, &mine, sizeof(mine));
+  s.fabric->Publish(parity, s.round, 0);
+  CADRE_TRY(s.fabric->AwaitAll(parity, s.round, nullptr, {"the start", step, deadline}));
+  for (int r = 0; r < s.fabric->size(); ++r) {
+    StepWord& word = s.words[static_cast<size_t>(r)];
+    std::memcpy(&word, s.fabric->peer(r) + at, sizeof(word));
+    if (word.membership_epoch != mine.membership_epoch) {
+      return Fail(Code::kInternal, "rank {} is in membership epoch {}, rank {} in {}",
+                  s.fabric->world_rank(r), word.membership_epoch, s.fabric->world_rank(s.fabric->rank()),
+                  mine.membership_epoch);
+    }
+  }
+  return StepView{step, s.words};
+}
+
+Result<bool> Lockstep::Sleep(const StepView& view, TimePoint deadline) {
+  return state_->control.AwaitRing(view.OldestTicket(), deadline);
+}
+
+}  // namespace cadre::group

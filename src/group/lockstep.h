@@ -1,0 +1,79 @@
+#pragma once
+// All ranks of an EP group take every step together: a rank without work steps with no tokens, because the
+// others wait for it in the exchanges. Before each step every rank shows one word and sees all words, so all
+// decide alike.
+//
+// When nobody has work all ranks sleep on the host's doorbell and use no CPU. No request is lost to sleep: a
+// rank takes a ticket *before* it looks for work and shows it in its word; all sleep on the oldest ticket
+// shown. A ring after any rank's look is younger than that ticket, so nobody falls asleep, or all wake.
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "base/ids.h"
+#include "fabric/rendezvous.h"
+
+namespace cadre::group {
+
+/// What a rank shows before a step. Trivial: it lies in shared memory.
+struct StepWord {
+  int32_t num_tokens = 0;        ///< rows that the rank will bring to the step
+  int32_t num_sequences = 0;     ///< sequences in them
+  uint32_t ticket = 0;           ///< Lockstep::Ticket(), taken before looking for work
+  bool has_work = false;         ///< requests running or waiting
+  bool pause = false;            ///< wants all to pause
+  bool stop = false;             ///< has drained and wants to end
+  int64_t maps_ready = 0;        ///< map changes that the rank has staged (rebalance)
+  int64_t membership_epoch = 1;  ///< must be equal on all
+};
+
+/// Everybody's words of one step; valid until the next Exchange.
+struct StepView {
+  int64_t step = 0;
+  std::span<const StepWord> words;  ///< by position in the group
+
+  bool AnyWork() const;
+  bool AllStop() const;
+  bool AllPause() const;
+  int32_t MaxTokens() const;
+  int64_t TotalTokens() const;
+  int64_t MinMapsReady() const;
+  uint32_t OldestTicket() const;
+};
+
+struct LockstepOptions {
+  fabric::Rendezvous* rendezvous = nullptr;  ///< may be null for one rank
+  std::vector<int> ranks = {};               ///< empty: all
+  std::string name = "lockstep";
+  bool spin = true;
+  TimePoint join_deadline = TimePoint::max();
+  uint32_t first_round = 1;
+};
+
+/// One per rank, for its engine thread; Ring may be called from any thread.
+class Lockstep {
+ public:
+  static Result<std::unique_ptr<Lockstep>> Create(const LockstepOptions& options);
+  ~Lockstep();
+
+  /// Rings so far; see above.
+  uint32_t Ticket() const;
+  /// Wakes all ranks: there is something to do. Costs nothing but a counter while nobody sleeps.
+  void Ring();
+
+  /// Shows `mine`, waits for all. The step number counts Exchanges from 0. Errors: kDeadlineExceeded and the
+  /// abort, with the ranks at fault; kInternal if membership epochs differ.
+  Result<StepView> Exchange(const StepWord& mine, TimePoint deadline);
+
+  /// Sleeps until somebody rings after the words of `view` were made; true if somebody did, false at the
+  /// deadline. All ranks of the group may call it when no word had work. Errors: the abort.
+  Result<bool> Sleep(const StepView& view, TimePoint deadline);
+
+ private:
+  struct State;
+  explicit Lockstep(std::unique_ptr<State> state);
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace cadre::group
