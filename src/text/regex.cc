@@ -116,6 +116,7 @@ Result<Regex> Regex::Compile(std::string_view pattern) {
 }
 
 void Regex::FindAll(std::string_view text, std::vector<Span>& matches) const {
+  if (text.empty()) return;  // not even an empty match
   MatchState& state = ThisThread();
   pcre2_set_match_limit(state.context, MatchLimit(text.size()));
   const auto* subject = reinterpret_cast<PCRE2_SPTR>(text.data());

@@ -21,6 +21,7 @@ class Unigram : public Model {
  public:
   Status Read(const Json& json);
   void Encode(std::string_view piece, Scratch& scratch, std::vector<int32_t>& out) const override;
+  size_t size() const override { return scores_.size(); }  // tokens that occur twice count twice
 
  private:
   void FindBest(std::string_view piece, Scratch& scratch) const;
