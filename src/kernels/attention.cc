@@ -125,38 +125,36 @@ void AddBlocks(const AttentionArgs& args, const AttentionSequence& sequence, std
   const int64_t element = kv.type == DType::kF32 ? 4 : 2;
   const int group = args.num_heads / kv.num_kv_heads, first_position = sequence.kv_len - sequence.q_len;
   const int num_rows = sequence.q_len * group;
+  AttentionBlock b;
+  b.block_stride = kv.block_stride;
+  b.v_offset = bytes.k;
+  b.block_panels = kv.block_size / 16;
+  b.k_dim = kv.k_dim;
+  b.v_dim = kv.v_dim;
+  b.latent = kv.latent;
+  b.block_table = sequence.block_table;
+  b.q_stride = args.q_stride;
+  b.out_stride = args.out_stride;
+  b.group = group;
+  b.first_position = first_position;
+  b.window = args.window;
+  b.scale = args.scale;
   for (int head = 0; head < kv.num_kv_heads; ++head) {
+    const int64_t q_at = sequence.q_begin * args.q_stride + int64_t{head} * group * kv.k_dim;
+    const int64_t out_at = sequence.q_begin * args.out_stride + int64_t{head} * group * kv.v_dim;
+    b.kv = kv.base + head * (bytes.k + bytes.v);
+    b.q = static_cast<const std::byte*>(args.q) + q_at * element;
+    b.out = static_cast<std::byte*>(args.out) + out_at * element;
+    b.sinks = args.sinks == nullptr ? nullptr : args.sinks + int64_t{head} * group;
     for (int row = 0; row < num_rows; row += kAttentionRows) {
-      Block& block = blocks.emplace_back();
-      AttentionBlock& b = block.args;
-      b.kv = kv.base + head * (bytes.k + bytes.v);
-      b.block_stride = kv.block_stride;
-      b.v_offset = bytes.k;
-      b.block_panels = kv.block_size / 16;
-      b.k_dim = kv.k_dim;
-      b.v_dim = kv.v_dim;
-      b.latent = kv.latent;
-      b.block_table = sequence.block_table;
-      const int64_t q_at = sequence.q_begin * args.q_stride + int64_t{head} * group * kv.k_dim;
-      const int64_t out_at = sequence.q_begin * args.out_stride + int64_t{head} * group * kv.v_dim;
-      b.q = static_cast<const std::byte*>(args.q) + q_at * element;
-      b.q_stride = args.q_stride;
-      b.out = static_cast<std::byte*>(args.out) + out_at * element;
-      b.out_stride = args.out_stride;
-      b.group = group;
-      b.first_position = first_position;
       b.row_begin = row;
       b.num_rows = std::min(kAttentionRows, num_rows - row);
-      b.window = args.window;
-      b.scale = args.scale;
-      b.sinks = args.sinks == nullptr ? nullptr : args.sinks + int64_t{head} * group;
       const int64_t first = int64_t{first_position} + row / group;
       const int64_t last = int64_t{first_position} + (row + b.num_rows - 1) / group;
       const int64_t low = args.window > 0 ? std::max<int64_t>(first - args.window + 1, 0) : 0;
-      block.span_begin = low / kAttentionSpan;
-      block.span_end = last / kAttentionSpan + 1;
-      block.cost =
+      const double cost =
           static_cast<double>(b.num_rows) * static_cast<double>(last + 1 - low) * (kv.k_dim + kv.v_dim);
+      blocks.push_back({b, low / kAttentionSpan, last / kAttentionSpan + 1, cost, -1});
     }
   }
 }

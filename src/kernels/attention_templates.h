@@ -17,7 +17,7 @@ namespace {
 
 // Positions of a span, relative to its begin.
 struct Range {
-  int begin = 0, end = 0;
+  int begin, end;
   bool Empty() const { return begin >= end; }
 };
 
@@ -33,11 +33,13 @@ struct AttentionRun {
   using F = typename V::F;
   static constexpr int kPanels = kAttentionSpan / 16;
   static constexpr int kElement = P::kBf16 ? 2 : 4;
+  static constexpr int kFetchRows = 16;  // with more, arithmetic takes longer than memory
 
   const AttentionBlock& block;
   const AttentionState& state;
   const AttentionScratch& scratch;
   int64_t o_stride, q_bytes;
+  int32_t positions[kAttentionRows];  // of the rows
   // Of the span in work:
   Range ranges[kAttentionRows];
   const std::byte* k_panels[kPanels];
@@ -55,21 +57,33 @@ struct AttentionRun {
     q_bytes = int64_t{block.k_dim} / P::kStep * P::kStepBytes;
   }
 
-  void PackQ() {
+  // Calls body(i, query row, head) for the block's rows.
+  template <class Body>
+  static void ForRowsOf(const AttentionBlock& block, Body body) {
+    int row = block.row_begin / block.group, head = block.row_begin % block.group;
     for (int i = 0; i < block.num_rows; ++i) {
-      const int row = (block.row_begin + i) / block.group, head = (block.row_begin + i) % block.group;
-      const auto* from = static_cast<const std::byte*>(block.q) +
-                         (row * block.q_stride + int64_t{head} * block.k_dim) * kElement;
-      P::PackQ(scratch.q + i * q_bytes, from, block.k_dim);
+      body(i, row, head);
+      if (++head == block.group) {
+        head = 0;
+        ++row;
+      }
     }
   }
 
+  void PackQ() {
+    ForRowsOf(block, [&](int i, int row, int head) {
+      positions[i] = block.first_position + row;
+      const auto* from = static_cast<const std::byte*>(block.q) +
+                         (row * block.q_stride + int64_t{head} * block.k_dim) * kElement;
+      P::PackQ(scratch.q + i * q_bytes, from, block.k_dim);
+    });
+  }
+
   Range Visible(int row, int64_t span) const {
-    const int64_t position = block.first_position + (block.row_begin + row) / block.group,
-                  base = span * kAttentionSpan;
+    const int64_t position = positions[row], base = span * kAttentionSpan;
     const int64_t low = block.window > 0 ? position - block.window + 1 : 0;
     const Range range = {MaxInt(low - base, 0), MinInt(position + 1 - base, kAttentionSpan)};
-    return range.Empty() ? Range{} : range;
+    return range.Empty() ? Range{0, 0} : range;
   }
 
   // --- V panels ---
@@ -223,7 +237,10 @@ struct AttentionRun {
 
   void Scores(int row_begin, int row_end, int panel_begin, int panel_end) {
     auto* scores = reinterpret_cast<float*>(scratch.scores);
-    const int64_t steps = block.k_dim / P::kStep;
+    ScoreTileArgs args;
+    args.q_bytes = q_bytes;
+    args.steps = block.k_dim / P::kStep;
+    const bool fetch = row_end - row_begin <= kFetchRows;
     const int blocks = MostBlocks(row_end - row_begin);
     for (int t = panel_begin; t < panel_end; t += blocks) {
       const int num = MinInt(panel_end - t, blocks);
@@ -231,13 +248,19 @@ struct AttentionRun {
         const Range panels = GroupPanels(first, rows);
         if (panels.begin >= t + num || panels.end <= t) return;
         const auto& tiles = Tiles<V, P>::For(rows);
-        const std::byte* q = scratch.q + first * q_bytes;
-        int i = t;
-        for (; i + tiles.blocks <= t + num; i += tiles.blocks) {
-          tiles.score(q, q_bytes, k_panels + i, steps, scores + first * int64_t{kScoreStride} + i * 16);
-        }
-        for (; i < t + num; ++i) {
-          tiles.score_one(q, q_bytes, k_panels + i, steps, scores + first * int64_t{kScoreStride} + i * 16);
+        const auto& score = fetch && first == row_begin ? tiles.score_fetch : tiles.score;
+        args.q = scratch.q + first * q_bytes;
+        for (int i = t, log2 = 3; i < t + num;) {
+          if (score[log2] == nullptr || 1 << log2 > t + num - i) {
+            --log2;
+            continue;
+          }
+          args.panels = k_panels + i;
+          args.fetch_k = k_panels + (i + (2 << log2) <= panel_end ? i + (1 << log2) : i);
+          args.fetch_v = block.latent ? args.fetch_k : v_panels + i;
+          args.scores = scores + first * int64_t{kScoreStride} + i * 16;
+          score[log2](args);
+          i += 1 << log2;
         }
       });
     }
@@ -264,19 +287,22 @@ struct AttentionRun {
         args.a = a + first;
         args.b = b + first;
         args.o_stride = o_stride;
-        for (int i = c; i < end;) {
-          const bool part = i == num_vectors - 1 && last_lanes < 16;
-          const int full = end - i - (end == num_vectors && last_lanes < 16 ? 1 : 0);
+        const auto run = [&](int i, typename Tiles<V, P>::ValueFn tile) {
           args.column_bytes = int64_t{i} * 64;
           args.o = state.o + first * o_stride + i * 16;
-          if (!part && full >= tiles.blocks) {
-            tiles.value(args);
-            i += tiles.blocks;
-          } else {
-            (part ? tiles.value_part : tiles.value_one)(args);
-            ++i;
+          tile(args);
+        };
+        const bool part = end == num_vectors && last_lanes < 16;
+        const int full_end = part ? end - 1 : end;
+        for (int i = c, log2 = 3; i < full_end;) {
+          if (tiles.value[log2] == nullptr || 1 << log2 > full_end - i) {
+            --log2;
+            continue;
           }
+          run(i, tiles.value[log2]);
+          i += 1 << log2;
         }
+        if (part) run(full_end, tiles.value_part);
       });
     }
   }
@@ -303,9 +329,8 @@ struct AttentionRun {
     }
     if (!PrepareValues(seen, shared)) {
       for (int r = row_begin; r < row_end;) {
-        const int position = (block.row_begin + r) / block.group;
         int end = r + 1;
-        while (end < row_end && (block.row_begin + end) / block.group == position) ++end;
+        while (end < row_end && positions[end] == positions[r]) ++end;
         FoldSpan(span, r, end);
         r = end;
       }
@@ -346,8 +371,7 @@ struct AttentionRun {
 
   static void Finish(const AttentionBlock& block, const AttentionState& state) {
     const int64_t o_stride = (block.v_dim + 15) / 16 * 16;
-    for (int i = 0; i < block.num_rows; ++i) {
-      const int row = (block.row_begin + i) / block.group, head = (block.row_begin + i) % block.group;
+    ForRowsOf(block, [&](int i, int row, int head) {
       F factor = V::Div(V::Set(1.0f), V::Set(state.l[i]));
       if (block.sinks != nullptr) {
         const F m = V::Set(state.m[i]), sink = V::Set(block.sinks[head]), top = V::Max(m, sink);
@@ -368,7 +392,7 @@ struct AttentionRun {
           lanes == 16 ? V::Store(to, y) : V::StorePart(to, y, lanes);
         }
       }
-    }
+    });
   }
 
   static constexpr AttentionOps Ops(float macs_per_ns) { return {FoldSpans, Merge, Finish, macs_per_ns}; }
