@@ -15,6 +15,9 @@
 namespace cadre::kernels {
 namespace {
 
+// Panels seen as bits: one f32 or two bf16, whatever wrote them.
+using Word = uint32_t __attribute__((may_alias));
+
 // Positions of a span, relative to its begin.
 struct Range {
   int begin, end;
@@ -35,6 +38,12 @@ struct AttentionRun {
   static constexpr int kElement = P::kBf16 ? 2 : 4;
   static constexpr int kFetchRows = 16;  // with more, arithmetic takes longer than memory
 
+  // Rows that go through registers together.
+  struct Group {
+    int first, rows;
+    Range panels;  // that some of its rows see; empty if none does
+  };
+
   const AttentionBlock& block;
   const AttentionState& state;
   const AttentionScratch& scratch;
@@ -49,6 +58,8 @@ struct AttentionRun {
   alignas(64) float a[kAttentionRows];
   alignas(64) float b[kAttentionRows];
   Fold fold[kAttentionRows];
+  Group groups[kAttentionRows];
+  int num_groups;
 
   AttentionRun(const AttentionBlock& block_in, const AttentionState& state_in,
                const AttentionScratch& scratch_in)
@@ -105,24 +116,22 @@ struct AttentionRun {
 
   // Makes panel t safe to multiply: tokens outside [begin, end) of the panel become zero, in a copy.
   void ZeroOutside(int t, int begin, int end) {
-    std::byte* own = OwnPanel(t);
-    if (v_panels[t] != own) __builtin_memcpy(own, v_panels[t], static_cast<size_t>(VPanelBytes()));
-    v_panels[t] = own;
-    for (int token = 0; token < 16; ++token) {
-      if (token >= begin && token < end) continue;
-      if constexpr (P::kBf16) {
-        auto* line = reinterpret_cast<uint16_t*>(own) + int64_t{token / 2} * block.v_dim * 2 + token % 2;
-        for (int c = 0; c < block.v_dim; ++c) line[c * 2] = 0;
-      } else {
-        __builtin_memset(own + int64_t{token} * block.v_dim * 4, 0, static_cast<size_t>(block.v_dim) * 4);
-      }
+    const auto* from = reinterpret_cast<const Word*>(v_panels[t]);
+    auto* to = reinterpret_cast<Word*>(OwnPanel(t));
+    v_panels[t] = OwnPanel(t);
+    for (int token = 0; token < 16; token += P::kStep) {
+      uint32_t keep = token >= begin && token < end ? 0xFFFF : 0;
+      if (token + P::kStep - 1 >= begin && token + P::kStep - 1 < end) keep |= 0xFFFF0000;
+      for (int c = 0; c < block.v_dim; ++c) to[c] = from[c] & keep;
+      from += block.v_dim;
+      to += block.v_dim;
     }
   }
 
   bool AllFinite(int t) const {
     constexpr uint32_t kHigh = 0x7F800000,
                        kLow = 0x7F80;  // exponents of f32 or the upper bf16, of the lower bf16
-    const auto* words = reinterpret_cast<const uint32_t*>(v_panels[t]);
+    const auto* words = reinterpret_cast<const Word*>(v_panels[t]);
     uint32_t bad = 0;
     for (int64_t i = 0; i < VPanelBytes() / 4; ++i) {
       bad |= static_cast<uint32_t>((words[i] & kHigh) == kHigh);
@@ -207,13 +216,12 @@ struct AttentionRun {
 
   // --- one span ---
 
-  // Rows in groups of at most V::kMaxRows, as even as they come: calls body(first, rows).
-  template <class Body>
-  static void ForGroups(int row_begin, int row_end, Body body) {
-    const int num_groups = (row_end - row_begin + V::kMaxRows - 1) / V::kMaxRows;
+  // At most V::kMaxRows rows each, as even as they come.
+  void MakeGroups(int row_begin, int row_end) {
+    num_groups = (row_end - row_begin + V::kMaxRows - 1) / V::kMaxRows;
     for (int g = 0, row = row_begin; g < num_groups; ++g) {
       const int rows = (row_end - row + num_groups - g - 1) / (num_groups - g);
-      body(row, rows);
+      groups[g] = {row, rows, GroupPanels(row, rows)};
       row += rows;
     }
   }
@@ -244,11 +252,11 @@ struct AttentionRun {
     const int blocks = MostBlocks(row_end - row_begin);
     for (int t = panel_begin; t < panel_end; t += blocks) {
       const int num = MinInt(panel_end - t, blocks);
-      ForGroups(row_begin, row_end, [&](int first, int rows) {
-        const Range panels = GroupPanels(first, rows);
-        if (panels.begin >= t + num || panels.end <= t) return;
+      for (int g = 0; g < num_groups; ++g) {
+        const auto [first, rows, panels] = groups[g];
+        if (panels.begin >= t + num || panels.end <= t) continue;
         const auto& tiles = Tiles<V, P>::For(rows);
-        const auto& score = fetch && first == row_begin ? tiles.score_fetch : tiles.score;
+        const auto& score = fetch && g == 0 ? tiles.score_fetch : tiles.score;
         args.q = scratch.q + first * q_bytes;
         for (int i = t, log2 = 3; i < t + num;) {
           if (score[log2] == nullptr || 1 << log2 > t + num - i) {
@@ -262,7 +270,7 @@ struct AttentionRun {
           score[log2](args);
           i += 1 << log2;
         }
-      });
+      }
     }
   }
 
@@ -271,9 +279,9 @@ struct AttentionRun {
     const int blocks = MostBlocks(row_end - row_begin);
     for (int c = 0; c < num_vectors; c += blocks) {
       const int end = MinInt(c + blocks, num_vectors);
-      ForGroups(row_begin, row_end, [&](int first, int rows) {
-        const Range panels = GroupPanels(first, rows);
-        if (panels.Empty()) return;
+      for (int g = 0; g < num_groups; ++g) {
+        const auto [first, rows, panels] = groups[g];
+        if (panels.Empty()) continue;
         const auto& tiles = Tiles<V, P>::For(rows);
         ValueTileArgs args;
         args.weights =
@@ -303,7 +311,7 @@ struct AttentionRun {
           i += 1 << log2;
         }
         if (part) run(full_end, tiles.value_part);
-      });
+      }
     }
   }
 
@@ -336,11 +344,12 @@ struct AttentionRun {
       }
       return;
     }
+    MakeGroups(row_begin, row_end);
     Scores(row_begin, row_end, panel_begin, panel_end);
-    ForGroups(row_begin, row_end, [&](int first, int rows) {
-      const Range panels = GroupPanels(first, rows);
+    for (int g = 0; g < num_groups; ++g) {
+      const auto [first, rows, panels] = groups[g];
       for (int r = first; r < first + rows; ++r) SoftmaxRow(r, panels.begin, panels.end);
-    });
+    }
     FoldScalars(row_begin, row_end, span_m, span_l);
     Values(row_begin, row_end);
   }
