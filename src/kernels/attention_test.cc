@@ -156,7 +156,7 @@ TEST_P(AttentionTest, RowsHaveTheSameBitsInEveryChunking) {
           << law.name << ", threads " << num_threads;
       for (const int chunk : {1, 7, 16, 100, 257}) {
         for (int begin = 0; begin < 600; begin += chunk) {
-          if (chunk == 1 && begin % 149 != 0) continue;
+          if (chunk < 16 && begin / chunk % (150 / chunk) != 1) continue;  // a few of the many
           const int end = std::min(begin + chunk, 600);
           // Beside it: the other sequence's last rows.
           const auto got = cache.Run(device, {{1, 44 - chunk % 5, 45}, {0, begin, end}});
