@@ -13,7 +13,7 @@
 
 #include "base/check.h"
 #include "kernels/attention_kernels.h"
-#include "kernels/row_threads.h"
+#include "kernels/kv_layout.h"
 
 namespace cadre::kernels {
 
@@ -35,16 +35,6 @@ const AttentionKernels& AttentionKernelsFor(Isa isa) {
 
 constexpr int64_t Padded(int64_t n) {
   return (n + 15) / 16 * 16;
-}
-
-// Bytes of one KV head's panels in a block.
-struct HeadBytes {
-  int64_t k, v;
-};
-HeadBytes BytesOf(const KvLayerView& view) {
-  const int64_t element = view.type == DType::kF32 ? 4 : 2;
-  const int64_t v = view.latent ? 0 : element * view.block_size * view.v_dim;
-  return {element * view.block_size * view.k_dim, (v + 63) / 64 * 64};
 }
 
 // Memory that grows and is kept.
@@ -113,50 +103,49 @@ struct PlanMemory {
 };
 thread_local PlanMemory plan_memory;
 
-// Slots may take this much memory; a slot is 33 KiB for v_dim 128, 131 KiB for 512.
-constexpr int64_t kSlotsBytes = int64_t{32} << 20;
+// Slots may take this much memory: a slot is 33 KiB for v_dim 128, 129 KiB for 512, so a round covers 63,000
+// or 16,000 positions, which takes milliseconds, and fits the third-level cache.
+constexpr int64_t kSlotsBytes = int64_t{8} << 20;
 // Waking the other threads and joining them costs a few microseconds; work below this stays on the caller.
 constexpr double kInlineNs = 20'000;
 constexpr double kBlockNs = 300;  // of a block beside its products
 
 void AddBlocks(const AttentionArgs& args, const AttentionSequence& sequence, std::vector<Block>& blocks) {
   const KvLayerView& kv = args.kv;
-  const HeadBytes bytes = BytesOf(kv);
+  const KvHeadBytes bytes = HeadBytesOf(kv);
   const int64_t element = kv.type == DType::kF32 ? 4 : 2;
   const int group = args.num_heads / kv.num_kv_heads, first_position = sequence.kv_len - sequence.q_len;
   const int num_rows = sequence.q_len * group;
+  AttentionBlock b;
+  b.block_stride = kv.block_stride;
+  b.v_offset = bytes.k;
+  b.block_panels = kv.block_size / 16;
+  b.k_dim = kv.k_dim;
+  b.v_dim = kv.v_dim;
+  b.latent = kv.latent;
+  b.block_table = sequence.block_table;
+  b.q_stride = args.q_stride;
+  b.out_stride = args.out_stride;
+  b.group = group;
+  b.first_position = first_position;
+  b.window = args.window;
+  b.scale = args.scale;
   for (int head = 0; head < kv.num_kv_heads; ++head) {
+    const int64_t q_at = sequence.q_begin * args.q_stride + int64_t{head} * group * kv.k_dim;
+    const int64_t out_at = sequence.q_begin * args.out_stride + int64_t{head} * group * kv.v_dim;
+    b.kv = kv.base + head * (bytes.k + bytes.v);
+    b.q = static_cast<const std::byte*>(args.q) + q_at * element;
+    b.out = static_cast<std::byte*>(args.out) + out_at * element;
+    b.sinks = args.sinks == nullptr ? nullptr : args.sinks + int64_t{head} * group;
     for (int row = 0; row < num_rows; row += kAttentionRows) {
-      Block& block = blocks.emplace_back();
-      AttentionBlock& b = block.args;
-      b.kv = kv.base + head * (bytes.k + bytes.v);
-      b.block_stride = kv.block_stride;
-      b.v_offset = bytes.k;
-      b.block_panels = kv.block_size / 16;
-      b.k_dim = kv.k_dim;
-      b.v_dim = kv.v_dim;
-      b.latent = kv.latent;
-      b.block_table = sequence.block_table;
-      const int64_t q_at = sequence.q_begin * args.q_stride + int64_t{head} * group * kv.k_dim;
-      const int64_t out_at = sequence.q_begin * args.out_stride + int64_t{head} * group * kv.v_dim;
-      b.q = static_cast<const std::byte*>(args.q) + q_at * element;
-      b.q_stride = args.q_stride;
-      b.out = static_cast<std::byte*>(args.out) + out_at * element;
-      b.out_stride = args.out_stride;
-      b.group = group;
-      b.first_position = first_position;
       b.row_begin = row;
       b.num_rows = std::min(kAttentionRows, num_rows - row);
-      b.window = args.window;
-      b.scale = args.scale;
-      b.sinks = args.sinks == nullptr ? nullptr : args.sinks + int64_t{head} * group;
       const int64_t first = int64_t{first_position} + row / group;
       const int64_t last = int64_t{first_position} + (row + b.num_rows - 1) / group;
       const int64_t low = args.window > 0 ? std::max<int64_t>(first - args.window + 1, 0) : 0;
-      block.span_begin = low / kAttentionSpan;
-      block.span_end = last / kAttentionSpan + 1;
-      block.cost =
+      const double cost =
           static_cast<double>(b.num_rows) * static_cast<double>(last + 1 - low) * (kv.k_dim + kv.v_dim);
+      blocks.push_back({b, low / kAttentionSpan, last / kAttentionSpan + 1, cost, -1});
     }
   }
 }
@@ -218,6 +207,7 @@ class Runner {
     bool left = false;
     for (Block* block : memory_.cut) {
       const int64_t spans = block->span_end - block->span_begin;
+      if (spans == 0) continue;
       const double span_cost = block->cost / static_cast<double>(spans);
       const int64_t per_task = std::clamp<int64_t>(static_cast<int64_t>(task_cost_ / span_cost), 1, spans);
       const int64_t end = block->span_begin + std::min(spans, slots_left);
@@ -281,71 +271,7 @@ class Runner {
   std::byte* states_ = nullptr;
 };
 
-// Tokens [begin, end) of one head.
-void WriteHead(const KvWriteArgs& args, const RowKernels& rows, int head, int64_t begin, int64_t end) {
-  const KvLayerView& kv = args.kv;
-  const HeadBytes bytes = BytesOf(kv);
-  const bool f32 = kv.type == DType::kF32;
-  constexpr int kChunk = 512;
-  alignas(64) uint16_t bits[kChunk];
-  for (int64_t t = begin; t < end; ++t) {
-    const int64_t offset = args.slots[t] % kv.block_size, panel = offset / 16, token = offset % 16;
-    std::byte* at = kv.base + args.slots[t] / kv.block_size * kv.block_stride + head * (bytes.k + bytes.v);
-    const float* k = args.k + t * args.k_stride + int64_t{head} * kv.k_dim;
-    const float* v = kv.latent ? nullptr : args.v + t * args.v_stride + int64_t{head} * kv.v_dim;
-    std::byte* v_at = at + bytes.k;
-    if (f32) {
-      float* to = reinterpret_cast<float*>(at) + panel * 16 * kv.k_dim + token;
-      for (int64_t c = 0; c < kv.k_dim; ++c) to[c * 16] = k[c];
-      if (v != nullptr) std::copy_n(v, kv.v_dim, reinterpret_cast<float*>(v_at) + offset * kv.v_dim);
-      continue;
-    }
-    for (int64_t c = 0; c < kv.k_dim; c += kChunk) {
-      const int64_t n = std::min<int64_t>(kChunk, kv.k_dim - c);
-      rows.to_bf16(k + c, n, bits);
-      uint16_t* to = reinterpret_cast<uint16_t*>(at) + (panel * kv.k_dim + c) * 16 + token * 2;
-      for (int64_t i = 0; i < n; i += 2, to += 32) {
-        to[0] = bits[i];
-        to[1] = bits[i + 1];
-      }
-    }
-    if (v == nullptr) continue;
-    for (int64_t c = 0; c < kv.v_dim; c += kChunk) {
-      const int64_t n = std::min<int64_t>(kChunk, kv.v_dim - c);
-      rows.to_bf16(v + c, n, bits);
-      uint16_t* to = reinterpret_cast<uint16_t*>(v_at) + (offset / 2 * kv.v_dim + c) * 2 + token % 2;
-      for (int64_t i = 0; i < n; ++i) to[2 * i] = bits[i];
-    }
-  }
-}
-
 }  // namespace
-
-int64_t KvBlockBytes(const KvLayerView& view) {
-  const HeadBytes bytes = BytesOf(view);
-  return view.num_kv_heads * (bytes.k + bytes.v);
-}
-
-void WriteKv(const Device& device, const KvWriteArgs& args) {
-  const KvLayerView& kv = args.kv;
-  CADRE_CHECK(kv.k_dim % 2 == 0 && kv.block_size % 16 == 0 && (kv.latent || args.v != nullptr));
-  CADRE_CHECK(kv.block_stride >= KvBlockBytes(kv));
-  const RowKernels& rows = RowKernelsFor(device.isa);
-  constexpr int64_t kTokens = 16;
-  const int64_t chunks = (args.num_tokens + kTokens - 1) / kTokens;
-  const auto task = [&](int64_t i, int) {
-    const int64_t begin = i / kv.num_kv_heads * kTokens;
-    WriteHead(args, rows, static_cast<int>(i % kv.num_kv_heads), begin,
-              std::min(begin + kTokens, args.num_tokens));
-  };
-  // About 2 ns a column: each goes to a cache line of its own.
-  const double ns = 2.0 * static_cast<double>(args.num_tokens * kv.num_kv_heads) * (kv.k_dim + kv.v_dim);
-  if (device.pool == nullptr || ns < kInlineNs) {
-    for (int64_t i = 0; i < chunks * kv.num_kv_heads; ++i) task(i, 0);
-  } else {
-    device.pool->ForEach(chunks * kv.num_kv_heads, task);
-  }
-}
 
 void Attention(const Device& device, const AttentionArgs& args) {
   CheckArgs(args);

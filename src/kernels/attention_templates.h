@@ -15,9 +15,12 @@
 namespace cadre::kernels {
 namespace {
 
+// Panels seen as bits: one f32 or two bf16, whatever wrote them.
+using Word = uint32_t __attribute__((may_alias));
+
 // Positions of a span, relative to its begin.
 struct Range {
-  int begin = 0, end = 0;
+  int begin, end;
   bool Empty() const { return begin >= end; }
 };
 
@@ -33,11 +36,19 @@ struct AttentionRun {
   using F = typename V::F;
   static constexpr int kPanels = kAttentionSpan / 16;
   static constexpr int kElement = P::kBf16 ? 2 : 4;
+  static constexpr int kFetchRows = 16;  // with more, arithmetic takes longer than memory
+
+  // Rows that go through registers together.
+  struct Group {
+    int first, rows;
+    Range panels;  // that some of its rows see; empty if none does
+  };
 
   const AttentionBlock& block;
   const AttentionState& state;
   const AttentionScratch& scratch;
   int64_t o_stride, q_bytes;
+  int32_t positions[kAttentionRows];  // of the rows
   // Of the span in work:
   Range ranges[kAttentionRows];
   const std::byte* k_panels[kPanels];
@@ -47,6 +58,8 @@ struct AttentionRun {
   alignas(64) float a[kAttentionRows];
   alignas(64) float b[kAttentionRows];
   Fold fold[kAttentionRows];
+  Group groups[kAttentionRows];
+  int num_groups;
 
   AttentionRun(const AttentionBlock& block_in, const AttentionState& state_in,
                const AttentionScratch& scratch_in)
@@ -55,21 +68,33 @@ struct AttentionRun {
     q_bytes = int64_t{block.k_dim} / P::kStep * P::kStepBytes;
   }
 
-  void PackQ() {
+  // Calls body(i, query row, head) for the block's rows.
+  template <class Body>
+  static void ForRowsOf(const AttentionBlock& block, Body body) {
+    int row = block.row_begin / block.group, head = block.row_begin % block.group;
     for (int i = 0; i < block.num_rows; ++i) {
-      const int row = (block.row_begin + i) / block.group, head = (block.row_begin + i) % block.group;
-      const auto* from = static_cast<const std::byte*>(block.q) +
-                         (row * block.q_stride + int64_t{head} * block.k_dim) * kElement;
-      P::PackQ(scratch.q + i * q_bytes, from, block.k_dim);
+      body(i, row, head);
+      if (++head == block.group) {
+        head = 0;
+        ++row;
+      }
     }
   }
 
+  void PackQ() {
+    ForRowsOf(block, [&](int i, int row, int head) {
+      positions[i] = block.first_position + row;
+      const auto* from = static_cast<const std::byte*>(block.q) +
+                         (row * block.q_stride + int64_t{head} * block.k_dim) * kElement;
+      P::PackQ(scratch.q + i * q_bytes, from, block.k_dim);
+    });
+  }
+
   Range Visible(int row, int64_t span) const {
-    const int64_t position = block.first_position + (block.row_begin + row) / block.group,
-                  base = span * kAttentionSpan;
+    const int64_t position = positions[row], base = span * kAttentionSpan;
     const int64_t low = block.window > 0 ? position - block.window + 1 : 0;
     const Range range = {MaxInt(low - base, 0), MinInt(position + 1 - base, kAttentionSpan)};
-    return range.Empty() ? Range{} : range;
+    return range.Empty() ? Range{0, 0} : range;
   }
 
   // --- V panels ---
@@ -91,24 +116,22 @@ struct AttentionRun {
 
   // Makes panel t safe to multiply: tokens outside [begin, end) of the panel become zero, in a copy.
   void ZeroOutside(int t, int begin, int end) {
-    std::byte* own = OwnPanel(t);
-    if (v_panels[t] != own) __builtin_memcpy(own, v_panels[t], static_cast<size_t>(VPanelBytes()));
-    v_panels[t] = own;
-    for (int token = 0; token < 16; ++token) {
-      if (token >= begin && token < end) continue;
-      if constexpr (P::kBf16) {
-        auto* line = reinterpret_cast<uint16_t*>(own) + int64_t{token / 2} * block.v_dim * 2 + token % 2;
-        for (int c = 0; c < block.v_dim; ++c) line[c * 2] = 0;
-      } else {
-        __builtin_memset(own + int64_t{token} * block.v_dim * 4, 0, static_cast<size_t>(block.v_dim) * 4);
-      }
+    const auto* from = reinterpret_cast<const Word*>(v_panels[t]);
+    auto* to = reinterpret_cast<Word*>(OwnPanel(t));
+    v_panels[t] = OwnPanel(t);
+    for (int token = 0; token < 16; token += P::kStep) {
+      uint32_t keep = token >= begin && token < end ? 0xFFFF : 0;
+      if (token + P::kStep - 1 >= begin && token + P::kStep - 1 < end) keep |= 0xFFFF0000;
+      for (int c = 0; c < block.v_dim; ++c) to[c] = from[c] & keep;
+      from += block.v_dim;
+      to += block.v_dim;
     }
   }
 
   bool AllFinite(int t) const {
     constexpr uint32_t kHigh = 0x7F800000,
                        kLow = 0x7F80;  // exponents of f32 or the upper bf16, of the lower bf16
-    const auto* words = reinterpret_cast<const uint32_t*>(v_panels[t]);
+    const auto* words = reinterpret_cast<const Word*>(v_panels[t]);
     uint32_t bad = 0;
     for (int64_t i = 0; i < VPanelBytes() / 4; ++i) {
       bad |= static_cast<uint32_t>((words[i] & kHigh) == kHigh);
@@ -193,13 +216,12 @@ struct AttentionRun {
 
   // --- one span ---
 
-  // Rows in groups of at most V::kMaxRows, as even as they come: calls body(first, rows).
-  template <class Body>
-  static void ForGroups(int row_begin, int row_end, Body body) {
-    const int num_groups = (row_end - row_begin + V::kMaxRows - 1) / V::kMaxRows;
+  // At most V::kMaxRows rows each, as even as they come.
+  void MakeGroups(int row_begin, int row_end) {
+    num_groups = (row_end - row_begin + V::kMaxRows - 1) / V::kMaxRows;
     for (int g = 0, row = row_begin; g < num_groups; ++g) {
       const int rows = (row_end - row + num_groups - g - 1) / (num_groups - g);
-      body(row, rows);
+      groups[g] = {row, rows, GroupPanels(row, rows)};
       row += rows;
     }
   }
@@ -223,23 +245,32 @@ struct AttentionRun {
 
   void Scores(int row_begin, int row_end, int panel_begin, int panel_end) {
     auto* scores = reinterpret_cast<float*>(scratch.scores);
-    const int64_t steps = block.k_dim / P::kStep;
+    ScoreTileArgs args;
+    args.q_bytes = q_bytes;
+    args.steps = block.k_dim / P::kStep;
+    const bool fetch = row_end - row_begin <= kFetchRows;
     const int blocks = MostBlocks(row_end - row_begin);
     for (int t = panel_begin; t < panel_end; t += blocks) {
       const int num = MinInt(panel_end - t, blocks);
-      ForGroups(row_begin, row_end, [&](int first, int rows) {
-        const Range panels = GroupPanels(first, rows);
-        if (panels.begin >= t + num || panels.end <= t) return;
+      for (int g = 0; g < num_groups; ++g) {
+        const auto [first, rows, panels] = groups[g];
+        if (panels.begin >= t + num || panels.end <= t) continue;
         const auto& tiles = Tiles<V, P>::For(rows);
-        const std::byte* q = scratch.q + first * q_bytes;
-        int i = t;
-        for (; i + tiles.blocks <= t + num; i += tiles.blocks) {
-          tiles.score(q, q_bytes, k_panels + i, steps, scores + first * int64_t{kScoreStride} + i * 16);
+        const auto& score = fetch && g == 0 ? tiles.score_fetch : tiles.score;
+        args.q = scratch.q + first * q_bytes;
+        for (int i = t, log2 = 3; i < t + num;) {
+          if (score[log2] == nullptr || 1 << log2 > t + num - i) {
+            --log2;
+            continue;
+          }
+          args.panels = k_panels + i;
+          args.fetch_k = k_panels + (i + (2 << log2) <= panel_end ? i + (1 << log2) : i);
+          args.fetch_v = block.latent ? args.fetch_k : v_panels + i;
+          args.scores = scores + first * int64_t{kScoreStride} + i * 16;
+          score[log2](args);
+          i += 1 << log2;
         }
-        for (; i < t + num; ++i) {
-          tiles.score_one(q, q_bytes, k_panels + i, steps, scores + first * int64_t{kScoreStride} + i * 16);
-        }
-      });
+      }
     }
   }
 
@@ -248,9 +279,9 @@ struct AttentionRun {
     const int blocks = MostBlocks(row_end - row_begin);
     for (int c = 0; c < num_vectors; c += blocks) {
       const int end = MinInt(c + blocks, num_vectors);
-      ForGroups(row_begin, row_end, [&](int first, int rows) {
-        const Range panels = GroupPanels(first, rows);
-        if (panels.Empty()) return;
+      for (int g = 0; g < num_groups; ++g) {
+        const auto [first, rows, panels] = groups[g];
+        if (panels.Empty()) continue;
         const auto& tiles = Tiles<V, P>::For(rows);
         ValueTileArgs args;
         args.weights =
@@ -264,20 +295,23 @@ struct AttentionRun {
         args.a = a + first;
         args.b = b + first;
         args.o_stride = o_stride;
-        for (int i = c; i < end;) {
-          const bool part = i == num_vectors - 1 && last_lanes < 16;
-          const int full = end - i - (end == num_vectors && last_lanes < 16 ? 1 : 0);
+        const auto run = [&](int i, typename Tiles<V, P>::ValueFn tile) {
           args.column_bytes = int64_t{i} * 64;
           args.o = state.o + first * o_stride + i * 16;
-          if (!part && full >= tiles.blocks) {
-            tiles.value(args);
-            i += tiles.blocks;
-          } else {
-            (part ? tiles.value_part : tiles.value_one)(args);
-            ++i;
+          tile(args);
+        };
+        const bool part = end == num_vectors && last_lanes < 16;
+        const int full_end = part ? end - 1 : end;
+        for (int i = c, log2 = 3; i < full_end;) {
+          if (tiles.value[log2] == nullptr || 1 << log2 > full_end - i) {
+            --log2;
+            continue;
           }
+          run(i, tiles.value[log2]);
+          i += 1 << log2;
         }
-      });
+        if (part) run(full_end, tiles.value_part);
+      }
     }
   }
 
@@ -303,19 +337,19 @@ struct AttentionRun {
     }
     if (!PrepareValues(seen, shared)) {
       for (int r = row_begin; r < row_end;) {
-        const int position = (block.row_begin + r) / block.group;
         int end = r + 1;
-        while (end < row_end && (block.row_begin + end) / block.group == position) ++end;
+        while (end < row_end && positions[end] == positions[r]) ++end;
         FoldSpan(span, r, end);
         r = end;
       }
       return;
     }
+    MakeGroups(row_begin, row_end);
     Scores(row_begin, row_end, panel_begin, panel_end);
-    ForGroups(row_begin, row_end, [&](int first, int rows) {
-      const Range panels = GroupPanels(first, rows);
+    for (int g = 0; g < num_groups; ++g) {
+      const auto [first, rows, panels] = groups[g];
       for (int r = first; r < first + rows; ++r) SoftmaxRow(r, panels.begin, panels.end);
-    });
+    }
     FoldScalars(row_begin, row_end, span_m, span_l);
     Values(row_begin, row_end);
   }
@@ -346,8 +380,7 @@ struct AttentionRun {
 
   static void Finish(const AttentionBlock& block, const AttentionState& state) {
     const int64_t o_stride = (block.v_dim + 15) / 16 * 16;
-    for (int i = 0; i < block.num_rows; ++i) {
-      const int row = (block.row_begin + i) / block.group, head = (block.row_begin + i) % block.group;
+    ForRowsOf(block, [&](int i, int row, int head) {
       F factor = V::Div(V::Set(1.0f), V::Set(state.l[i]));
       if (block.sinks != nullptr) {
         const F m = V::Set(state.m[i]), sink = V::Set(block.sinks[head]), top = V::Max(m, sink);
@@ -368,7 +401,7 @@ struct AttentionRun {
           lanes == 16 ? V::Store(to, y) : V::StorePart(to, y, lanes);
         }
       }
-    }
+    });
   }
 
   static constexpr AttentionOps Ops(float macs_per_ns) { return {FoldSpans, Merge, Finish, macs_per_ns}; }

@@ -66,7 +66,7 @@ class PagedCache {
       k_.push_back(Normal(int64_t{n} * shape.num_kv_heads * shape.k_dim));
       v_.push_back(shape.latent ? std::vector<float>{}
                                 : Normal(int64_t{n} * shape.num_kv_heads * shape.v_dim));
-      q_.push_back(Normal(int64_t{n} * shape.num_heads * shape.k_dim));
+      q_.push_back(Normal(int64_t{std::min(n, kQueries)} * shape.num_heads * shape.k_dim));
       for (float& x : q_.back()) x = Rounded(x, shape.type);
     }
     scale_ = 1.5f / std::sqrt(static_cast<float>(shape.k_dim));
@@ -120,7 +120,8 @@ class PagedCache {
       for (int t = c.begin; t < c.end; ++t, ++row) {
         for (int64_t i = 0; i < int64_t{shape_.num_heads} * shape_.k_dim; ++i) {
           const float x =
-              q_[c.sequence][static_cast<size_t>(t * int64_t{shape_.num_heads} * shape_.k_dim + i)];
+              q_[c.sequence]
+                [static_cast<size_t>(QueryRow(c.sequence, t) * shape_.num_heads * shape_.k_dim + i)];
           std::byte* to = q.data() + (row * q_stride + i) * element;
           const Bf16 b = ToBf16(x);
           std::memcpy(to, shape_.type == DType::kF32 ? static_cast<const void*>(&x) : &b,
@@ -197,7 +198,7 @@ class PagedCache {
                                     const std::vector<float>& v) const {
     const int kv_head = h / (shape_.num_heads / shape_.num_kv_heads);
     ref::AttentionRow row;
-    row.q = q_[s].data() + (int64_t{t} * shape_.num_heads + h) * shape_.k_dim;
+    row.q = q_[s].data() + (QueryRow(s, t) * shape_.num_heads + h) * shape_.k_dim;
     row.k = k.data() + int64_t{kv_head} * shape_.k_dim;
     row.k_stride = int64_t{shape_.num_kv_heads} * shape_.k_dim;
     row.v = shape_.latent ? row.k : v.data() + int64_t{kv_head} * shape_.v_dim;
@@ -211,6 +212,10 @@ class PagedCache {
     return ref::Attention(row);
   }
 
+  // Row of position t in q_: only the last positions have queries.
+  int64_t QueryRow(size_t s, int t) const { return t - std::max(0, lengths_[s] - kQueries); }
+
+  static constexpr int kQueries = 600;
   AttentionShape shape_;
   std::vector<int> lengths_;
   std::mt19937 random_;

@@ -82,10 +82,21 @@ struct WideProduct {
   }
 };
 
-/// scores[r][16 n ...] = Q row r times K panel n, for kRows rows and kBlocks panels.
-template <class V, class P, int kRows, int kBlocks>
-void ScoreTile(const std::byte* q, int64_t q_bytes, const std::byte* const* panels, int64_t steps,
-               float* scores) {
+struct ScoreTileArgs {
+  const std::byte* q = nullptr;
+  int64_t q_bytes = 0;                        // between rows
+  const std::byte* const* panels = nullptr;   // K panels
+  const std::byte* const* fetch_k = nullptr;  // panels to bring near: the next ones of K
+  const std::byte* const* fetch_v = nullptr;  // and those of V with these positions
+  int64_t steps = 0;                          // lines of a panel
+  float* scores = nullptr;
+};
+
+/// scores[r][16 n ...] = Q row r times K panel n, for kRows rows and kBlocks panels. Panels lie scattered
+/// over pages, where the hardware's prefetcher starts anew each time; with few rows to a panel that is what
+/// time goes to, so kFetch asks for memory a panel ahead.
+template <class V, class P, int kRows, int kBlocks, bool kFetch>
+void ScoreTile(const ScoreTileArgs& args) {
   typename V::F acc[kRows][kBlocks];
 #pragma GCC unroll 8
   for (int r = 0; r < kRows; ++r) {
@@ -93,15 +104,24 @@ void ScoreTile(const std::byte* q, int64_t q_bytes, const std::byte* const* pane
     for (int n = 0; n < kBlocks; ++n) acc[r][n] = V::Zero();
   }
   const std::byte* panel[kBlocks];
-  for (int n = 0; n < kBlocks; ++n) panel[n] = panels[n];
+  for (int n = 0; n < kBlocks; ++n) panel[n] = args.panels[n];
+  const std::byte* q = args.q;
+  const int64_t q_bytes = args.q_bytes, steps = args.steps;
 #pragma GCC unroll 1
-  for (int64_t i = 0; i < steps; ++i) {
+  for (int64_t i = 0; i < steps; ++i, q += P::kStepBytes) {
+    if constexpr (kFetch) {
+#pragma GCC unroll 8
+      for (int n = 0; n < kBlocks; ++n) {
+        __builtin_prefetch(args.fetch_k[n] + i * 64, 0, 2);
+        __builtin_prefetch(args.fetch_v[n] + i * 64, 0, 2);
+      }
+    }
     typename P::Line line[kBlocks];
 #pragma GCC unroll 8
     for (int n = 0; n < kBlocks; ++n) line[n] = P::LoadLine(panel[n] + i * 64);
 #pragma GCC unroll 8
     for (int r = 0; r < kRows; ++r) {
-      const typename P::Scalar a = P::Broadcast(q + r * q_bytes + i * P::kStepBytes);
+      const typename P::Scalar a = P::Broadcast(q + r * q_bytes);
 #pragma GCC unroll 8
       for (int n = 0; n < kBlocks; ++n) acc[r][n] = P::Multiply(a, line[n], acc[r][n]);
     }
@@ -109,7 +129,7 @@ void ScoreTile(const std::byte* q, int64_t q_bytes, const std::byte* const* pane
 #pragma GCC unroll 8
   for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 8
-    for (int n = 0; n < kBlocks; ++n) V::Store(scores + r * int64_t{kScoreStride} + 16 * n, acc[r][n]);
+    for (int n = 0; n < kBlocks; ++n) V::Store(args.scores + r * int64_t{kScoreStride} + 16 * n, acc[r][n]);
   }
 }
 
@@ -179,25 +199,37 @@ void ValueTile(const ValueTileArgs& args) {
   }
 }
 
-/// The tiles for 1 .. V::kMaxRows rows.
+/// The tiles for 1 .. V::kMaxRows rows, each with 1, 2, 4, ... up to V::Blocks vectors beside them.
 template <class V, class P>
 struct Tiles {
-  using ScoreFn = void (*)(const std::byte*, int64_t, const std::byte* const*, int64_t, float*);
+  using ScoreFn = void (*)(const ScoreTileArgs&);
   using ValueFn = void (*)(const ValueTileArgs&);
   struct Entry {
     int blocks;
-    ScoreFn score, score_one;
-    ValueFn value, value_one, value_part;
+    ScoreFn score[4];  // by log2 of the number of vectors
+    ScoreFn score_fetch[4];
+    ValueFn value[4];
+    ValueFn value_part;  // one vector, the last lanes of it missing
   };
+  template <int kRows, int kBlocks, bool kFetch>
+  static constexpr ScoreFn Score() {
+    if constexpr (kBlocks <= V::Blocks(kRows, P::kWide)) return ScoreTile<V, P, kRows, kBlocks, kFetch>;
+    return nullptr;
+  }
+  template <int kRows, int kBlocks>
+  static constexpr ValueFn Value() {
+    if constexpr (kBlocks <= V::Blocks(kRows, P::kWide)) return ValueTile<V, P, kRows, kBlocks, false>;
+    return nullptr;
+  }
   template <int kRows>
   static constexpr Entry Make() {
-    constexpr int kBlocks = V::Blocks(kRows, P::kWide);
-    return {kBlocks,
-            ScoreTile<V, P, kRows, kBlocks>,
-            ScoreTile<V, P, kRows, 1>,
-            ValueTile<V, P, kRows, kBlocks, false>,
-            ValueTile<V, P, kRows, 1, false>,
-            ValueTile<V, P, kRows, 1, true>};
+    return {
+        V::Blocks(kRows, P::kWide),
+        {Score<kRows, 1, false>(), Score<kRows, 2, false>(), Score<kRows, 4, false>(),
+         Score<kRows, 8, false>()},
+        {Score<kRows, 1, true>(), Score<kRows, 2, true>(), Score<kRows, 4, true>(), Score<kRows, 8, true>()},
+        {Value<kRows, 1>(), Value<kRows, 2>(), Value<kRows, 4>(), Value<kRows, 8>()},
+        ValueTile<V, P, kRows, 1, true>};
   }
   template <int... kRows>
   struct Table {
