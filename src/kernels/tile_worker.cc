@@ -11,7 +11,7 @@ namespace {
 // Page faults are dear, so packed rows live in one buffer per thread that only grows.
 struct Arena {
   struct Free {
-    void operator()(std::byte* bytes) const { std::free(bytes); }
+    void operator()(std::byte* place) const { std::free(place); }
   };
   std::unique_ptr<std::byte[], Free> data;
   int64_t bytes = 0;

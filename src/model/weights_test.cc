@@ -43,6 +43,7 @@ TEST_F(Weights, EqualTheFileInEveryLayout) {
         for (const DType mode : {DType::kBf16, DType::kF32}) {
           SCOPED_TRACE(Format("{} {} fused {}", family.model_type, DTypeName(type), fused));
           for (const auto& [tp, dp] : {std::pair(1, 1), {2, 1}, {4, 1}, {1, 3}, {2, 2}}) {
+            if (type != DType::kBf16 && dp == 1) continue;  // the cut does not depend on the type
             for (const bool ep : {false, true}) test::CheckAllRanks(folder.path(), tp, dp, ep, mode, pool_);
           }
         }
