@@ -92,6 +92,15 @@ TEST_F(Weights, ManyTasks) {
   test::CheckAllRanks(folder_.path(), 2, 1, false, DType::kBf16, pool_);
 }
 
+// A real checkpoint that lies in the tree.
+TEST_F(Weights, DemoModel) {
+  const std::string folder = CADRE_SOURCE_DIR "/models/demo";
+  for (const bool ep : {false, true}) test::CheckAllRanks(folder, 2, 2, ep, DType::kBf16, pool_);
+  const auto files = *checkpoint::ReadModelFiles(folder);
+  const ModelSpec spec = *ReadModelSpec(files.config, files.generation_config);
+  EXPECT_EQ(spec.eos_token_ids, (std::vector<int32_t>{2, 0}));
+}
+
 TEST_F(Weights, SlotsMayHoldAnyExpertTwiceOrNone) {
   Make({.family = "qwen3_moe"});
   const WeightLayout layout{.type = DType::kF32,
