@@ -1,7 +1,9 @@
 # A room is a folder of src/. Its CMakeLists.txt is one call:
 #
-#   cadre_room(name DEPS other rooms... LIBS foreign libraries...)
+#   cadre_room(name [TSAN] [HEAVY] DEPS other rooms... LIBS foreign libraries...)
 #
+# TSAN: its unit tests use threads and also run under ThreadSanitizer (ctest label "tsan").
+# HEAVY: its tests are too slow for the sanitizers (ctest label "heavy").
 # which makes, from the files found in the folder (subfolders included):
 #   cadre_<room>               every *.cc but main.cc and the four kinds below
 #   <room>_test                *_test.cc, each TEST registered with ctest
@@ -19,20 +21,45 @@ if(NOT CADRE_FUZZ)
   include(GoogleTest)
 endif()
 
-function(cadre_test_program target label)
+# Everything that a sanitizer runs, so that ./test builds no more than that.
+add_custom_target(asan_tests)
+add_custom_target(tsan_tests)
+
+# cadre_label(target labels...): puts a test program into those two targets by its ctest labels.
+function(cadre_label target)
+  if(NOT "${ARGN}" MATCHES "heavy|long|python|multihost")
+    add_dependencies(asan_tests ${target})
+  endif()
+  if("tsan" IN_LIST ARGN)
+    add_dependencies(tsan_tests ${target})
+  endif()
+endfunction()
+
+# cadre_test_program(target "label;label" sources...): GoogleTest program; links ${room_lib} of its caller.
+function(cadre_test_program target labels_of_target)
   add_executable(${target} ${ARGN})
+  cadre_label(${target} ${labels_of_target})
   target_link_libraries(${target} PRIVATE ${room_lib} GTest::gtest GTest::gmock GTest::gtest_main rapidcheck)
   target_compile_definitions(${target} PRIVATE CADRE_SOURCE_DIR="${CMAKE_SOURCE_DIR}")
   set(labels "")
-  if(label)
-    set(labels PROPERTIES LABELS ${label})
+  if(labels_of_target)
+    # gtest_discover_tests loses lists within a list; ctest -L takes a regular expression, so one label can hold both.
+    string(REPLACE ";" "+" joined "${labels_of_target}")
+    set(labels PROPERTIES LABELS ${joined})
   endif()
   gtest_discover_tests(${target} DISCOVERY_MODE PRE_TEST TEST_PREFIX "${target}:" ${labels}
                        WORKING_DIRECTORY ${CMAKE_SOURCE_DIR} DISCOVERY_TIMEOUT 60)
 endfunction()
 
 function(cadre_room name)
-  cmake_parse_arguments(ARG "" "" "DEPS;LIBS" ${ARGN})
+  cmake_parse_arguments(ARG "TSAN;HEAVY" "" "DEPS;LIBS" ${ARGN})
+  set(room_labels "")
+  if(ARG_TSAN)
+    list(APPEND room_labels tsan)
+  endif()
+  if(ARG_HEAVY)
+    list(APPEND room_labels heavy)
+  endif()
   file(GLOB_RECURSE files CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/*.cc)
   set(tests ${files})
   list(FILTER tests INCLUDE REGEX "_test\\.cc$")
@@ -71,13 +98,17 @@ function(cadre_room name)
     return()
   endif()
   if(tests)
-    cadre_test_program(${name}_test "" ${tests})
+    cadre_test_program(${name}_test "${room_labels}" ${tests})
   endif()
   if(golden)
-    cadre_test_program(${name}_golden_test golden ${golden})
+    set(golden_labels golden)
+    if(ARG_HEAVY)
+      list(APPEND golden_labels heavy)
+    endif()
+    cadre_test_program(${name}_golden_test "${golden_labels}" ${golden})
   endif()
   if(long)
-    cadre_test_program(${name}_long_test long ${long})
+    cadre_test_program(${name}_long_test "long" ${long})
   endif()
   if(benches)
     add_executable(${name}_bench ${benches})

@@ -4,35 +4,23 @@
 #include <memory>
 #include <optional>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include "base/clock.h"
 #include "base/error.h"
+#include "nn/sampler.h"
 
 namespace cadre::engine {
 
-/// How the next token is chosen. Names, meanings and defaults are vLLM's SamplingParams; the session has validated
-/// the ranges. temperature 0 is greedy (lowest id on ties).
-struct SamplingParams {
-  double temperature = 1.0;
-  double top_p = 1.0;
-  int top_k = 0;  ///< 0: all
-  double min_p = 0.0;
-  double repetition_penalty = 1.0;
-  double presence_penalty = 0.0;
-  double frequency_penalty = 0.0;
-  std::vector<std::pair<int32_t, float>> logit_bias;
-  std::vector<int32_t> allowed_token_ids;        ///< empty: all
-  std::vector<std::vector<int32_t>> bad_words;   ///< token sequences that must not be completed
-  uint64_t seed = 0;                             ///< always set: the session draws one where the client gave none
-  int max_tokens = 16;                           ///< >= 0; the session has filled the default
-  int min_tokens = 0;                            ///< end and stop tokens are masked before
+/// How tokens are chosen and when to stop. Names, meanings and defaults are vLLM's SamplingParams; the session has
+/// validated the ranges.
+struct SamplingParams : nn::SamplingOptions {
+  int max_tokens = 16;                  ///< >= 1; the session has filled the default
+  int min_tokens = 0;                   ///< end and stop tokens are masked before
   std::vector<int32_t> stop_token_ids;
-  std::vector<int32_t> eos_token_ids;            ///< end-of-sequence tokens of the model
+  std::vector<int32_t> eos_token_ids;   ///< end-of-sequence tokens of the model
   bool ignore_eos = false;
-  std::optional<int> logprobs;                   ///< k >= 0: the chosen token's and the k best; -1: the whole vocabulary
-  std::optional<int> prompt_logprobs;
+  std::optional<int> prompt_logprobs;   ///< k >= 0: the prompt token's and the k best; -1: the whole vocabulary
 };
 
 /// One sequence to generate. `n` > 1 is several requests of the session with seeds of their own; the prefix cache
@@ -47,14 +35,8 @@ struct Request {
   int data_parallel_rank = -1;        ///< -1: the cluster chooses
 };
 
-struct TokenLogprob {
-  int32_t token = 0;
-  float logprob = 0;
-  int32_t rank = 0;  ///< 1 = most likely; 0 = not counted
-};
-
-/// The chosen (or given) token first, then the best ones in falling order (the chosen one may come again).
-using Logprobs = std::vector<TokenLogprob>;
+using nn::Logprobs;
+using nn::TokenLogprob;
 
 struct GeneratedToken {
   int32_t token = 0;

@@ -5,12 +5,12 @@
 //   K  [block_size/16][panel]  bf16: [head_dim/2][16 tokens][2]    f32: [head_dim][16 tokens]
 //   V  [block_size/16][panel]  bf16: [16/2 token pairs][v_dim][2]  f32: [16 tokens][v_dim]
 // so that scores and weighted sums are the same matrix steps as everywhere else (16 outputs a line).
-// MLA keeps one latent row a token (kv_lora_rank, then the rotary part) in K's panels only; values are its first
-// v_dim columns.
+// MLA keeps one latent row a token (kv_lora_rank, then the rotary part) in K's panels only; values are its
+// first v_dim columns.
 //
-// The arithmetic of a query row is fixed by its position alone: scores in f32 over 16-token panels from position 0
-// (or from the panel where the window begins), online softmax, partial results of fixed spans of positions merged in
-// rising order. Neither the other rows nor the number of threads can change a bit.
+// The arithmetic of a query row is fixed by its position alone: scores in f32 over 16-token panels from
+// position 0 (or from the panel where the window begins), online softmax, partial results of fixed spans of
+// positions merged in rising order. Neither the other rows nor the number of threads can change a bit.
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -61,7 +61,7 @@ struct AttentionArgs {
   const void* q = nullptr;  ///< [T, num_heads, k_dim] of kv.type
   int64_t q_stride = 0;     ///< elements between rows
   float scale = 1.0f;
-  int32_t window = 0;            ///< sliding window: a row sees the last `window` positions, itself included; 0: all
+  int32_t window = 0;  ///< sliding window: a row sees the last `window` positions, itself included; 0: all
   const float* sinks = nullptr;  ///< [num_heads] extra logit in the softmax's denominator, or null
   std::span<const AttentionSequence> sequences;
   void* out = nullptr;  ///< [T, num_heads, v_dim] of kv.type

@@ -5,7 +5,8 @@
 
 namespace cadre::kernels {
 
-/// Cheap to copy; passed by const reference to every operation. `pool` is owned by the rank.
+/// Cheap to copy; passed by const reference to every operation. `pool` is owned by the rank; null means the calling
+/// thread alone.
 struct Device {
   Isa isa = Isa::kPortable;
   sys::ThreadPool* pool = nullptr;

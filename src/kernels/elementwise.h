@@ -9,14 +9,15 @@ namespace cadre::kernels {
 
 struct RmsNormArgs {
   int64_t num_rows = 0, width = 0;
-  const float* x = nullptr;  ///< [num_rows, width]
+  int32_t num_heads = 1;     ///< each row is [num_heads, width], every head normed by itself
+  const float* x = nullptr;  ///< [num_rows, num_heads * width]
   int64_t x_stride = 0;
   const float* weight = nullptr;  ///< [width]
   float eps = 1e-6f;
-  void* out = nullptr;  ///< [num_rows, width] of out_type; may be x itself when f32
+  void* out = nullptr;  ///< as x, of out_type; may be x itself when f32
   DType out_type = DType::kBf16;
   int64_t out_stride = 0;
-  float* out_f32 = nullptr;  ///< the same values before rounding, rows `width` apart; or null
+  float* out_f32 = nullptr;  ///< the same values before rounding, without gaps between rows; or null
 };
 /// out = x / sqrt(mean(x^2) + eps) * weight.
 void RmsNorm(const Device& device, const RmsNormArgs& args);
@@ -26,17 +27,17 @@ struct RopeArgs {
   int32_t num_heads = 0, head_dim = 0;
   float* x = nullptr;  ///< [num_rows, num_heads, head_dim], heads `head_dim` apart, in place
   int64_t x_stride = 0;
-  int32_t rotary_begin = 0;  ///< first rotated column of a head
-  int32_t rotary_dim = 0;    ///< rotated columns; even
-  bool interleaved = false;  ///< pairs (2i, 2i+1) instead of (i, i + rotary_dim/2)
+  int32_t rotary_begin = 0;    ///< first rotated column of a head
+  int32_t rotary_dim = 0;      ///< rotated columns; even
+  bool interleaved = false;    ///< pairs (2i, 2i+1) instead of (i, i + rotary_dim/2)
   const float* cos = nullptr;  ///< [num_rows, rotary_dim / 2]
   const float* sin = nullptr;
 };
 void Rope(const Device& device, const RopeArgs& args);
 
 /// Rounds or copies f32 rows: out [num_rows, width] of out_type.
-void ConvertRows(const Device& device, int64_t num_rows, int64_t width, const float* x, int64_t x_stride, void* out,
-                 DType out_type, int64_t out_stride);
+void ConvertRows(const Device& device, int64_t num_rows, int64_t width, const float* x, int64_t x_stride,
+                 void* out, DType out_type, int64_t out_stride);
 
 struct GatedArgs {
   int64_t num_rows = 0, inter = 0;
@@ -59,12 +60,12 @@ struct CombineArgs {
   int64_t out_stride = 0;
   bool accumulate = false;  ///< out += instead of out =
 };
-/// out[t] = sum over k, in rising k, of weights[t, k] * expert_rows[index[t, k]]. The sum is complete before it is
-/// added to out.
+/// out[t] = sum over k, in rising k, of weights[t, k] * expert_rows[index[t, k]]. The sum is complete before
+/// it is added to out.
 void CombineRows(const Device& device, const CombineArgs& args);
 
-/// Gathers embedding rows: out f32 [num_tokens, width] = table[ids[t]] * scale; table [vocab, width] of `type`
-/// (kF32 or kBf16).
+/// Gathers embedding rows: out f32 [num_tokens, width] = table[ids[t]] * scale; table [vocab, width] of
+/// `type` (kF32 or kBf16).
 void GatherRows(const Device& device, int64_t num_tokens, const int32_t* ids, const void* table, DType type,
                 int64_t width, float scale, float* out);
 

@@ -4,6 +4,7 @@
 // A row's result does not depend on the rows beside it: every output is one chain of sums in rising k (pairs of k for
 // bf16), whatever the blocking. That is what makes an answer independent of its batch.
 #include <cstdint>
+#include <span>
 
 #include "kernels/device.h"
 #include "kernels/pack.h"
@@ -24,5 +25,8 @@ struct GemmArgs {
 
 /// Runs on all threads of the device. Sums in f32.
 void Gemm(const Device& device, const GemmArgs& args);
+
+/// Several products with one fork and join, as the heads of latent attention need; their outputs must not overlap.
+void GemmBatch(const Device& device, std::span<const GemmArgs> batch);
 
 }  // namespace cadre::kernels

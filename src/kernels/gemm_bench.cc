@@ -49,8 +49,12 @@ void Shapes(benchmark::internal::Benchmark* bench) {
   bench->ArgNames({"isa", "bf16", "threads", "m", "n", "k"})->UseRealTime()->MinTime(0.1);
   for (const int64_t threads : {1, 2}) {
     bench->Args({kDot, kBf16, threads, 1, 32000, 2048});  // a head
-    for (const int64_t m : {1, 2, 4, 8, 12, 16, 32, 64, 128, 512}) bench->Args({kDot, kBf16, threads, m, 4096, 2048});
+    for (const int64_t m : {1, 2, 4, 6, 8, 12, 16, 32, 64, 128, 512}) bench->Args({kDot, kBf16, threads, m, 4096, 2048});
     bench->Args({kDot, kBf16, threads, 512, 2048, 4096});
+    for (const int64_t m : {1, 8, 32}) {  // one expert
+      bench->Args({kDot, kBf16, threads, m, 1536, 2048});
+      bench->Args({kDot, kBf16, threads, m, 2048, 768});
+    }
     for (const int64_t m : {1, 16, 64}) bench->Args({kDot, kBf16, threads, m, 256, 256});  // the demo model
     for (const int64_t isa : {k512, k2, kPlain}) {
       for (const int64_t format : {kBf16, kF32}) {

@@ -21,6 +21,9 @@ struct TileArgs {
   const void* a = nullptr;       ///< packed rows
   const std::byte* b = nullptr;  ///< first panel
   int64_t panel_bytes = 0;
+  int64_t ahead = 0;       ///< bytes from a line in use to the one to fetch meanwhile
+  int64_t tail_steps = 0;  ///< the last steps of the panel,
+  int64_t tail_ahead = 0;  ///< whose distance is this: the lines fetched then belong to the next tile
   int64_t steps = 0;     ///< cache lines of a panel to walk: pairs of k for bf16, single k for f32
   float* out = nullptr;  ///< [rows][kTileStride]
 };

@@ -4,9 +4,9 @@
 // the linker must never merge code of two instruction sets. For the same reason nothing from the standard
 // library is called here.
 //
-// V: F (vector of floats), I (the raw register), U (vector of uint32_t), Half (of uint16_t), kLanes, Zero, Load, Store, Broadcast,
-// Fma(a, b, c) = a * b + c, LoadRaw, Low / High (the bf16 in the lower / upper half of each lane as float);
-// BroadcastRaw and Dot where there is a bf16 dot product.
+// V: F (vector of floats), I (the raw register), U (vector of uint32_t), Half (of uint16_t), kLanes, Zero,
+// Load, Store, Broadcast, Fma(a, b, c) = a * b + c, LoadRaw, Low / High (the bf16 in the lower / upper half
+// of each lane as float); BroadcastRaw and Dot where there is a bf16 dot product.
 #include "kernels/gemm_kernels.h"
 
 namespace cadre::kernels {
@@ -49,6 +49,39 @@ struct DotWeight {
   static typename V::F Multiply(typename V::I a, typename V::I b, typename V::F c) { return V::Dot(a, b, c); }
 };
 
+// One step of a micro kernel. Whichever side is smaller is held in registers, the other passes through one.
+template <class V, class Weight, int kRows, int kCols>
+[[gnu::always_inline]] inline void Step(typename V::F (&acc)[kRows][kCols], const uint32_t* a, const std::byte* b,
+                                        int64_t panel_bytes) {
+  constexpr int kVecs = 16 / V::kLanes;
+#pragma GCC unroll 2
+  for (int half = 0; half < Weight::kHalves; ++half) {
+    if constexpr (kRows < kCols) {
+      decltype(Weight::LoadA(a)) row[kRows];
+#pragma GCC unroll 16
+      for (int r = 0; r < kRows; ++r) row[r] = Weight::LoadA(a + half * kRows + r);
+#pragma GCC unroll 16
+      for (int c = 0; c < kCols; ++c) {
+        const auto column = Weight::LoadB(b + c / kVecs * panel_bytes + c % kVecs * V::kLanes * 4, half);
+#pragma GCC unroll 16
+        for (int r = 0; r < kRows; ++r) acc[r][c] = Weight::Multiply(row[r], column, acc[r][c]);
+      }
+    } else {
+      decltype(Weight::LoadB(b, 0)) column[kCols];
+#pragma GCC unroll 16
+      for (int c = 0; c < kCols; ++c) {
+        column[c] = Weight::LoadB(b + c / kVecs * panel_bytes + c % kVecs * V::kLanes * 4, half);
+      }
+#pragma GCC unroll 16
+      for (int r = 0; r < kRows; ++r) {
+        const auto row = Weight::LoadA(a + half * kRows + r);
+#pragma GCC unroll 16
+        for (int c = 0; c < kCols; ++c) acc[r][c] = Weight::Multiply(row, column[c], acc[r][c]);
+      }
+    }
+  }
+}
+
 template <class V, template <class> class W, int kRows, int kPanels>
 void Tile(const TileArgs& args) {
   using Weight = W<V>;
@@ -62,40 +95,19 @@ void Tile(const TileArgs& args) {
   const uint32_t* a = static_cast<const uint32_t*>(args.a);
   const std::byte* b = args.b;
   const int64_t panel_bytes = args.panel_bytes;
-  for (int64_t step = 0; step < args.steps; ++step) {
+  int64_t step = 0, end = args.steps - args.tail_steps, ahead = args.ahead;
+  for (int part = 0; part < 2; ++part) {
+    for (; step < end; ++step) {
 #pragma GCC unroll 4
-    for (int p = 0; p < kPanels; ++p) {
-      __builtin_prefetch(b + p * panel_bytes + kPrefetchLines * 64, 0, 3);
-    }
-#pragma GCC unroll 2
-    for (int half = 0; half < Weight::kHalves; ++half) {
-      // Whichever side is smaller is held in registers, the other passes through one.
-      if constexpr (kRows < kCols) {
-        decltype(Weight::LoadA(a)) row[kRows];
-#pragma GCC unroll 16
-        for (int r = 0; r < kRows; ++r) row[r] = Weight::LoadA(a + half * kRows + r);
-#pragma GCC unroll 16
-        for (int c = 0; c < kCols; ++c) {
-          const auto column = Weight::LoadB(b + c / kVecs * panel_bytes + c % kVecs * V::kLanes * 4, half);
-#pragma GCC unroll 16
-          for (int r = 0; r < kRows; ++r) acc[r][c] = Weight::Multiply(row[r], column, acc[r][c]);
-        }
-      } else {
-        decltype(Weight::LoadB(b, 0)) column[kCols];
-#pragma GCC unroll 16
-        for (int c = 0; c < kCols; ++c) {
-          column[c] = Weight::LoadB(b + c / kVecs * panel_bytes + c % kVecs * V::kLanes * 4, half);
-        }
-#pragma GCC unroll 16
-        for (int r = 0; r < kRows; ++r) {
-          const auto row = Weight::LoadA(a + half * kRows + r);
-#pragma GCC unroll 16
-          for (int c = 0; c < kCols; ++c) acc[r][c] = Weight::Multiply(row, column[c], acc[r][c]);
-        }
+      for (int p = 0; p < kPanels; ++p) {
+        __builtin_prefetch(b + p * panel_bytes + ahead, 0, 2);
       }
+      Step<V, Weight, kRows, kCols>(acc, a, b, panel_bytes);
+      a += kRows * Weight::kAUnits;
+      b += 64;
     }
-    a += kRows * Weight::kAUnits;
-    b += 64;
+    end = args.steps;
+    ahead = args.tail_ahead;
   }
 #pragma GCC unroll 16
   for (int r = 0; r < kRows; ++r) {

@@ -1,16 +1,14 @@
-// One fork and one join for all experts of a layer. The work is a list of tasks that free threads take in
-// order: first (segment, range of gate and up panels), then (segment, range of down panels), where a segment
-// is some rows of one expert. A down task waits until the gate_up tasks of its segment are done. As all of
-// those were taken before the first down task, it waits for running tasks at most, and for the last segments
-// only.
+// One fork and one join for all experts of a layer. The work is a line of stages: the gate_up products of all
+// segments (some rows of one expert each), then their down products. Free threads eat it from the front. A
+// down stage begins when the tiles of its gate_up stage are done; as all of those were taken before the first
+// down tile is, a thread waits for running work at most, and only where the experts with rows are few.
 #include "kernels/grouped_gemm.h"
 
-#include <atomic>
 #include <memory>
 #include <thread>
-#include <vector>
 
 #include "base/check.h"
+#include "kernels/tile_work.h"
 #include "kernels/tile_worker.h"
 #include "sys/futex.h"
 
@@ -19,19 +17,14 @@ namespace {
 
 struct Segment {
   int32_t expert = 0, row_begin = 0, rows = 0;
-  int64_t panels_per_tile[2] = {1, 1};  // of gate_up, of down
-};
-
-struct Task {
-  int32_t segment = 0, panel_begin = 0, panel_end = 0;
+  int32_t gate_up_per_tile = 2, down_per_tile = 1;  // panels
 };
 
 // Lives as long as the calling thread, so that a step allocates nothing.
 struct Workspace {
   std::vector<Segment> segments;
-  std::vector<Task> tasks;
-  size_t first_down = 0;
-  std::unique_ptr<std::atomic<int32_t>[]> left;  // gate_up tasks of each segment
+  TileWork work;                                 // stages: gate_up of each segment, then down of each segment
+  std::unique_ptr<std::atomic<int64_t>[]> left;  // gate_up tiles of each segment that are not done
   size_t num_left = 0;
 };
 
@@ -42,32 +35,24 @@ int64_t NumPanels(const PackedMatrix& w) {
 class ExpertsRun {
  public:
   ExpertsRun(const Device& device, const ExpertsArgs& args, Workspace& space)
-      : device_(device),
-        args_(args),
+      : args_(args),
         kernels_(GemmKernelsFor(device.isa)),
         format_(args.act_type == DType::kBf16 ? PackFormat::kBf16 : PackFormat::kF32),
         weight_kernels_(KernelsFor(kernels_, format_)),
         space_(space),
+        act_bytes_(DTypeBytes(args.act_type)),
         inter_stride_(RoundUp(args.inter, 2)) {}
 
-  void Run() {
+  void Run(sys::ThreadPool& pool) {
     MakeSegments();
     if (space_.segments.empty()) return;
-    const bool serial = MakeTasks();
-    const size_t num_tasks = space_.tasks.size();
-    if (serial) {
-      TileWorker worker(weight_kernels_);
-      for (size_t task = 0; task < num_tasks; ++task) RunTask(task, worker);
-      return;
+    MakeStages();
+    const int num_threads = pool.num_threads();
+    if (space_.work.WorthSharing(num_threads)) {
+      pool.Run([&](int) { Eat(num_threads); });
+    } else {
+      Eat(1);
     }
-    alignas(64) std::atomic<size_t> next{0};
-    device_.pool->Run([&](int) {
-      TileWorker worker(weight_kernels_);
-      for (size_t task = next.fetch_add(1, std::memory_order_relaxed); task < num_tasks;
-           task = next.fetch_add(1, std::memory_order_relaxed)) {
-        RunTask(task, worker);
-      }
-    });
   }
 
  private:
@@ -85,116 +70,98 @@ class ExpertsRun {
       CADRE_CHECK(expert.down.k == args_.inter && expert.down.n == args_.hidden);
       const int64_t count = (rows + most - 1) / most;
       for (int64_t i = 0; i < count; ++i) {
-        Segment segment;
-        segment.expert = static_cast<int32_t>(e);
-        segment.row_begin = static_cast<int32_t>(begin + rows * i / count);
-        segment.rows = static_cast<int32_t>(begin + rows * (i + 1) / count - segment.row_begin);
+        const int64_t row = begin + rows * i / count, row_end = begin + rows * (i + 1) / count;
         // A tile of gate_up holds whole pairs, even where a micro kernel takes one panel at a time.
-        const int64_t panels = PanelsPerTile(weight_kernels_, segment.rows);
-        segment.panels_per_tile[0] = std::max<int64_t>(2, panels);
-        segment.panels_per_tile[1] = panels;
-        space_.segments.push_back(segment);
+        const auto per_tile = static_cast<int32_t>(PanelsPerTile(weight_kernels_, row_end - row));
+        space_.segments.push_back({.expert = static_cast<int32_t>(e),
+                                   .row_begin = static_cast<int32_t>(row),
+                                   .rows = static_cast<int32_t>(row_end - row),
+                                   .gate_up_per_tile = std::max(2, per_tile),
+                                   .down_per_tile = per_tile});
       }
     }
   }
 
-  // Returns whether the caller should do it all.
-  bool MakeTasks() {
-    double total_ns = 0;
-    for (const Segment& segment : space_.segments) {
-      const ExpertWeights& expert = args_.experts[static_cast<size_t>(segment.expert)];
-      total_ns += PanelCost(weight_kernels_, segment.rows, args_.hidden) *
-                  static_cast<double>(NumPanels(expert.gate_up));
-      total_ns +=
-          PanelCost(weight_kernels_, segment.rows, args_.inter) * static_cast<double>(NumPanels(expert.down));
-    }
-    const Cutting cutting(total_ns, device_.pool->num_threads());
+  void MakeStages() {
     const size_t num_segments = space_.segments.size();
     if (space_.num_left < num_segments) {
       space_.num_left = num_segments * 2;
-      space_.left = std::make_unique<std::atomic<int32_t>[]>(space_.num_left);
+      space_.left = std::make_unique<std::atomic<int64_t>[]>(space_.num_left);
     }
-    space_.tasks.clear();
-    for (const bool down : {false, true}) {
-      if (down) space_.first_down = space_.tasks.size();
-      for (size_t s = 0; s < num_segments; ++s) {
-        const int64_t count = AddTasks(cutting, s, down);
-        if (!down) space_.left[s].store(static_cast<int32_t>(count), std::memory_order_relaxed);
+    space_.work.Clear();
+    for (size_t s = 0; s < num_segments; ++s) {
+      const Segment& segment = space_.segments[s];
+      AddStage(ExpertOf(segment).gate_up, segment.rows, segment.gate_up_per_tile);
+      space_.left[s].store(space_.work.num_tiles(s), std::memory_order_relaxed);
+    }
+    for (const Segment& segment : space_.segments) {
+      AddStage(ExpertOf(segment).down, segment.rows, segment.down_per_tile);
+    }
+  }
+
+  void AddStage(const PackedMatrix& w, int64_t rows, int64_t per_tile) {
+    space_.work.Add((NumPanels(w) + per_tile - 1) / per_tile,
+                    PanelCost(weight_kernels_, rows, w.k) * static_cast<double>(per_tile),
+                    (MinPanels(weight_kernels_, rows) + per_tile - 1) / per_tile);
+  }
+
+  void Eat(int num_threads) const {
+    TileWorker worker(weight_kernels_);
+    size_t stage = 0;
+    for (TileWork::Range range; space_.work.Take(num_threads, stage, range);) {
+      const size_t num_segments = space_.segments.size();
+      if (range.stage < num_segments) {
+        GateUp(range, space_.segments[range.stage], worker);
+        space_.left[range.stage].fetch_sub(range.end - range.begin, std::memory_order_release);
+      } else {
+        const size_t segment = range.stage - num_segments;
+        WaitForZero(space_.left[segment]);
+        Down(range, space_.segments[segment], worker);
       }
     }
-    return cutting.serial;
   }
 
-  int64_t AddTasks(const Cutting& cutting, size_t segment_idx, bool down) {
-    const Segment& segment = space_.segments[segment_idx];
-    const ExpertWeights& expert = args_.experts[static_cast<size_t>(segment.expert)];
-    const PackedMatrix& w = down ? expert.down : expert.gate_up;
-    const int64_t per_tile = segment.panels_per_tile[down ? 1 : 0], num_panels = NumPanels(w);
-    const int64_t tiles = (num_panels + per_tile - 1) / per_tile;
-    const double tile_ns = PanelCost(weight_kernels_, segment.rows, w.k) * static_cast<double>(per_tile);
-    const int64_t count = cutting.NumTasks(tiles, tile_ns, 1);
-    for (int64_t i = 0; i < count; ++i) {
-      space_.tasks.push_back(
-          {.segment = static_cast<int32_t>(segment_idx),
-           .panel_begin = static_cast<int32_t>(tiles * i / count * per_tile),
-           .panel_end = static_cast<int32_t>(std::min(num_panels, tiles * (i + 1) / count * per_tile))});
-    }
-    return count;
-  }
-
-  void RunTask(size_t task_idx, TileWorker& worker) const {
-    const Task& task = space_.tasks[task_idx];
-    const Segment& segment = space_.segments[static_cast<size_t>(task.segment)];
-    const ExpertWeights& expert = args_.experts[static_cast<size_t>(segment.expert)];
-    std::atomic<int32_t>& left = space_.left[static_cast<size_t>(task.segment)];
-    if (task_idx < space_.first_down) {
-      RunGateUp(task, segment, expert, worker);
-      left.fetch_sub(1, std::memory_order_release);  // partner: the acquire below
-    } else {
-      // Whoever holds a task of this segment is running; where threads share a CPU, let it.
-      for (int spins = 0; left.load(std::memory_order_acquire) != 0; ++spins) {
-        if (spins < 2000) {
-          sys::SpinPause();
-        } else {
-          std::this_thread::yield();
-        }
+  // Whoever holds the missing tiles is running; where threads share a CPU, let it.
+  static void WaitForZero(const std::atomic<int64_t>& left) {
+    for (int spins = 0; left.load(std::memory_order_acquire) != 0; ++spins) {  // partner: the release in Eat
+      if (spins < 2000) {
+        sys::SpinPause();
+      } else {
+        std::this_thread::yield();
       }
-      RunDown(task, segment, expert, worker);
     }
   }
 
-  std::byte* InterRow(int64_t row) const {
-    return static_cast<std::byte*>(args_.inter_rows) + row * inter_stride_ * DTypeBytes(args_.act_type);
-  }
-
-  void RunGateUp(const Task& task, const Segment& segment, const ExpertWeights& expert,
-                 TileWorker& worker) const {
-    worker.SetRows(int64_t{task.segment} * 2, {.list = args_.rows}, segment.row_begin, segment.rows,
+  void GateUp(const TileWork::Range& range, const Segment& segment, TileWorker& worker) const {
+    const ExpertWeights& expert = ExpertOf(segment);
+    const int64_t per_tile = segment.gate_up_per_tile;
+    worker.SetRows(static_cast<int64_t>(range.stage), {.list = args_.rows}, segment.row_begin, segment.rows,
                    args_.hidden);
     worker.Multiply(
-        expert.gate_up, task.panel_begin, task.panel_end, segment.panels_per_tile[0],
-        [&](int64_t row, int rows, int64_t panel, int64_t num_panels, const float* tile) {
+        expert.gate_up, range.begin * per_tile, std::min(NumPanels(expert.gate_up), range.end * per_tile),
+        per_tile, [&](int64_t row, int num_rows, int64_t panel, int64_t num_panels, const float* tile) {
           const int64_t col = panel / 2 * kPanelRows;
           kernels_.activate(
               {.tile = tile,
-               .rows = rows,
+               .rows = num_rows,
                .cols = std::min(num_panels / 2 * kPanelRows, args_.inter - col),
                .bias = expert.gate_up_bias != nullptr ? expert.gate_up_bias + panel * kPanelRows : nullptr,
                .clamped_swiglu = args_.activation == Activation::kClampedSwiglu,
                .alpha = args_.swiglu_alpha,
                .limit = args_.swiglu_limit,
-               .bf16 = args_.act_type == DType::kBf16,
-               .out = InterRow(segment.row_begin + row) + col * DTypeBytes(args_.act_type),
+               .bf16 = format_ == PackFormat::kBf16,
+               .out = InterRow(segment.row_begin + row) + col * act_bytes_,
                .out_stride = inter_stride_});
         });
   }
 
-  void RunDown(const Task& task, const Segment& segment, const ExpertWeights& expert,
-               TileWorker& worker) const {
-    const RowView rows{.base = InterRow(0), .stride_bytes = inter_stride_ * DTypeBytes(args_.act_type)};
-    worker.SetRows(int64_t{task.segment} * 2 + 1, rows, segment.row_begin, segment.rows, args_.inter);
+  void Down(const TileWork::Range& range, const Segment& segment, TileWorker& worker) const {
+    const ExpertWeights& expert = ExpertOf(segment);
+    const int64_t per_tile = segment.down_per_tile;
+    const RowView rows{.base = InterRow(0), .stride_bytes = inter_stride_ * act_bytes_};
+    worker.SetRows(static_cast<int64_t>(range.stage), rows, segment.row_begin, segment.rows, args_.inter);
     worker.Multiply(
-        expert.down, task.panel_begin, task.panel_end, segment.panels_per_tile[1],
+        expert.down, range.begin * per_tile, std::min(NumPanels(expert.down), range.end * per_tile), per_tile,
         [&](int64_t row, int num_rows, int64_t panel, int64_t num_panels, const float* tile) {
           const int64_t col = panel * kPanelRows, first = segment.row_begin + row;
           kernels_.store({.tile = tile,
@@ -207,13 +174,19 @@ class ExpertsRun {
         });
   }
 
-  const Device& device_;
+  const ExpertWeights& ExpertOf(const Segment& segment) const {
+    return args_.experts[static_cast<size_t>(segment.expert)];
+  }
+  std::byte* InterRow(int64_t row) const {
+    return static_cast<std::byte*>(args_.inter_rows) + row * inter_stride_ * act_bytes_;
+  }
+
   const ExpertsArgs& args_;
   const GemmKernels& kernels_;
   const PackFormat format_;
   const WeightKernels& weight_kernels_;
   Workspace& space_;
-  const int64_t inter_stride_;
+  const int64_t act_bytes_, inter_stride_;
 };
 
 }  // namespace
@@ -221,7 +194,7 @@ class ExpertsRun {
 void RunExperts(const Device& device, const ExpertsArgs& args) {
   CADRE_CHECK(args.act_type == DType::kBf16 || args.act_type == DType::kF32);
   thread_local Workspace workspace;
-  ExpertsRun(device, args, workspace).Run();
+  ExpertsRun(device, args, workspace).Run(*device.pool);
 }
 
 }  // namespace cadre::kernels

@@ -67,20 +67,12 @@ double PanelCost(const WeightKernels& kernels, int64_t rows, int64_t k) {
          std::max(kLineNs, static_cast<double>(rows) * kernels.line_ns);
 }
 
-Cutting::Cutting(double total_ns, int num_threads) {
-  // A fork and a join are 1 to 2 us. A task ends with a stall of a few hundred ns until the next one streams.
-  serial = num_threads == 1 || total_ns < 5000;
-  task_ns = std::clamp(total_ns / (num_threads * 12), 2500.0, 40000.0);
-}
-
-int64_t Cutting::NumTasks(int64_t num_units, double unit_ns, int64_t min_units) const {
-  if (serial) return 1;
-  const int64_t units = std::max(min_units, static_cast<int64_t>(task_ns / unit_ns));
-  return std::max<int64_t>(1, num_units / units);
+int64_t MinPanels(const WeightKernels& kernels, int64_t rows) {
+  return rows > kernels.max_rows ? 8 : 1;
 }
 
 void TileWorker::SetRows(int64_t key, const RowView& rows, int64_t row_begin, int64_t num_rows, int64_t k) {
-  if (key >= 0 && key == key_) return;
+  if (key == key_) return;
   key_ = key;
   num_rows_ = num_rows;
   steps_ = Steps(kernels_, k);
@@ -99,7 +91,7 @@ void TileWorker::SetRows(int64_t key, const RowView& rows, int64_t row_begin, in
 }
 
 void TileWorker::MultiplyTile(const PackedMatrix& w, int64_t row, int64_t rows, int64_t panel,
-                              int64_t num_panels, float* tile) {
+                              int64_t num_panels, bool last, float* tile) {
   const int64_t panel_bytes = PackedBytes(w.format, kPanelRows, w.k);
   TileArgs args{.a = packed_ + row * steps_ * kernels_.a_step_bytes,
                 .b = w.data + panel * panel_bytes,
@@ -111,6 +103,12 @@ void TileWorker::MultiplyTile(const PackedMatrix& w, int64_t row, int64_t rows, 
     const int log2 = num_panels >= 4 && tiles[2] != nullptr   ? 2
                      : num_panels >= 2 && tiles[1] != nullptr ? 1
                                                               : 0;
+    if (row == 0) {
+      const int64_t dist = std::min<int64_t>(steps_, log2 == 2 ? 16 : 64);
+      args.ahead = dist * 64;
+      args.tail_steps = dist;
+      args.tail_ahead = last && num_panels == 1 << log2 ? 0 : (panel_bytes << log2) - (steps_ - dist) * 64;
+    }
     tiles[log2](args);
     args.b += panel_bytes << log2;
     args.out += kPanelRows << log2;

@@ -36,14 +36,8 @@ int64_t PanelsPerTile(const WeightKernels& kernels, int64_t rows);
 /// Rough nanoseconds of one core for `rows` rows through one panel of k values.
 double PanelCost(const WeightKernels& kernels, int64_t rows, int64_t k);
 
-/// How work of `total_ns` is cut for the threads: long enough to stream, many enough to balance.
-struct Cutting {
-  bool serial = true;  ///< too little to wake anybody
-  double task_ns = 0;
-  Cutting(double total_ns, int num_threads);
-  /// Into how many tasks `num_units` units of `unit_ns` go, none shorter than `min_units`.
-  int64_t NumTasks(int64_t num_units, double unit_ns, int64_t min_units) const;
-};
+/// The fewest panels that repay packing the rows anew, which each thread does that comes to a segment.
+int64_t MinPanels(const WeightKernels& kernels, int64_t rows);
 
 class TileWorker {
  public:
@@ -64,7 +58,7 @@ class TileWorker {
       const int64_t num_panels = std::min(panels_per_tile, end - panel);
       for (int64_t block = 0; block < num_blocks; ++block) {
         const int64_t row = BlockBegin(block, num_blocks), rows = BlockBegin(block + 1, num_blocks) - row;
-        MultiplyTile(w, row, rows, panel, num_panels, tile);
+        MultiplyTile(w, row, rows, panel, num_panels, panel + num_panels == end, tile);
         epilogue(row, static_cast<int>(rows), panel, num_panels, tile);
       }
     }
@@ -74,7 +68,7 @@ class TileWorker {
   // Blocks of even height: 13 rows are 7 and 6, not 12 and 1.
   int64_t BlockBegin(int64_t block, int64_t num_blocks) const { return num_rows_ * block / num_blocks; }
   void MultiplyTile(const PackedMatrix& w, int64_t row, int64_t rows, int64_t panel, int64_t num_panels,
-                    float* tile);
+                    bool last, float* tile);
 
   const WeightKernels& kernels_;
   int64_t key_ = -1, num_rows_ = 0, steps_ = 0;

@@ -23,9 +23,9 @@ struct TopKArgs {
   const float* selection_bias = nullptr;  ///< [num_experts] added to the scores for choosing only, or null
   int32_t num_groups = 1, top_groups = 1;
   GroupScore group_score = GroupScore::kMax;
-  bool normalize = false;  ///< divide the chosen weights by their sum
+  bool normalize = false;      ///< divide the chosen weights by their sum
   float normalize_eps = 0.0f;  ///< added to that sum (DeepSeek-V3: 1e-20)
-  float scale = 1.0f;      ///< then multiply
+  float scale = 1.0f;          ///< then multiply
   int32_t* experts = nullptr;  ///< out [num_rows, top_k], best first; ties: lowest expert first
   float* weights = nullptr;    ///< out [num_rows, top_k]
 };

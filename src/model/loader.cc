@@ -75,8 +75,8 @@ Result<LoadedModel> LoadModel(const std::string& folder, const WeightLayout& lay
   CADRE_ASSIGN(model.spec, ReadModelSpec(files.config, files.generation_config));
   CADRE_ASSIGN(const auto source, checkpoint::OpenCheckpoint(folder));
   CADRE_ASSIGN(model.plan, PlanWeights(model.spec, layout));
-  CADRE_ASSIGN(model.dense, Arena::Allocate(model.plan.dense_bytes));
-  CADRE_ASSIGN(model.experts, Arena::Allocate(model.plan.expert_bytes));
+  CADRE_ASSIGN(model.dense, sys::AllocateRegion(static_cast<size_t>(model.plan.dense_bytes)));
+  CADRE_ASSIGN(model.experts, sys::AllocateRegion(static_cast<size_t>(model.plan.expert_bytes)));
   model.weights = PlaceWeights(model.spec, model.plan, model.dense.data(), model.experts.data());
   CADRE_ASSIGN(model.report, LoadWeights(model.spec, model.plan, *source, pool, options, model.weights));
   return model;

@@ -10,7 +10,7 @@
 #include "model/weight_plan.h"
 #include "model/weights.h"
 #include "sys/threads.h"
-#include "tensor/arena.h"
+#include "sys/memory.h"
 
 namespace cadre::model {
 
@@ -40,7 +40,7 @@ Result<LoadReport> LoadWeights(const ModelSpec& spec, const WeightPlan& plan,
 struct LoadedModel {
   ModelSpec spec;
   WeightPlan plan;
-  Arena dense, experts;
+  sys::Region dense, experts;
   ModelWeights weights;
   LoadReport report;
 };

@@ -182,7 +182,6 @@ Result<WeightPlan> PlanWeights(const ModelSpec& spec, const WeightLayout& layout
 
 ModelWeights PlaceWeights(const ModelSpec& spec, const WeightPlan& plan, std::byte* dense,
                           std::byte* experts) {
-  CADRE_CHECK(dense != nullptr && experts != nullptr);
   Walk walk(spec, plan.layout, plan.shard, dense, experts);
   ModelWeights weights = walk.Model();
   CADRE_CHECK(walk.dense_bytes() == plan.dense_bytes && walk.expert_bytes() == plan.expert_bytes);

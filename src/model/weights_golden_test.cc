@@ -1,36 +1,16 @@
 // Every published-style folder whose architecture is known: what lies packed in memory equals the file.
-#include <algorithm>
-#include <cctype>
-#include <cstdlib>
-
+#include "model/golden_models.h"
 #include "model/registry.h"
 #include "model/test_support.h"
 
 namespace cadre::model {
 namespace {
 
-std::string GoldenFolder() {
-  const char* set = std::getenv("CADRE_GOLDEN");
-  return (set && *set ? std::string(set) : CADRE_SOURCE_DIR "/../shared/golden") + "/models";
-}
-
 class GoldenModel : public testing::TestWithParam<std::string> {};
 
-std::vector<std::string> Folders() {
-  std::vector<std::string> names;
-  if (std::filesystem::is_directory(GoldenFolder())) {
-    for (const auto& entry : std::filesystem::directory_iterator(GoldenFolder())) {
-      if (entry.is_directory()) names.push_back(entry.path().filename().string());
-    }
-  }
-  std::sort(names.begin(), names.end());
-  if (names.empty()) names.push_back("none");
-  return names;
-}
-
 TEST_P(GoldenModel, PackedWeightsEqualTheFile) {
-  const std::string folder = GoldenFolder() + "/" + GetParam();
-  if (GetParam() == "none") GTEST_SKIP() << "no golden models in " << GoldenFolder() << " (set CADRE_GOLDEN)";
+  const std::string folder = test::GoldenModelsFolder() + "/" + GetParam();
+  if (GetParam() == "none") GTEST_SKIP() << "no golden models in " << test::GoldenModelsFolder() << " (set CADRE_GOLDEN)";
   const auto files = checkpoint::ReadModelFiles(folder);
   ASSERT_TRUE(files.has_value()) << files.error().message;
   if (!FindFamily(files->config)) {
@@ -51,12 +31,7 @@ TEST_P(GoldenModel, PackedWeightsEqualTheFile) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Models, GoldenModel, testing::ValuesIn(Folders()), [](const auto& param) {
-  std::string name = param.param;
-  std::replace_if(
-      name.begin(), name.end(), [](unsigned char c) { return !std::isalnum(c); }, '_');
-  return name;
-});
+INSTANTIATE_TEST_SUITE_P(Models, GoldenModel, testing::ValuesIn(test::GoldenModelNames()), test::TestName);
 
 }  // namespace
 }  // namespace cadre::model

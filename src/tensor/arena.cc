@@ -1,46 +1,27 @@
 #include "tensor/arena.h"
 
-#include <sys/mman.h>
-
-#include <algorithm>
-#include <cerrno>
-#include <cstring>
-#include <utility>
+#include "base/check.h"
 
 namespace cadre {
 namespace {
 
-size_t MappedBytes(int64_t num_bytes) {
-  return static_cast<size_t>(std::max<int64_t>(num_bytes, 1));
-}
+constexpr int64_t kAlignment = 64;  // a cache line, and the widest vector
+
+constexpr int64_t Align(int64_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
 
 }  // namespace
 
-Arena::Arena(Arena&& other) noexcept
-    : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}
-
-Arena& Arena::operator=(Arena&& other) noexcept {
-  std::swap(data_, other.data_);
-  std::swap(size_, other.size_);
-  return *this;
+Arena::Arena(int64_t bytes) {
+  auto region = sys::AllocateRegion(static_cast<size_t>(Align(bytes)));
+  CADRE_CHECK(region.has_value());  // address space only; the memory plan has counted what will be touched
+  region_ = std::move(*region);
 }
 
-Arena::~Arena() {
-  if (data_) munmap(data_, MappedBytes(size_));
-}
-
-Result<Arena> Arena::Allocate(int64_t num_bytes) {
-  void* place =
-      mmap(nullptr, MappedBytes(num_bytes), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (place == MAP_FAILED) {
-    return Fail(Code::kResourceExhausted, "cannot get {} bytes of memory: {}", num_bytes, strerror(errno));
-  }
-  // Refused where the kernel has no huge pages: small ones do.
-  madvise(place, MappedBytes(num_bytes), MADV_HUGEPAGE);
-  Arena arena;
-  arena.data_ = static_cast<std::byte*>(place);
-  arena.size_ = num_bytes;
-  return arena;
+void* Arena::TakeBytes(int64_t bytes) {
+  const int64_t begin = used_;
+  used_ += Align(bytes);
+  CADRE_CHECK(used_ <= size());
+  return region_.data() + begin;
 }
 
 }  // namespace cadre

@@ -1,10 +1,10 @@
-#include "model/rope.h"
+#include "nn/rope.h"
 
 #include <algorithm>
 #include <cmath>
 #include <numbers>
 
-namespace cadre::model {
+namespace cadre::nn {
 namespace {
 
 constexpr double kTurn = 2 * std::numbers::pi;
@@ -66,4 +66,15 @@ std::vector<float> RopeInverseFrequencies(const RopeSpec& rope) {
   return {steps.begin(), steps.end()};
 }
 
-}  // namespace cadre::model
+void RopeAngles(std::span<const float> inverse_frequencies, float attention_factor, std::span<const int32_t> positions,
+                float* cos, float* sin) {
+  for (const int32_t position : positions) {
+    for (const float frequency : inverse_frequencies) {
+      const float angle = static_cast<float>(position) * frequency;
+      *cos++ = std::cos(angle) * attention_factor;
+      *sin++ = std::sin(angle) * attention_factor;
+    }
+  }
+}
+
+}  // namespace cadre::nn

@@ -1,0 +1,49 @@
+#pragma once
+// The exact bytes of an exchange, computed from the expert choices alone. Tests compare them with the byte
+// counters of running back ends, for equality.
+//
+// algorithmic: what the name's formula says (reference: tokens x copies x row bytes, over all peers).
+// physical: what a rank reads from other ranks' memory here. In a host rows are published once and read in
+// place, so a rank reads only the rows that it computes, and only the partial sums that exist.
+#include <cstdint>
+#include <span>
+#include <string_view>
+
+#include "eplb/slot_layout.h"
+
+namespace cadre::a2a {
+
+/// Bytes that a rank draws from other ranks; rows and what travels beside them (choices), no flags.
+struct ByteCounts {
+  int64_t dispatch_algorithmic = 0, dispatch_physical = 0;
+  int64_t combine_algorithmic = 0, combine_physical = 0;
+
+  ByteCounts& operator+=(const ByteCounts& other) {
+    dispatch_algorithmic += other.dispatch_algorithmic;
+    dispatch_physical += other.dispatch_physical;
+    combine_algorithmic += other.combine_algorithmic;
+    combine_physical += other.combine_physical;
+    return *this;
+  }
+  friend bool operator==(const ByteCounts&, const ByteCounts&) = default;
+};
+
+/// One rank's choices in one exchange.
+struct RankChoices {
+  int64_t num_rows = 0;
+  const int32_t* slots = nullptr;  ///< [num_rows, top_k], -1 for none
+};
+
+struct CountArgs {
+  std::string_view backend;
+  int32_t top_k = 0;
+  int64_t row_bytes = 0;      ///< a dispatched row
+  int64_t partial_bytes = 0;  ///< a partial sum on its way home: hidden * 4 in shared memory
+  eplb::SlotLayout layout;
+  std::span<const RankChoices> ranks;  ///< all ranks, in order
+};
+
+/// What `rank` draws in one exchange. The back end must be one that Create knows (checked).
+ByteCounts CountBytes(const CountArgs& args, int rank);
+
+}  // namespace cadre::a2a

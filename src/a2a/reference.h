@@ -1,0 +1,38 @@
+#pragma once
+// The oracle: what an exchange must give, worked out by plain loops over everybody's inputs. Back ends equal
+// it bit by bit on their reduction tree.
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "eplb/slot_layout.h"
+#include "sys/threads.h"
+
+namespace cadre::a2a {
+
+enum class Tree : uint8_t {
+  kByK,     ///< the home rank sums weighted expert rows in rising k
+  kByRank,  ///< each rank sums its weighted expert rows in rising k; the home rank adds the partial sums in
+            ///< rank order
+};
+
+struct ReferenceInput {
+  int64_t num_rows = 0;
+  const int32_t* slots = nullptr;  ///< [num_rows, top_k]
+  const float* weights = nullptr;
+};
+
+struct ReferenceArgs {
+  int32_t top_k = 0, hidden = 0;
+  eplb::SlotLayout layout;
+  std::span<const ReferenceInput> ranks;
+  Tree tree = Tree::kByRank;
+  /// What `rank` computes in `slot` for a source rank's row, before the weight: out [hidden].
+  sys::FunctionRef<void(int rank, int32_t slot, int source, int64_t row, float* out)> expert;
+};
+
+/// [num_rows, hidden] of `home`. Ranks without a choice of a row take no part in its sum; rows without any
+/// choice are 0.
+std::vector<float> ReferenceCombine(const ReferenceArgs& args, int home);
+
+}  // namespace cadre::a2a

@@ -1,0 +1,51 @@
+#pragma once
+// Builds a rank's row table from everybody's choices, and remembers where each source row's results will lie.
+// Two passes over the choices in (source, row, k) order, so the table is ordered by (slot, source, row) and
+// the results of one row are found in rising k.
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "a2a/a2a.h"
+
+namespace cadre::a2a {
+
+/// What one rank published.
+struct Source {
+  const std::byte* rows = nullptr;  ///< [num_rows] rows of row_bytes
+  const int32_t* slots = nullptr;   ///< [num_rows, top_k]
+  const float* weights = nullptr;   ///< [num_rows, top_k]
+  int64_t num_rows = 0;
+};
+
+class RowTableBuilder {
+ public:
+  /// Slots [first_slot, first_slot + num_slots) of total_slots are local.
+  RowTableBuilder(int32_t top_k, int64_t row_bytes, int32_t first_slot, int32_t num_slots,
+                  int32_t total_slots);
+
+  /// Errors: kDataLoss for a slot that does not exist. Buffers only grow, so a steady state allocates
+  /// nothing.
+  Status Build(std::span<const Source> sources);
+
+  RowTable table() const;
+  /// Places in the table of source row (source, row), in rising k; empty if no choice of it is local.
+  std::span<const int32_t> PlacesOf(int source, int64_t row) const;
+  /// Rows of `source` that have at least one local choice, rising.
+  std::span<const int32_t> TouchedRows(int source) const;
+
+ private:
+  int32_t top_k_;
+  int64_t row_bytes_;
+  int32_t first_slot_, num_slots_, total_slots_;
+  std::vector<int32_t> offsets_, cursor_;
+  std::vector<const void*> rows_;
+  std::vector<float> weights_;
+  std::vector<int32_t> places_;        // all sources' places, in (source, row, k) order
+  std::vector<int32_t> place_begin_;   // [all rows + 1]
+  std::vector<int64_t> source_begin_;  // [sources + 1] first row of each source in place_begin_
+  std::vector<int32_t> touched_;       // rows with a local choice, source by source
+  std::vector<size_t> touched_begin_;  // [sources + 1]
+};
+
+}  // namespace cadre::a2a

@@ -1,0 +1,82 @@
+#include "app/commands.h"
+
+#include <cstdio>
+
+#include "app/exit_code.h"
+#include "base/log.h"
+#include "config/command_line.h"
+#include "config/reference.h"
+
+namespace cadre::app {
+namespace {
+
+constexpr const char* kVersion = "0.1.0";
+
+constexpr const char* kUsage = R"(usage: cadre COMMAND ...
+
+  serve MODEL                serve a model over the OpenAI HTTP API (flags as in vllm serve)
+  generate MODEL             answer one prompt, or chat on the terminal
+  inspect MODEL              architecture, tensors and memory plan, without reading weights
+  bench latency MODEL        time one batch
+  bench throughput MODEL     time many requests at once
+  bench serve                send requests to a running server
+  config-reference           print docs/reference.md
+  version                    print the version
+
+MODEL is a folder or a hub name found in the local Hugging Face cache. `cadre COMMAND --help` says more.
+Called by the name vllm, the program behaves as cadre.
+)";
+
+int Print(const std::string& text) {
+  std::fwrite(text.data(), 1, text.size(), stdout);
+  return std::fflush(stdout) == 0 ? 0 : ExitCode(Code::kUnavailable);
+}
+
+int Bench(Args args, const config::Environment& env) {
+  const std::string what = args.empty() ? "" : args[0];
+  if (what == "latency") return BenchLatency(args.subspan(1), env);
+  if (what == "throughput") return BenchThroughput(args.subspan(1), env);
+  if (what == "serve") return BenchServe(args.subspan(1), env);
+  if (what == "--help" || what == "-h") return Print(kUsage);
+  return Fail({Code::kInvalidArgument,
+               Format("cadre bench wants latency, throughput or serve as its next word, not '{}'",
+                      what.substr(0, 80)),
+               {}});
+}
+
+/// The commands that somebody who mistyped may have meant.
+std::string Nearest(const std::string& word) {
+  for (const char* name : {"serve", "generate", "inspect", "bench", "config-reference", "version", "help"}) {
+    if (config::EditDistance(word.substr(0, 40), name) <= 2) return Format("; did you mean {}?", name);
+  }
+  return "; cadre help lists the commands";
+}
+
+}  // namespace
+
+void StartLog(const std::string& level, bool color, std::span<const config::Notice> notices) {
+  const auto parsed = ParseLogLevel(level);
+  ConfigureLog(parsed.value_or(LogLevel::kInfo), "", color);
+  for (const config::Notice& notice : notices)
+    LogAt(notice.warning ? LogLevel::kWarning : LogLevel::kInfo, "{}", notice.text);
+}
+
+int RunCommand(Args args, const config::Environment& env) {
+  if (args.empty()) {
+    std::fputs(kUsage, stderr);
+    return ExitCode(Code::kInvalidArgument);
+  }
+  const std::string& word = args[0];
+  const Args rest = args.subspan(1);
+  if (word == "serve") return Serve(rest, env);
+  if (word == "generate") return Generate(rest, env);
+  if (word == "inspect") return Inspect(rest, env);
+  if (word == "bench") return Bench(rest, env);
+  if (word == "config-reference") return Print(config::ReferenceText());
+  if (word == "version" || word == "--version" || word == "-v") return Print(Format("cadre {}\n", kVersion));
+  if (word == "help" || word == "--help" || word == "-h") return Print(kUsage);
+  return Fail(
+      {Code::kInvalidArgument, Format("unknown command '{}'{}", word.substr(0, 80), Nearest(word)), {}});
+}
+
+}  // namespace cadre::app

@@ -1,0 +1,26 @@
+#pragma once
+// The commands of the program. Each takes the words after its name and returns the exit status.
+#include <span>
+#include <string>
+
+#include "config/environment.h"
+#include "config/parse.h"
+
+namespace cadre::app {
+
+using Args = std::span<const std::string>;
+
+int Serve(Args args, const config::Environment& env);
+int Generate(Args args, const config::Environment& env);
+int Inspect(Args args, const config::Environment& env);
+int BenchLatency(Args args, const config::Environment& env);
+int BenchThroughput(Args args, const config::Environment& env);
+int BenchServe(Args args, const config::Environment& env);
+
+/// The whole program: picks the command and runs it. `args` are the words after the program's name.
+int RunCommand(Args args, const config::Environment& env);
+
+/// Sets up the log from the options and says the notices.
+void StartLog(const std::string& level, bool color, std::span<const config::Notice> notices);
+
+}  // namespace cadre::app

@@ -1,0 +1,10 @@
+// The program. All input of the process (words, environment) is read here and handed down.
+#include <string>
+#include <vector>
+
+#include "app/commands.h"
+
+int main(int argc, char** argv) {
+  const std::vector<std::string> args(argv + (argc > 0), argv + argc);
+  return cadre::app::RunCommand(args, cadre::config::ReadEnvironment());
+}

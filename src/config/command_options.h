@@ -1,0 +1,120 @@
+#pragma once
+// Options of the commands beside `cadre serve`. Names and defaults of the bench commands are those of `vllm
+// bench`.
+#include <cstdint>
+#include <limits>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/json.h"
+#include "config/serve_options.h"
+
+namespace cadre::config {
+
+/// How tokens are drawn, for the commands that ask a model themselves. Empty: the model's generation config
+/// decides.
+struct SamplingOptions {
+  std::optional<double> temperature, top_p, min_p, repetition_penalty, presence_penalty, frequency_penalty;
+  std::optional<int64_t> top_k;
+
+  friend bool operator==(const SamplingOptions&, const SamplingOptions&) = default;
+};
+
+/// `cadre generate`.
+struct GenerateOptions {
+  EngineOptions engine;
+  SamplingOptions sampling;
+  std::optional<std::string> prompt;  ///< empty: an interactive chat
+  std::vector<int64_t> prompt_token_ids;
+  bool raw = false;  ///< the prompt as it is, without the chat template
+  std::optional<std::string> system;
+  std::optional<std::string> chat_template;
+  int64_t max_tokens = 256;
+  std::vector<std::string> stop;
+  bool ignore_eos = false;
+
+  friend bool operator==(const GenerateOptions&, const GenerateOptions&) = default;
+};
+
+/// `cadre inspect`.
+struct InspectOptions {
+  EngineOptions engine;
+  bool tensors = false;  ///< list every tensor
+  bool json = false;     ///< print one JSON object
+
+  friend bool operator==(const InspectOptions&, const InspectOptions&) = default;
+};
+
+/// `cadre bench latency`.
+struct BenchLatencyOptions {
+  EngineOptions engine;
+  int64_t input_len = 32, output_len = 128, batch_size = 8, n = 1;
+  int64_t num_iters_warmup = 10, num_iters = 30;
+  bool disable_detokenize = false;
+  std::optional<std::string> output_json;  ///< vLLM's result file
+  std::optional<std::string> json;         ///< Cadre's result file
+
+  friend bool operator==(const BenchLatencyOptions&, const BenchLatencyOptions&) = default;
+};
+
+/// Requests of random tokens; lengths are drawn from len * (1 +- range_ratio).
+struct RandomDatasetOptions {
+  int64_t input_len = 1024, output_len = 128, prefix_len = 0;
+  double range_ratio = 0.0;
+
+  friend bool operator==(const RandomDatasetOptions&, const RandomDatasetOptions&) = default;
+};
+
+/// `cadre bench throughput`.
+struct BenchThroughputOptions {
+  EngineOptions engine;
+  RandomDatasetOptions random;
+  std::optional<int64_t> input_len, output_len;  ///< win over random.*
+  int64_t n = 1, num_prompts = 1000, num_warmups = 0;
+  bool disable_detokenize = false;
+  std::optional<std::string> output_json, json;
+
+  friend bool operator==(const BenchThroughputOptions&, const BenchThroughputOptions&) = default;
+};
+
+/// `cadre bench serve`: load for a running server.
+struct BenchServeOptions {
+  std::string backend = "openai";  ///< openai, vllm: completions; openai-chat: chat completions
+  std::optional<std::string> base_url;
+  std::string host = "127.0.0.1";
+  int port = 8000;
+  std::string endpoint = "/v1/completions";
+  std::vector<std::string> headers;  ///< KEY=VALUE
+  bool insecure = false;             ///< do not check the server's certificate
+  std::optional<std::string> model, served_model_name, tokenizer;
+  bool skip_tokenizer_init = false;
+  int64_t seed = 0;
+  int64_t num_prompts = 1000, num_warmups = 0;
+  RandomDatasetOptions random;
+  std::optional<int64_t> input_len, output_len;                   ///< win over random.*
+  double request_rate = std::numeric_limits<double>::infinity();  ///< requests a second
+  double burstiness = 1.0;
+  std::optional<int64_t> max_concurrency;
+  bool no_stream = false;
+  bool disable_tqdm = false;
+  bool ignore_eos = false;
+  std::optional<int64_t> logprobs;
+  SamplingOptions sampling;
+  Json extra_body;                ///< object; null: none
+  std::string request_id_prefix;  ///< empty: bench-<random>-
+  int64_t ready_check_timeout_s = 0;
+  std::optional<std::string>
+      percentile_metrics;                 ///< comma list of ttft, tpot, itl, e2el; empty: ttft,tpot,itl
+  std::string metric_percentiles = "99";  ///< comma list
+  std::vector<std::string> goodput;       ///< KEY:VALUE in ms
+  bool save_result = false, save_detailed = false, append_result = false;
+  std::vector<std::string> metadata;  ///< KEY=VALUE
+  std::optional<std::string> label, result_dir, result_filename, json;
+  std::string hub_cache;  ///< for --tokenizer by hub name; as in ModelOptions
+  std::string log_level = "info";
+
+  friend bool operator==(const BenchServeOptions&, const BenchServeOptions&) = default;
+};
+
+}  // namespace cadre::config

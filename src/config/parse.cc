@@ -1,0 +1,200 @@
+#include "config/parse.h"
+
+#include <algorithm>
+#include <cctype>
+
+#include "config/config_file.h"
+#include "config/help.h"
+#include "config/settle.h"
+#include "config/validate.h"
+#include "config/value.h"
+
+namespace cadre::config {
+namespace {
+
+/// The model is a word, a flag or a line of the file; vLLM lets the word win.
+Status SettleModel(Command command, const std::vector<std::string>& words, const Settlement& settled,
+                   ModelOptions* model) {
+  const size_t allowed = model ? 1 : 0;
+  if (words.size() > allowed) {
+    return Fail(Code::kInvalidArgument, "unexpected word '{}'; cadre {} takes {}",
+                words[allowed].substr(0, 80), CommandName(command),
+                model ? "one model and flags" : "flags only");
+  }
+  if (!model) return {};
+  if (!words.empty()) {
+    const Given* flag = settled.Find("model");
+    if (flag && ValueText(flag->value) != words[0]) {
+      return FailParam(Code::kInvalidArgument, "--model", "two models: '{}', and '{}' from {}; name one",
+                       words[0], ValueText(flag->value), flag->source);
+    }
+    model->model = words[0];
+  }
+  if (model->model.empty()) {
+    return FailParam(
+        Code::kInvalidArgument, "model",
+        "no model: cadre {} wants a folder or a hub name as its first word, as in cadre {} models/demo",
+        CommandName(command), CommandName(command));
+  }
+  return {};
+}
+
+void SettleHub(const Environment& env, ModelOptions& model) {
+  if (!model.hub_cache.empty()) {
+    model.hub_cache_source = "--download-dir";
+    return;
+  }
+  HubCache cache = FindHubCache(env);
+  model.hub_cache = std::move(cache.folder);
+  model.hub_cache_source = std::move(cache.source);
+}
+
+Status SettleCpu(const Environment& env, CpuOptions& cpu) {
+  if (const auto bind = Get(env, "VLLM_CPU_OMP_THREADS_BIND"); !bind.empty())
+    CADRE_TRY(ParseBinding(bind, cpu));
+  // Launchers set OMP_NUM_THREADS=1 for other programs; vLLM listens to it only when it does not bind threads
+  // itself.
+  const std::string_view omp = Get(env, "OMP_NUM_THREADS");
+  if (cpu.bind == CpuOptions::Bind::kNobind && !cpu.threads && !omp.empty()) {
+    CADRE_ASSIGN(const int64_t threads, ParseInt(Trim(omp)));
+    cpu.threads = static_cast<int>(threads);  // its row has checked the range
+  }
+  return {};
+}
+
+Status SettleEngine(const Environment& env, const Settlement& settled, EngineOptions& engine) {
+  SettleHub(env, engine.model);
+  CADRE_TRY(SettleCpu(env, engine.cpu));
+  if (engine.model.dtype == "float") engine.model.dtype = "float32";
+  if (engine.model.dtype == "half") engine.model.dtype = "float16";
+  if (const Given* backend = settled.Find("all2all-backend"))
+    engine.parallel.all2all_backend_source = backend->source;
+  return CheckEngine(engine);
+}
+
+void LowerCase(std::string& text) {
+  std::transform(text.begin(), text.end(), text.begin(), [](unsigned char c) { return std::tolower(c); });
+}
+
+Targets EngineTargets(EngineOptions& engine) {
+  Targets targets{};
+  std::get<ModelOptions*>(targets) = &engine.model;
+  std::get<CacheOptions*>(targets) = &engine.cache;
+  std::get<SchedulerOptions*>(targets) = &engine.scheduler;
+  std::get<ParallelOptions*>(targets) = &engine.parallel;
+  std::get<EplbOptions*>(targets) = &engine.parallel.eplb;
+  std::get<CpuOptions*>(targets) = &engine.cpu;
+  std::get<EngineOptions*>(targets) = &engine;
+  return targets;
+}
+
+struct Outcome {
+  std::vector<Notice> notices;
+  std::optional<std::string> help;
+};
+
+Result<Outcome> Parse(Command command, std::span<const std::string> args, const Environment& env,
+                      const Targets& targets) {
+  CADRE_ASSIGN(CommandLine line, ParseCommandLine(command, args));
+  if (line.help) {
+    CADRE_ASSIGN(std::string text, HelpText(command, *line.help));
+    return Outcome{{}, std::move(text)};
+  }
+  Settlement settled(command);
+  CADRE_TRY(settled.TakeEnvironment(env));
+  if (line.config_file) {
+    CADRE_ASSIGN(const Json file, LoadConfigFile(*line.config_file));
+    CADRE_TRY(settled.TakeFile(file, *line.config_file));
+  }
+  for (const Given& given : line.given) CADRE_TRY(settled.Take(given));
+  CADRE_TRY(settled.Fill(targets));
+
+  auto* engine = std::get<EngineOptions*>(targets);
+  CADRE_TRY(SettleModel(command, line.words, settled, engine ? &engine->model : nullptr));
+  if (engine) {
+    LowerCase(engine->log_level);
+    CADRE_TRY(SettleEngine(env, settled, *engine));
+  }
+  if (auto* http = std::get<HttpOptions*>(targets)) CADRE_TRY(CheckHttp(*http));
+  CADRE_TRY(settled.Refuse());
+
+  const auto* serve = std::get<ServeOptions*>(targets);
+  if (serve && serve->fail_on_environ_validation && !settled.unknown_variables().empty()) {
+    const std::string& name = settled.unknown_variables().front();
+    return FailParam(Code::kInvalidArgument, name, "Unknown vLLM environment variable detected: {}", name);
+  }
+  return Outcome{settled.Notices(), {}};
+}
+
+template <typename Options>
+Result<Parsed<Options>> Finish(Options options, Result<Outcome> outcome) {
+  if (!outcome) return std::unexpected(std::move(outcome).error());
+  if (outcome->help) options = Options();
+  return Parsed<Options>{std::move(options), std::move(outcome->notices), std::move(outcome->help)};
+}
+
+}  // namespace
+
+Result<Parsed<ServeOptions>> ParseServe(std::span<const std::string> args, const Environment& env) {
+  ServeOptions options;
+  Targets targets = EngineTargets(options.engine);
+  std::get<HttpOptions*>(targets) = &options.http;
+  std::get<ApiOptions*>(targets) = &options.api;
+  std::get<ServeOptions*>(targets) = &options;
+  auto outcome = Parse(Command::kServe, args, env, targets);
+  return Finish(std::move(options), std::move(outcome));
+}
+
+Result<Parsed<GenerateOptions>> ParseGenerate(std::span<const std::string> args, const Environment& env) {
+  GenerateOptions options;
+  Targets targets = EngineTargets(options.engine);
+  std::get<SamplingOptions*>(targets) = &options.sampling;
+  std::get<GenerateOptions*>(targets) = &options;
+  auto outcome = Parse(Command::kGenerate, args, env, targets);
+  if (outcome && options.prompt && !options.prompt_token_ids.empty()) {
+    return FailParam(Code::kInvalidArgument, "--prompt",
+                     "--prompt and --prompt-token-ids are two prompts; give one");
+  }
+  return Finish(std::move(options), std::move(outcome));
+}
+
+Result<Parsed<InspectOptions>> ParseInspect(std::span<const std::string> args, const Environment& env) {
+  InspectOptions options;
+  Targets targets = EngineTargets(options.engine);
+  std::get<InspectOptions*>(targets) = &options;
+  auto outcome = Parse(Command::kInspect, args, env, targets);
+  return Finish(std::move(options), std::move(outcome));
+}
+
+Result<Parsed<BenchLatencyOptions>> ParseBenchLatency(std::span<const std::string> args,
+                                                      const Environment& env) {
+  BenchLatencyOptions options;
+  Targets targets = EngineTargets(options.engine);
+  std::get<BenchLatencyOptions*>(targets) = &options;
+  auto outcome = Parse(Command::kBenchLatency, args, env, targets);
+  return Finish(std::move(options), std::move(outcome));
+}
+
+Result<Parsed<BenchThroughputOptions>> ParseBenchThroughput(std::span<const std::string> args,
+                                                            const Environment& env) {
+  BenchThroughputOptions options;
+  Targets targets = EngineTargets(options.engine);
+  std::get<BenchThroughputOptions*>(targets) = &options;
+  std::get<RandomDatasetOptions*>(targets) = &options.random;
+  auto outcome = Parse(Command::kBenchThroughput, args, env, targets);
+  return Finish(std::move(options), std::move(outcome));
+}
+
+Result<Parsed<BenchServeOptions>> ParseBenchServe(std::span<const std::string> args, const Environment& env) {
+  BenchServeOptions options;
+  Targets targets{};
+  std::get<SamplingOptions*>(targets) = &options.sampling;
+  std::get<RandomDatasetOptions*>(targets) = &options.random;
+  std::get<BenchServeOptions*>(targets) = &options;
+  auto outcome = Parse(Command::kBenchServe, args, env, targets);
+  options.hub_cache = FindHubCache(env).folder;
+  LowerCase(options.log_level);
+  return Finish(std::move(options), std::move(outcome));
+}
+
+}  // namespace cadre::config

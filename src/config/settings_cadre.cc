@@ -1,0 +1,164 @@
+// Cadre's own flags, and which groups belong to which command.
+#include <algorithm>
+
+#include "config/settings.h"
+
+namespace cadre::config {
+namespace {
+
+constexpr Setting kCadre[] = {
+    Works("threads", Type::kInt, "", Into<&CpuOptions::threads>,
+          "Worker threads of each rank. If unset: the CPUs that VLLM_CPU_OMP_THREADS_BIND gives it.")
+        .Range(1, 4096),
+    Works("log-level", Type::kString, "", Into<&EngineOptions::log_level>,
+          "What is logged: trace, debug, info, warning, error; VLLM_LOGGING_LEVEL or info if unset.")
+        .Choices("trace,debug,info,warning,error,critical,TRACE,DEBUG,INFO,WARNING,ERROR,CRITICAL,NOTSET"),
+};
+
+constexpr Setting kGenerate[] = {
+    Works("prompt", Type::kString, "", Into<&GenerateOptions::prompt>,
+          "Answer this and stop. Without it: a chat on the terminal."),
+    Works("prompt-token-ids", Type::kJsonList, "[]", Into<&GenerateOptions::prompt_token_ids>,
+          "The prompt as a JSON list of token ids."),
+    Works("raw", Type::kBool, "false", Into<&GenerateOptions::raw>,
+          "Send the prompt as it is, without the chat template."),
+    Works("system", Type::kString, "", Into<&GenerateOptions::system>, "A system message in front."),
+    Works("chat-template", Type::kString, "", Into<&GenerateOptions::chat_template>,
+          "File of a chat template, or the template itself."),
+    Works("max-tokens", Type::kHumanInt, "256", Into<&GenerateOptions::max_tokens>,
+          "Most tokens of the answer.")
+        .Range(1, 1 << 30),
+    Works("stop", Type::kAppended, "", Into<&GenerateOptions::stop>,
+          "Text that ends the answer; may be given again."),
+    Works("ignore-eos", Type::kBool, "false", Into<&GenerateOptions::ignore_eos>,
+          "Go on past the end-of-text token."),
+    Works("temperature", Type::kFloat, "", Into<&SamplingOptions::temperature>,
+          "0 takes the likeliest token.")
+        .Range(0),
+    Works("top-p", Type::kFloat, "", Into<&SamplingOptions::top_p>,
+          "Smallest set of tokens with this much probability.")
+        .Range(0, 1),
+    Works("top-k", Type::kInt, "", Into<&SamplingOptions::top_k>,
+          "Only so many likeliest tokens; 0 or -1: all.")
+        .Range(-1),
+    Works("min-p", Type::kFloat, "", Into<&SamplingOptions::min_p>,
+          "Least probability, as a share of the largest.")
+        .Range(0, 1),
+    Works("repetition-penalty", Type::kFloat, "", Into<&SamplingOptions::repetition_penalty>,
+          "Above 1 discourages repetition.")
+        .Range(0),
+    Works("presence-penalty", Type::kFloat, "", Into<&SamplingOptions::presence_penalty>,
+          "Penalty for tokens that occurred.")
+        .Range(-2, 2),
+    Works("frequency-penalty", Type::kFloat, "", Into<&SamplingOptions::frequency_penalty>,
+          "Penalty per occurrence.")
+        .Range(-2, 2),
+};
+
+constexpr Setting kInspect[] = {
+    Works("tensors", Type::kBool, "false", Into<&InspectOptions::tensors>,
+          "List every tensor with type, shape and place."),
+    Works("json", Type::kBool, "false", Into<&InspectOptions::json>, "Print one JSON object."),
+};
+
+std::vector<Group> EngineGroups() {
+  std::vector<Group> groups = ModelGroups();
+  for (auto more : {ParallelGroups(), MemoryGroups()}) groups.insert(groups.end(), more.begin(), more.end());
+  return groups;
+}
+
+void Append(std::vector<Group>& groups, const std::vector<Group>& more) {
+  groups.insert(groups.end(), more.begin(), more.end());
+}
+
+std::vector<Group> MakeGroups(Command command) {
+  std::vector<Group> groups;
+  switch (command) {
+    case Command::kServe:
+      groups = FrontGroups();
+      break;
+    case Command::kGenerate:
+      groups = {GenerateGroup()};
+      break;
+    case Command::kInspect:
+      groups = {InspectGroup()};
+      break;
+    case Command::kBenchLatency:
+      groups = {BenchLatencyGroup()};
+      break;
+    case Command::kBenchThroughput:
+      groups = {BenchThroughputGroup()};
+      break;
+    case Command::kBenchServe:
+      return BenchServeGroups();
+  }
+  Append(groups, EngineGroups());
+  Append(groups, CadreGroups());
+  Append(groups, AbsentGroups());
+  return groups;
+}
+
+}  // namespace
+
+std::vector<Group> CadreGroups() {
+  return {{"Cadre", "Cadre's own", kCadre}};
+}
+Group GenerateGroup() {
+  return {"Generate", "What to generate", kGenerate};
+}
+Group InspectGroup() {
+  return {"Inspect", "What to show", kInspect};
+}
+
+const std::vector<Group>& GroupsOf(Command command) {
+  static const auto tables = [] {
+    std::vector<std::vector<Group>> made;
+    for (Command each : kAllCommands) made.push_back(MakeGroups(each));
+    return made;
+  }();
+  return tables[static_cast<size_t>(command)];
+}
+
+std::string_view CommandName(Command command) {
+  switch (command) {
+    case Command::kServe:
+      return "serve";
+    case Command::kGenerate:
+      return "generate";
+    case Command::kInspect:
+      return "inspect";
+    case Command::kBenchLatency:
+      return "bench latency";
+    case Command::kBenchThroughput:
+      return "bench throughput";
+    case Command::kBenchServe:
+      return "bench serve";
+  }
+  return "";
+}
+
+const Setting* FindSetting(Command command, std::string_view name) {
+  for (const Group& group : GroupsOf(command)) {
+    for (const Setting& setting : group.settings) {
+      if (setting.name == name || (!name.empty() && setting.alias == name)) return &setting;
+    }
+  }
+  return nullptr;
+}
+
+std::vector<const JsonKey*> JsonKeysOf(std::string_view option) {
+  std::vector<const JsonKey*> keys;
+  for (const JsonKey& key : JsonKeys()) {
+    if (key.option == option) keys.push_back(&key);
+  }
+  return keys;
+}
+
+const JsonKey* FindJsonKey(std::string_view option, std::string_view key) {
+  for (const JsonKey* each : JsonKeysOf(option)) {
+    if (each->key == key) return each;
+  }
+  return nullptr;
+}
+
+}  // namespace cadre::config

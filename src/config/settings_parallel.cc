@@ -1,0 +1,203 @@
+// Flags of vLLM's ParallelConfig, and the members of --eplb-config.
+#include "config/settings.h"
+
+namespace cadre::config {
+namespace {
+
+constexpr double kMaxRanks = 65536;
+constexpr double kMaxPort = 65535;
+
+constexpr std::string_view kNoBatchHalves = "A step is not split into two half batches here.";
+constexpr std::string_view kNoContextParallel = "Context parallelism is not built; leave the flag out.";
+constexpr std::string_view kNoRay =
+    "Ray is not used: ranks are processes that cadre serve starts and watches.";
+constexpr std::string_view kLaterNuma =
+    "Binding by NUMA node comes later; bind CPUs with VLLM_CPU_OMP_THREADS_BIND.";
+constexpr std::string_view kLaterFaults =
+    "Surviving a lost rank comes later; a rank that dies ends the deployment and is named.";
+
+constexpr Setting kParallel[] = {
+    Works("tensor-parallel-size", Type::kInt, "1", Into<&ParallelOptions::tensor_parallel_size>,
+          "Ranks that split each layer between them.")
+        .Short("tp")
+        .Range(1, kMaxRanks),
+    Works("data-parallel-size", Type::kInt, "1", Into<&ParallelOptions::data_parallel_size>,
+          "Replicas of the attention layers; requests are spread over them. With a mixture of experts they "
+          "run in "
+          "lockstep and share the experts.")
+        .Short("dp")
+        .Range(1, kMaxRanks),
+    Works("enable-expert-parallel", Type::kBool, "false", Into<&ParallelOptions::enable_expert_parallel>,
+          "Each rank holds whole experts (EP size = TP x DP) instead of a slice of every expert.")
+        .Short("ep"),
+    Works("all2all-backend", Type::kString, "allgather_reducescatter",
+          Into<&ParallelOptions::all2all_backend>, "How tokens travel to their experts and back.")
+        .Choices(
+            "allgather_reducescatter,deepep_high_throughput,deepep_low_latency,deepep_v2,flashinfer_all2allv,"
+            "flashinfer_nvlink_one_sided,flashinfer_nvlink_two_sided,moonep,mori,mori_high_throughput,"
+            "mori_low_latency,naive,nixl_ep,pplx")
+        .Only("allgather_reducescatter,naive",
+              "It is not built yet; use allgather_reducescatter (the default) or naive."),
+    Works("expert-placement-strategy", Type::kString, "linear",
+          Into<&ParallelOptions::expert_placement_strategy>,
+          "Which experts a rank holds: linear (a run of neighbours) or round_robin (every EP-size-th one).")
+        .Choices("linear,round_robin"),
+    Works("distributed-timeout-seconds", Type::kInt, "", Into<&ParallelOptions::distributed_timeout_s>,
+          "Longest wait for another rank within a step before the wait fails and names who is missing.")
+        .Alias("cpu-distributed-timeout-seconds")
+        .Range(1),
+    Works("distributed-executor-backend", Type::kString, "", nullptr,
+          "How ranks are run: as processes of this host.")
+        .Only("mp,uni", kNoRay),
+    Works("data-parallel-backend", Type::kString, "mp", nullptr,
+          "How DP ranks are run: as processes of this host.")
+        .Short("dpb")
+        .Choices("mp,ray")
+        .Only("mp", kNoRay),
+    NotBuilt("pipeline-parallel-size", Type::kInt, "1",
+             "Pipeline parallelism is not built; use --tensor-parallel-size, --data-parallel-size and "
+             "--enable-expert-parallel.")
+        .Short("pp")
+        .Range(1)
+        .To(Into<&ParallelOptions::pipeline_parallel_size>),
+    NotBuilt("prefill-context-parallel-size", Type::kInt, "1", kNoContextParallel)
+        .Short("pcp")
+        .Range(1)
+        .To(Into<&ParallelOptions::prefill_context_parallel_size>),
+    NotBuilt("decode-context-parallel-size", Type::kInt, "1", kNoContextParallel)
+        .Short("dcp")
+        .Range(1)
+        .To(Into<&ParallelOptions::decode_context_parallel_size>),
+    NoEffect("dcp-comm-backend", Type::kString, "", kNoContextParallel).Choices("a2a,ag_rs,None"),
+    NoEffect("dcp-q-replicate", Type::kBool, "", kNoContextParallel),
+    NoEffect("dcp-kv-cache-interleave-size", Type::kInt, "1", kNoContextParallel),
+    NoEffect("cp-kv-cache-interleave-size", Type::kInt, "", kNoContextParallel),
+    NotBuilt("headless", Type::kTrue, "false", kLaterHosts).To(Into<&ParallelOptions::headless>),
+    NoEffect("api-server-count", Type::kInt, "",
+             "One server process with several threads answers all requests.")
+        .Short("asc")
+        .Range(0, 4096)
+        .To(Into<&ParallelOptions::api_server_count>),
+    Works("data-parallel-size-local", Type::kInt, "", Into<&ParallelOptions::data_parallel_size_local>,
+          "DP ranks on this host; on one host the same as --data-parallel-size.")
+        .Short("dpl")
+        .Range(0, kMaxRanks),
+    NotBuilt("data-parallel-rank", Type::kInt, "", kLaterHosts)
+        .Short("dpn")
+        .Range(0)
+        .To(Into<&ParallelOptions::data_parallel_rank>),
+    NotBuilt("data-parallel-start-rank", Type::kInt, "", kLaterHosts)
+        .Short("dpr")
+        .Range(0)
+        .To(Into<&ParallelOptions::data_parallel_start_rank>),
+    NoEffect("data-parallel-address", Type::kString, "", kOneHost)
+        .Short("dpa")
+        .To(Into<&ParallelOptions::data_parallel_address>),
+    NoEffect("data-parallel-rpc-port", Type::kInt, "", kOneHost)
+        .Short("dpp")
+        .Range(1, kMaxPort)
+        .To(Into<&ParallelOptions::data_parallel_rpc_port>),
+    NotBuilt("data-parallel-hybrid-lb", Type::kBool, "false", kLaterHosts)
+        .Short("dph")
+        .To(Into<&ParallelOptions::data_parallel_hybrid_lb>),
+    NotBuilt("data-parallel-external-lb", Type::kBool, "false", kLaterHosts)
+        .Short("dpe")
+        .To(Into<&ParallelOptions::data_parallel_external_lb>),
+    NotBuilt("data-parallel-multi-port-external-lb", Type::kTrue, "false", kLaterHosts)
+        .Short("dpm")
+        .To(Into<&ParallelOptions::data_parallel_multi_port_external_lb>),
+    NoEffect("master-addr", Type::kString, "127.0.0.1", kOneHost),
+    NoEffect("master-port", Type::kInt, "29501", kOneHost).Range(0, kMaxPort),
+    NotBuilt("nnodes", Type::kInt, "1", kLaterHosts).Short("n").Range(1),
+    NotBuilt("node-rank", Type::kInt, "0", kLaterHosts).Short("r").Range(0),
+    NotBuilt("enable-eplb", Type::kBool, "false", kLaterEplb).To(Into<&ParallelOptions::enable_eplb>),
+    NotBuilt("eplb-config", Type::kJson, "{}", kLaterEplb),
+    Forward("num-redundant-experts", Type::kInt, "eplb-config.num_redundant_experts"),
+    Forward("eplb-window-size", Type::kInt, "eplb-config.window_size"),
+    Forward("eplb-step-interval", Type::kInt, "eplb-config.step_interval"),
+    Forward("eplb-log-balancedness", Type::kBool, "eplb-config.log_balancedness"),
+    NotBuilt("enable-elastic-ep", Type::kBool, "false", kLaterFaults)
+        .To(Into<&ParallelOptions::enable_elastic_ep>),
+    NotBuilt("elastic-ep-max-dp-size", Type::kInt, "", kLaterFaults),
+    NotBuilt("enable-fault-tolerance", Type::kBool, "false", kLaterFaults)
+        .To(Into<&ParallelOptions::enable_fault_tolerance>),
+    NotBuilt("fault-tolerance-config", Type::kJson, "{}", kLaterFaults),
+    NoEffect("enable-ep-weight-filter", Type::kBool, "false",
+             "A rank always reads only its own experts from disk."),
+    NoEffect("enable-dbo", Type::kBool, "false", kNoBatchHalves),
+    NoEffect("ubatch-size", Type::kInt, "0", kNoBatchHalves),
+    NoEffect("dbo-decode-token-threshold", Type::kInt, "32", kNoBatchHalves),
+    NoEffect("dbo-prefill-token-threshold", Type::kInt, "512", kNoBatchHalves),
+    NoEffect("dp-sync-interval", Type::kInt, "16", "Ranks agree before every step."),
+    NoEffect("disable-nccl-for-dp-synchronization", Type::kBool, "", kOneTransport),
+    NoEffect("disable-custom-all-reduce", Type::kBool, "false", kOneTransport),
+    NoEffect("enable-shm-tensor-arena", Type::kBool, "false", kOneTransport),
+    NoEffect("enable-batch-sharded-sampling", Type::kBool, "",
+             "Each DP replica samples its own requests on one rank."),
+    NotBuilt("enable-hc-sp", Type::kBool, "false",
+             "Sequence parallelism of hyper-connections is not built; leave the flag out."),
+    NotBuilt("numa-bind", Type::kBool, "false", kLaterNuma),
+    NotBuilt("numa-bind-nodes", Type::kStrings, "", kLaterNuma),
+    NotBuilt("numa-bind-cpus", Type::kStrings, "", kLaterNuma),
+    NoEffect("device-ids", Type::kString, "", "This build runs on the CPU."),
+    NoEffect("max-parallel-loading-workers", Type::kInt, "", "Ranks load in parallel, each its own shard."),
+    NoEffect("ray-workers-use-nsight", Type::kBool, "false", kNoRay),
+    NotBuilt("worker-cls", Type::kString, "auto", kNoPython),
+    NotBuilt("worker-extension-cls", Type::kString, "", kNoPython),
+    NoEffect("data-parallel-supervisor-port", Type::kInt, "9256", kOneHost).Range(0, kMaxPort),
+    NoEffect("dp-supervisor-probe-interval-s", Type::kFloat, "5.0", "cadre serve watches its ranks itself."),
+    NoEffect("dp-supervisor-probe-timeout-s", Type::kFloat, "5.0", "cadre serve watches its ranks itself."),
+    NoEffect("dp-supervisor-probe-failure-threshold", Type::kInt, "3",
+             "cadre serve watches its ranks itself."),
+};
+
+constexpr JsonKey kKeys[] = {
+    {"eplb-config", "window_size", Type::kInt, "1000", "Steps whose loads are summed.",
+     Into<&EplbOptions::window_size>, "", 1},
+    {"eplb-config", "step_interval", Type::kInt, "3000", "Steps between two rebalances.",
+     Into<&EplbOptions::step_interval>, "", 1},
+    {"eplb-config", "num_redundant_experts", Type::kInt, "0",
+     "Expert copies beyond one each, over all ranks.", Into<&EplbOptions::num_redundant_experts>, "", 0},
+    {"eplb-config", "log_balancedness", Type::kBool, "false", "Log mean load over largest load.",
+     Into<&EplbOptions::log_balancedness>},
+    {"eplb-config", "log_balancedness_interval", Type::kInt, "1", "Steps between two such lines.",
+     Into<&EplbOptions::log_balancedness_interval>, "", 1},
+    {"eplb-config", "use_async", Type::kBool, "true", "Move weights between steps.",
+     Into<&EplbOptions::use_async>},
+    {"eplb-config", "policy", Type::kString, "default", "How the plan is made.", Into<&EplbOptions::policy>,
+     "default"},
+    {"eplb-config", "communicator", Type::kString, "", "How weights travel.",
+     Into<&EplbOptions::communicator>, "torch_nccl,torch_gloo,torch_xccl,nixl,pynccl"},
+    {"eplb-config", "enable_migration_batching", Type::kBool, "false", "Move several layers at once."},
+    {"fault-tolerance-config", "engine_recovery_timeout_sec", Type::kInt, "120",
+     "Longest wait for a recovery.", nullptr, "", 1},
+    {"kv-transfer-config", "kv_connector", Type::kString, "", "Name of the connector."},
+    {"kv-transfer-config", "engine_id", Type::kString, "", "This instance's id; random if unset."},
+    {"kv-transfer-config", "kv_buffer_device", Type::kString, "cpu", "Where blocks lie.", nullptr,
+     "cuda,cpu"},
+    {"kv-transfer-config", "kv_buffer_size", Type::kFloat, "1e9", "Bytes of the buffer.", nullptr, "", 0},
+    {"kv-transfer-config", "kv_role", Type::kString, "", "What this instance does.", nullptr,
+     "kv_producer,kv_consumer,kv_both"},
+    {"kv-transfer-config", "kv_rank", Type::kInt, "", "Older: rank of this instance.", nullptr, "", 0},
+    {"kv-transfer-config", "kv_parallel_size", Type::kInt, "1", "Older: number of instances.", nullptr, "",
+     1},
+    {"kv-transfer-config", "kv_ip", Type::kString, "127.0.0.1", "Address of the connector."},
+    {"kv-transfer-config", "kv_port", Type::kInt, "14579", "Port of the connector.", nullptr, "", 0},
+    {"kv-transfer-config", "kv_connector_extra_config", Type::kJson, "{}", "Members for the connector."},
+    {"kv-transfer-config", "kv_connector_module_path", Type::kString, "", "Python module of the connector."},
+    {"kv-transfer-config", "enable_permute_local_kv", Type::kBool, "false", "Permute blocks while copying."},
+    {"kv-transfer-config", "kv_load_failure_policy", Type::kString, "fail",
+     "What a failed transfer leads to.", nullptr, "recompute,fail"},
+};
+
+}  // namespace
+
+std::vector<Group> ParallelGroups() {
+  return {{"ParallelConfig", "Ranks and experts", kParallel}};
+}
+
+std::span<const JsonKey> JsonKeys() {
+  return kKeys;
+}
+
+}  // namespace cadre::config

@@ -1,0 +1,91 @@
+#include "deploy/api_front.h"
+
+#include "session/hf_text.h"
+
+namespace cadre::deploy {
+namespace {
+
+constexpr const char* kVersion = CADRE_VERSION;
+
+session::ContentFormat ContentFormatOf(const std::string& name) {
+  if (name == "string") return session::ContentFormat::kString;
+  if (name == "openai") return session::ContentFormat::kParts;
+  return session::ContentFormat::kAuto;
+}
+
+http::ServerOptions HttpOptionsOf(const config::HttpOptions& options) {
+  http::ServerOptions http;
+  http.host = options.host.value_or("0.0.0.0");
+  http.port = options.port;
+  http.unix_path = options.uds.value_or("");
+  http.tls = {.key_file = options.ssl_keyfile.value_or(""),
+              .cert_file = options.ssl_certfile.value_or(""),
+              .ca_file = options.ssl_ca_certs.value_or(""),
+              .cert_reqs = options.ssl_cert_reqs,
+              .ciphers = options.ssl_ciphers.value_or("")};
+  http.keep_alive_timeout = std::chrono::seconds(options.keep_alive_s);
+  return http;
+}
+
+serve::ServeOptions ServeOptionsOf(const config::ServeOptions& options, const ModelSetup& setup) {
+  serve::ServeOptions serve;
+  serve.http = HttpOptionsOf(options.http);
+  serve.served_model_names = options.engine.model.served_model_names;
+  if (serve.served_model_names.empty()) serve.served_model_names = {options.engine.model.model};
+  serve.model_root = setup.location.folder;
+  serve.api_keys = options.http.api_keys;
+  serve.cors = {.allow_credentials = options.http.allow_credentials,
+                .origins = options.http.allowed_origins,
+                .methods = options.http.allowed_methods,
+                .headers = options.http.allowed_headers};
+  serve.response_role = options.api.response_role;
+  serve.version = kVersion;
+  serve.enable_request_id_headers = options.http.enable_request_id_headers;
+  serve.enable_force_include_usage = options.api.enable_force_include_usage;
+  serve.return_tokens_as_token_ids = options.api.return_tokens_as_token_ids;
+  serve.trust_request_chat_template = options.api.trust_request_chat_template;
+  serve.exclude_tools_when_tool_choice_none = options.api.exclude_tools_when_tool_choice_none;
+  serve.log_requests = options.api.enable_log_requests;
+  return serve;
+}
+
+}  // namespace
+
+Result<std::shared_ptr<const session::TextModel>> LoadText(const config::ModelOptions& options,
+                                                           const ModelSetup& setup, const std::string& chat_template) {
+  if (options.skip_tokenizer_init) return nullptr;
+  std::string folder = setup.location.folder;
+  if (options.tokenizer) {
+    CADRE_ASSIGN(const auto location, checkpoint::LocateModel(*options.tokenizer, options.tokenizer_revision.value_or(""),
+                                                              {.hf_hub_cache = options.hub_cache}));
+    folder = location.folder;
+  }
+  return session::LoadHfText({.folder = folder, .chat_template = chat_template});
+}
+
+Result<session::SessionOptions> SessionOptionsOf(const config::EngineOptions& options, const config::ApiOptions& api,
+                                                 const ModelSetup& setup) {
+  session::SessionOptions session;
+  if (!setup.files.generation_config.is_null()) {
+    CADRE_ASSIGN(session.defaults, session::SamplingDefaults::FromJson(setup.files.generation_config));
+  }
+  session.eos_token_ids = setup.spec.eos_token_ids;
+  session.max_logprobs = static_cast<int>(options.model.max_logprobs);
+  session.content_format = ContentFormatOf(api.chat_template_content_format);
+  session.chat_template_kwargs = api.default_chat_template_kwargs;
+  return session;
+}
+
+Result<std::unique_ptr<ApiFront>> ApiFront::Start(const config::ServeOptions& options, Deployment& deployment) {
+  std::unique_ptr<ApiFront> front(new ApiFront());
+  CADRE_ASSIGN(auto text,
+               LoadText(options.engine.model, deployment.setup(), options.api.chat_template.value_or("")));
+  CADRE_ASSIGN(auto session_options, SessionOptionsOf(options.engine, options.api, deployment.setup()));
+  front->session_ =
+      std::make_unique<session::Session>(std::move(session_options), deployment.engine(), std::move(text));
+  CADRE_ASSIGN(front->server_, serve::ApiServer::Start(ServeOptionsOf(options, deployment.setup()), *front->session_,
+                                                       front->metrics_));
+  return front;
+}
+
+}  // namespace cadre::deploy

@@ -1,0 +1,37 @@
+#pragma once
+// The HTTP front over a deployment: text side, session, API server.
+#include <memory>
+
+#include "base/metrics.h"
+#include "config/serve_options.h"
+#include "deploy/deployment.h"
+#include "serve/server.h"
+#include "session/session.h"
+
+namespace cadre::deploy {
+
+/// The tokenizer and chat template of the options; null with --skip-tokenizer-init.
+Result<std::shared_ptr<const session::TextModel>> LoadText(const config::ModelOptions& options,
+                                                           const ModelSetup& setup, const std::string& chat_template);
+
+/// The session's settings that follow from model and options.
+Result<session::SessionOptions> SessionOptionsOf(const config::EngineOptions& options, const config::ApiOptions& api,
+                                                 const ModelSetup& setup);
+
+class ApiFront {
+ public:
+  /// Errors: what the tokenizer, the template or the address says. `deployment` outlives the front.
+  static Result<std::unique_ptr<ApiFront>> Start(const config::ServeOptions& options, Deployment& deployment);
+
+  std::string address() const { return server_->address(); }
+  /// Drains the engine until `deadline` and closes.
+  void Stop(TimePoint deadline) { server_->Stop(deadline); }
+
+ private:
+  ApiFront() = default;
+  MetricsRegistry metrics_;
+  std::unique_ptr<session::Session> session_;
+  std::unique_ptr<serve::ApiServer> server_;
+};
+
+}  // namespace cadre::deploy

@@ -1,0 +1,56 @@
+#include "deploy/deployment.h"
+
+#include "base/log.h"
+#include "deploy/progress.h"
+#include "deploy/rank_runtime.h"
+#include "sys/cpu.h"
+#include "sys/memory.h"
+
+namespace cadre::deploy {
+namespace {
+
+void LogSetup(const config::EngineOptions& options, const ModelSetup& setup) {
+  const model::ModelSpec& spec = setup.spec;
+  LogInfo("{}: {} layers, {:.2f} G parameters ({:.2f} G active), {}", spec.architecture, spec.num_layers(),
+          static_cast<double>(spec.num_parameters()) / 1e9, static_cast<double>(spec.num_active_parameters()) / 1e9,
+          setup.location.folder);
+  LogInfo("{}, {} kernels, {} thread(s) a rank, {}", sys::CpuModelName(), kernels::IsaName(setup.isa),
+          setup.threads_per_rank, DTypeName(setup.type));
+  const config::ParallelOptions& parallel = options.parallel;
+  if (parallel.expert_parallel_size() > 1) {
+    LogInfo("tensor parallel {}, data parallel {}, expert parallel {}", parallel.tensor_parallel_size,
+            parallel.data_parallel_size,
+            parallel.enable_expert_parallel ? Format("{}", parallel.expert_parallel_size()) : "off");
+  }
+  LogInfo("{}", setup.memory.table);
+}
+
+// The embedded default: no further processes, sockets or shared memory.
+class LocalDeployment : public Deployment {
+ public:
+  LocalDeployment(ModelSetup setup, std::unique_ptr<RankRuntime> rank)
+      : Deployment(std::move(setup)), rank_(std::move(rank)) {}
+
+  engine::Engine& engine() override { return *rank_->engine(); }
+  int failure_fd() const override { return -1; }
+  Error Failure() const override { return {}; }
+
+ private:
+  std::unique_ptr<RankRuntime> rank_;
+};
+
+}  // namespace
+
+Result<std::unique_ptr<Deployment>> Deployment::Start(const config::EngineOptions& options) {
+  CADRE_ASSIGN(ModelSetup setup, PrepareModel(options));
+  LogSetup(options, setup);
+  Progress progress("loading weights", options.model.show_progress);
+  CADRE_ASSIGN(auto rank, RankRuntime::Start(options, setup, {}, {},
+                                             [&](int64_t done, int64_t total) { progress.Update(done, total); }));
+  const model::LoadReport& report = rank->load_report();
+  LogInfo("loaded {} in {:.2f} s ({:.2f} GB/s)", sys::FormatBytes(report.source_bytes), report.seconds,
+          static_cast<double>(report.source_bytes) / report.seconds / 1e9);
+  return std::make_unique<LocalDeployment>(std::move(setup), std::move(rank));
+}
+
+}  // namespace cadre::deploy

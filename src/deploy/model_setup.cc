@@ -1,0 +1,224 @@
+#include "deploy/model_setup.h"
+
+#include <algorithm>
+
+#include "base/log.h"
+#include "eplb/placement.h"
+#include "model/registry.h"
+#include "sys/cpu.h"
+#include "sys/memory.h"
+
+namespace cadre::deploy {
+namespace {
+
+void Overlay(Json& base, const Json& over) {
+  if (!over.is_object()) return;
+  if (base.is_null()) base = Json(Json::Object());
+  for (const auto& [key, value] : over.AsObject()) {
+    Json* found = base.Find(key);
+    if (found != nullptr && found->is_object() && value.is_object()) {
+      Overlay(*found, value);
+    } else {
+      base.Set(key, value);
+    }
+  }
+}
+
+Status ReadFiles(const config::ModelOptions& options, ModelSetup& setup) {
+  CADRE_ASSIGN(setup.location, checkpoint::LocateModel(options.model, options.revision.value_or(""),
+                                                       {.hf_hub_cache = options.hub_cache}));
+  CADRE_ASSIGN(setup.files, checkpoint::ReadModelFiles(setup.location.folder));
+  Overlay(setup.files.config, options.hf_overrides);
+  if (options.generation_config == "vllm") {
+    setup.files.generation_config = Json();
+  } else if (options.generation_config != "auto") {
+    CADRE_ASSIGN(auto other, checkpoint::ReadModelFiles(options.generation_config));
+    setup.files.generation_config = std::move(other.generation_config);
+  }
+  Overlay(setup.files.generation_config, options.override_generation_config);
+  CADRE_ASSIGN(setup.spec, model::ReadModelSpec(setup.files.config, setup.files.generation_config));
+  return {};
+}
+
+Status ChooseArithmetic(const config::EngineOptions& options, ModelSetup& setup) {
+  setup.type = options.model.dtype == "float32" ? DType::kF32 : DType::kBf16;
+  if (options.model.dtype == "auto" && setup.spec.checkpoint_type != DType::kBf16) {
+    LogInfo("the checkpoint is {}; it is computed in bfloat16 (--dtype float32 computes in float32)",
+            DTypeName(setup.spec.checkpoint_type));
+  }
+  if (options.cpu.isa == "auto") {
+    setup.isa = kernels::BestIsa();
+    return {};
+  }
+  CADRE_ASSIGN(setup.isa, kernels::ParseIsa(options.cpu.isa));
+  if (!kernels::IsaSupported(setup.isa)) {
+    return FailParam(Code::kInvalidArgument, "CADRE_ISA", "CADRE_ISA={} asks for instructions that this CPU ({}) lacks; "
+                     "the fastest it has is {}", options.cpu.isa, sys::CpuModelName(), kernels::IsaName(kernels::BestIsa()));
+  }
+  return {};
+}
+
+// Threads and their CPUs for each local rank. More threads than CPUs: one thread a rank, unpinned, no spinning.
+Status ChooseThreads(const config::EngineOptions& options, int num_ranks, ModelSetup& setup) {
+  using Bind = config::CpuOptions::Bind;
+  const config::CpuOptions& cpu = options.cpu;
+  if (cpu.bind == Bind::kList) {
+    if (static_cast<int>(cpu.cpus_of_rank.size()) != num_ranks) {
+      return FailParam(Code::kInvalidArgument, "VLLM_CPU_OMP_THREADS_BIND",
+                       "VLLM_CPU_OMP_THREADS_BIND lists CPUs for {} rank(s) and there are {}; separate ranks by '|'",
+                       cpu.cpus_of_rank.size(), num_ranks);
+    }
+    setup.cpus_of_rank = cpu.cpus_of_rank;
+    size_t fewest = cpu.cpus_of_rank.front().size();
+    for (const auto& cpus : cpu.cpus_of_rank) fewest = std::min(fewest, cpus.size());
+    setup.threads_per_rank = cpu.threads.value_or(static_cast<int>(fewest));
+    setup.spin = setup.threads_per_rank <= static_cast<int>(fewest);
+    return {};
+  }
+  std::vector<int> cores = sys::OneCpuPerCore(sys::AllowedCpus());
+  const int usable = std::max(1, std::min<int>(static_cast<int>(cores.size()), sys::UsableCpus()) - cpu.num_reserved_cpus);
+  cores.resize(std::min(cores.size(), static_cast<size_t>(usable)));
+  setup.threads_per_rank = cpu.threads.value_or(std::max(1, usable / num_ranks));
+  const bool fits = setup.threads_per_rank * num_ranks <= usable;
+  setup.spin = fits;
+  // With a CPU quota below the number of cores, pinning would only get in the scheduler's way.
+  const bool pin = fits && cpu.bind == Bind::kAuto && usable == static_cast<int>(cores.size()) &&
+                   cores.size() == sys::OneCpuPerCore(sys::AllowedCpus()).size() - static_cast<size_t>(cpu.num_reserved_cpus);
+  for (int rank = 0; pin && rank < num_ranks; ++rank) {
+    const auto first = cores.begin() + rank * setup.threads_per_rank;
+    setup.cpus_of_rank.emplace_back(first, first + setup.threads_per_rank);
+  }
+  return {};
+}
+
+Status ChooseModelLen(const config::EngineOptions& options, ModelSetup& setup) {
+  const int64_t own = setup.spec.max_position;
+  const int64_t asked = options.model.max_model_len.value_or(own);
+  setup.max_model_len = asked == config::kAutoModelLen ? own : asked;
+  if (setup.max_model_len > own && !options.model.allow_long_max_model_len) {
+    return FailParam(Code::kInvalidArgument, "--max-model-len",
+                     "--max-model-len {} is more than the model's own {} (max_position_embeddings in config.json); "
+                     "answers past it are unreliable. VLLM_ALLOW_LONG_MAX_MODEL_LEN=1 permits it",
+                     setup.max_model_len, own);
+  }
+  return {};
+}
+
+// Chooses the longest context whose KV cache fits, for --max-model-len auto.
+Result<engine::MemoryPlan> PlanForAutoLen(ModelSetup& setup) {
+  auto plan = engine::MakeMemoryPlan(setup.memory_input);
+  while (!plan && plan.error().code == Code::kResourceExhausted && setup.max_model_len > 64) {
+    setup.max_model_len /= 2;
+    setup.memory_input.max_model_len = setup.max_model_len;
+    plan = engine::MakeMemoryPlan(setup.memory_input);
+  }
+  return plan;
+}
+
+// The largest sizes over all ranks: ranks with more experts, or one more head row, decide.
+Status PlanMemory(const config::EngineOptions& options, ModelSetup& setup) {
+  const config::ParallelOptions& parallel = options.parallel;
+  const int num_ranks = parallel.expert_parallel_size();
+  CADRE_ASSIGN(const auto maps, StartMaps(parallel, setup.spec));
+  engine::MemoryPlanInput& in = setup.memory_input;
+  in.kv = KvLayoutOf(setup.spec, parallel.tensor_parallel_size, options.cache.block_size, setup.type);
+  for (int rank = 0; rank < num_ranks; ++rank) {
+    const RankPlace place = PlaceOf(parallel, rank);
+    const auto layout = WeightLayoutOf(setup, parallel, place, maps);
+    CADRE_ASSIGN(const model::WeightPlan plan, model::PlanWeights(setup.spec, layout));
+    in.dense_bytes = std::max(in.dense_bytes, plan.dense_bytes);
+    in.expert_bytes = std::max(in.expert_bytes, plan.expert_bytes);
+    const model::ModelWeights shapes = model::PlaceWeights(setup.spec, plan, nullptr, nullptr);
+    const int64_t scratch =
+        model::Decoder::ScratchBytes(setup.spec, shapes, DecoderOptionsOf(setup, options, place));
+    in.buffer_bytes = std::max(in.buffer_bytes, scratch);
+  }
+  CADRE_ASSIGN(const sys::MemoryInfo memory, sys::ReadMemoryInfo());
+  in.total_bytes = memory.total();
+  in.total_source = memory.limited_by;
+  in.utilization = options.cache.gpu_memory_utilization;
+  in.num_local_ranks = num_ranks;
+  in.num_local_replicas = num_ranks;
+  in.max_model_len = setup.max_model_len;
+  in.max_num_seqs = options.scheduler.max_num_seqs;
+  in.kv_cache_bytes = options.cache.kv_cache_memory_bytes;
+  in.num_kv_blocks = options.cache.num_gpu_blocks_override;
+  const bool choose_len = options.model.max_model_len == config::kAutoModelLen;
+  CADRE_ASSIGN(setup.memory, choose_len ? PlanForAutoLen(setup) : engine::MakeMemoryPlan(in));
+  return {};
+}
+
+}  // namespace
+
+RankPlace PlaceOf(const config::ParallelOptions& parallel, int rank) {
+  return {.tp_rank = rank % parallel.tensor_parallel_size,
+          .tp_size = parallel.tensor_parallel_size,
+          .dp_rank = rank / parallel.tensor_parallel_size,
+          .dp_size = parallel.data_parallel_size};
+}
+
+Result<std::vector<eplb::ExpertMap>> StartMaps(const config::ParallelOptions& parallel, const model::ModelSpec& spec) {
+  std::vector<eplb::ExpertMap> maps;
+  if (spec.moe.num_experts == 0) return maps;
+  CADRE_ASSIGN(const auto placement, eplb::ParsePlacement(parallel.expert_placement_strategy));
+  const int num_ranks = parallel.expert_parallel_size();
+  CADRE_ASSIGN(auto map, parallel.enable_expert_parallel || num_ranks == 1
+                             ? eplb::StartMap(spec.moe.num_experts, 0, num_ranks, placement)
+                             : eplb::ShardedMap(spec.moe.num_experts, num_ranks));
+  maps.assign(static_cast<size_t>(spec.num_moe_layers()), map);
+  return maps;
+}
+
+model::WeightLayout WeightLayoutOf(const ModelSetup& setup, const config::ParallelOptions& parallel, RankPlace place,
+                                   const std::vector<eplb::ExpertMap>& maps) {
+  model::WeightLayout layout{.type = setup.type,
+                             .tp_rank = place.tp_rank,
+                             .tp_size = place.tp_size,
+                             .ep_rank = place.rank(),
+                             .ep_size = place.num_ranks(),
+                             .enable_ep = parallel.enable_expert_parallel || place.num_ranks() == 1};
+  if (!layout.enable_ep) return layout;
+  for (const eplb::ExpertMap& map : maps) {
+    const auto experts = map.ExpertsOn(place.rank());
+    layout.slots.emplace_back(experts.begin(), experts.end());
+  }
+  return layout;
+}
+
+model::DecoderOptions DecoderOptionsOf(const ModelSetup& setup, const config::EngineOptions& options, RankPlace place) {
+  const int64_t tokens = std::min<int64_t>(options.scheduler.max_num_batched_tokens,
+                                           options.scheduler.max_num_seqs * setup.max_model_len);
+  const int64_t rows_of_all = (tokens + place.tp_size - 1) / place.tp_size * place.num_ranks();
+  return {.max_num_tokens = tokens,
+          .max_expert_rows = rows_of_all * setup.spec.moe.top_k,
+          .tp_rank = place.tp_rank,
+          .tp_size = place.tp_size};
+}
+
+kv::Layout KvLayoutOf(const model::ModelSpec& spec, int tp_size, int block_size, DType type) {
+  const nn::AttentionSpec& attention = spec.attention;
+  const bool latent = attention.kind == nn::AttentionKind::kMla;
+  return {.num_layers = spec.num_layers(),
+          .num_kv_heads = latent ? 1 : std::max(attention.num_kv_heads / tp_size, 1),
+          .k_dim = attention.cache_k_dim(),
+          .v_dim = attention.cache_v_dim(),
+          .latent = latent,
+          .block_size = block_size,
+          .type = type};
+}
+
+Result<ModelSetup> PrepareModel(const config::EngineOptions& options) {
+  ModelSetup setup;
+  CADRE_TRY(ReadFiles(options.model, setup));
+  CADRE_TRY(ChooseArithmetic(options, setup));
+  CADRE_TRY(ChooseThreads(options, options.parallel.expert_parallel_size(), setup));
+  CADRE_TRY(ChooseModelLen(options, setup));
+  if (options.cache.block_size % 16 != 0) {
+    return FailParam(Code::kInvalidArgument, "--block-size", "--block-size {} is not a multiple of 16",
+                     options.cache.block_size);
+  }
+  CADRE_TRY(PlanMemory(options, setup));
+  return setup;
+}
+
+}  // namespace cadre::deploy

@@ -1,0 +1,68 @@
+#pragma once
+// Everything about a deployment that can be known before weights are read: which model, which shards, how much memory.
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "base/error.h"
+#include "checkpoint/hf_config.h"
+#include "checkpoint/hub_cache.h"
+#include "config/serve_options.h"
+#include "engine/memory_plan.h"
+#include "eplb/expert_map.h"
+#include "kernels/isa.h"
+#include "model/decoder.h"
+#include "model/spec.h"
+#include "model/weight_plan.h"
+
+namespace cadre::deploy {
+
+/// A rank's coordinates. rank = dp_rank * tp_size + tp_rank.
+struct RankPlace {
+  int tp_rank = 0, tp_size = 1;
+  int dp_rank = 0, dp_size = 1;
+  int rank() const { return dp_rank * tp_size + tp_rank; }
+  int num_ranks() const { return tp_size * dp_size; }
+};
+
+/// The place of rank `rank` under these options.
+RankPlace PlaceOf(const config::ParallelOptions& parallel, int rank);
+
+struct ModelSetup {
+  checkpoint::ModelLocation location;
+  checkpoint::ModelFiles files;  ///< config.json with --hf-overrides, generation_config.json with its override
+  model::ModelSpec spec;
+  DType type = DType::kBf16;
+  kernels::Isa isa = kernels::Isa::kPortable;
+  int threads_per_rank = 1;
+  bool spin = true;                           ///< threads do not outnumber CPUs
+  std::vector<std::vector<int>> cpus_of_rank;  ///< by local rank; empty: not pinned
+  int64_t max_model_len = 0;
+  engine::MemoryPlanInput memory_input;
+  engine::MemoryPlan memory;
+
+  bool is_moe() const { return spec.moe.num_experts > 0; }
+  /// Whether the ranks take their steps together: a MoE model over several ranks. Dense replicas do not.
+  bool lockstep(const config::ParallelOptions& parallel) const {
+    return is_moe() ? parallel.tensor_parallel_size * parallel.data_parallel_size > 1 : parallel.tensor_parallel_size > 1;
+  }
+};
+
+/// Locates and reads the configuration files, checks the flags against the model and the machine, and plans the
+/// memory. Reads no weights. Errors: one message each, naming the flag or the file.
+Result<ModelSetup> PrepareModel(const config::EngineOptions& options);
+
+/// Where the experts of each MoE layer lie at start (the same in all layers). Null map for a dense model.
+Result<std::vector<eplb::ExpertMap>> StartMaps(const config::ParallelOptions& parallel, const model::ModelSpec& spec);
+
+/// The part of the weights that a rank holds.
+model::WeightLayout WeightLayoutOf(const ModelSetup& setup, const config::ParallelOptions& parallel, RankPlace place,
+                                   const std::vector<eplb::ExpertMap>& maps);
+
+/// Sizes of a rank's step buffers.
+model::DecoderOptions DecoderOptionsOf(const ModelSetup& setup, const config::EngineOptions& options, RankPlace place);
+
+/// The KV cache's shape on each rank.
+kv::Layout KvLayoutOf(const model::ModelSpec& spec, int tp_size, int block_size, DType type);
+
+}  // namespace cadre::deploy

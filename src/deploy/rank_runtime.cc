@@ -1,0 +1,75 @@
+#include "deploy/rank_runtime.h"
+
+#include "base/log.h"
+
+namespace cadre::deploy {
+
+Result<std::unique_ptr<RankRuntime>> RankRuntime::Start(const config::EngineOptions& options, const ModelSetup& setup,
+                                                        RankPlace place, RankLinks links, LoadProgress progress) {
+  std::unique_ptr<RankRuntime> rank(new RankRuntime());
+  rank->links_ = std::move(links);
+  rank->spec_ = setup.spec;
+  const auto local_rank = static_cast<size_t>(place.rank());
+  rank->pool_ = std::make_unique<sys::ThreadPool>(sys::ThreadPoolOptions{
+      .num_threads = setup.threads_per_rank,
+      .cpus = setup.cpus_of_rank.empty() ? std::vector<int>() : setup.cpus_of_rank[local_rank],
+      .spin = setup.spin});
+  CADRE_TRY(rank->Load(options, setup, place, std::move(progress)));
+  CADRE_TRY(rank->Connect(options, setup, place));
+  return rank;
+}
+
+Status RankRuntime::Load(const config::EngineOptions& options, const ModelSetup& setup, RankPlace place,
+                         LoadProgress progress) {
+  CADRE_ASSIGN(maps_, StartMaps(options.parallel, spec_));
+  CADRE_ASSIGN(const auto plan, model::PlanWeights(spec_, WeightLayoutOf(setup, options.parallel, place, maps_)));
+  CADRE_ASSIGN(dense_, sys::AllocateRegion(static_cast<size_t>(plan.dense_bytes)));
+  CADRE_ASSIGN(experts_, sys::AllocateRegion(static_cast<size_t>(plan.expert_bytes)));
+  weights_ = model::PlaceWeights(spec_, plan, dense_.data(), experts_.data());
+  CADRE_ASSIGN(const auto source, checkpoint::OpenCheckpoint(setup.location.folder));
+  CADRE_ASSIGN(load_report_,
+               model::LoadWeights(spec_, plan, *source, *pool_, {.progress = std::move(progress)}, weights_));
+  return {};
+}
+
+Status RankRuntime::Connect(const config::EngineOptions& options, const ModelSetup& setup, RankPlace place) {
+  const kernels::Device device{.isa = setup.isa, .pool = pool_.get()};
+  const model::DecoderOptions decoder_options = DecoderOptionsOf(setup, options, place);
+  if (setup.is_moe()) {
+    CADRE_ASSIGN(exchange_, a2a::Create({.backend = options.parallel.all2all_backend,
+                                         .hidden = spec_.hidden,
+                                         .act_type = setup.type,
+                                         .top_k = spec_.moe.top_k,
+                                         .max_rows = decoder_options.max_num_tokens,
+                                         .layout = maps_.front().layout(),
+                                         .device = device,
+                                         .rendezvous = links_.rendezvous,
+                                         .spin = setup.spin}));
+  }
+  const kv::Layout layout = setup.memory_input.kv;
+  CADRE_ASSIGN(kv_, sys::AllocateRegion(static_cast<size_t>(layout.PoolBytes(setup.memory.num_kv_blocks))));
+  decoder_ = std::make_unique<model::Decoder>(spec_, weights_, decoder_options);
+  engine::RunnerOptions runner{.device = device,
+                               .kv = {.layout = layout, .num_blocks = setup.memory.num_kv_blocks, .base = kv_.data()},
+                               .exchange = exchange_.get(),
+                               .tensor_parallel = links_.tensor_parallel.get(),
+                               .vocab_size = spec_.vocab_size};
+  for (const eplb::ExpertMap& map : maps_) runner.expert_maps.push_back(&map);
+  const config::SchedulerOptions& scheduler = options.scheduler;
+  engine_ = std::make_unique<engine::LocalEngine>(
+      engine::LocalEngineOptions{
+          .rank = place.rank(),
+          .model_info = {.vocab_size = spec_.vocab_size,
+                         .max_model_len = setup.max_model_len,
+                         .num_kv_blocks = setup.memory.num_kv_blocks,
+                         .block_size = layout.block_size},
+          .scheduler = {.max_num_seqs = static_cast<int32_t>(scheduler.max_num_seqs),
+                        .max_num_batched_tokens = static_cast<int32_t>(scheduler.max_num_batched_tokens),
+                        .enable_chunked_prefill = scheduler.enable_chunked_prefill,
+                        .enable_prefix_caching = options.cache.enable_prefix_caching},
+          .max_queued_requests = scheduler.max_num_queued_reqs.value_or(4096)},
+      std::make_unique<engine::Runner>(*decoder_, std::move(runner)), std::move(links_.gate));
+  return {};
+}
+
+}  // namespace cadre::deploy

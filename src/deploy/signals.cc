@@ -1,0 +1,45 @@
+#include "deploy/signals.h"
+
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+#include "sys/fd.h"
+
+namespace cadre::deploy {
+namespace {
+
+sigset_t StopSignals() {
+  sigset_t set;
+  sigemptyset(&set);
+  sigaddset(&set, SIGINT);
+  sigaddset(&set, SIGTERM);
+  return set;
+}
+
+}  // namespace
+
+void BlockStopSignals() {
+  const sigset_t set = StopSignals();
+  pthread_sigmask(SIG_BLOCK, &set, nullptr);
+  signal(SIGPIPE, SIG_IGN);
+}
+
+int WaitForStopSignal() { return WaitForStopSignalOr(-1); }
+
+int WaitForStopSignalOr(int fd) {
+  const sigset_t set = StopSignals();
+  const sys::Fd signals(signalfd(-1, &set, SFD_CLOEXEC));
+  pollfd entries[2] = {{signals.get(), POLLIN, 0}, {fd, POLLIN, 0}};
+  while (poll(entries, fd < 0 ? 1 : 2, -1) < 0) {
+  }
+  if ((entries[0].revents & POLLIN) == 0) return 0;
+  signalfd_siginfo info = {};
+  if (read(signals.get(), &info, sizeof(info)) != sizeof(info)) return SIGTERM;
+  pthread_sigmask(SIG_UNBLOCK, &set, nullptr);
+  return static_cast<int>(info.ssi_signo);
+}
+
+}  // namespace cadre::deploy

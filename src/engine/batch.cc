@@ -1,0 +1,89 @@
+#include "engine/batch.h"
+
+#include <algorithm>
+
+#include "kv/layout.h"
+
+namespace cadre::engine {
+
+Batch::Batch(std::span<const ScheduledSequence> plan, int32_t block_size) {
+  for (const ScheduledSequence& scheduled : plan) {
+    const Sequence& sequence = *scheduled.sequence;
+    const auto first_row = static_cast<int32_t>(token_ids_.size());
+    const int64_t begin = sequence.num_computed, end = begin + scheduled.num_tokens;
+    AddSequence(std::span(sequence.tokens).subspan(static_cast<size_t>(begin), static_cast<size_t>(scheduled.num_tokens)),
+                begin, sequence.block_table, block_size);
+    for (int64_t position = begin; position < end; ++position) {
+      const bool samples = position == sequence.num_tokens() - 1;
+      const bool scores = sequence.wants_prompt_logprobs() && position + 1 < sequence.num_prompt();
+      if (samples || scores) logit_rows_.push_back(first_row + static_cast<int32_t>(position - begin));
+    }
+  }
+  PointIntoTables();
+}
+
+void Batch::AddSequence(std::span<const int32_t> tokens, int64_t first_position, std::span<const int32_t> block_table,
+                        int32_t block_size) {
+  const auto count = static_cast<int64_t>(tokens.size());
+  sequences_.push_back({.q_begin = static_cast<int32_t>(token_ids_.size()),
+                        .q_len = static_cast<int32_t>(count),
+                        .kv_len = static_cast<int32_t>(first_position + count)});
+  block_table_begin_.push_back(static_cast<int32_t>(block_tables_.size()));
+  token_ids_.insert(token_ids_.end(), tokens.begin(), tokens.end());
+  for (int64_t position = first_position; position < first_position + count; ++position) {
+    positions_.push_back(static_cast<int32_t>(position));
+    kv_slots_.push_back(int64_t{block_table[static_cast<size_t>(position / block_size)]} * block_size +
+                        position % block_size);
+  }
+  const int64_t num_blocks = kv::BlocksFor(first_position + count, block_size);
+  block_tables_.insert(block_tables_.end(), block_table.begin(), block_table.begin() + num_blocks);
+}
+
+void Batch::PointIntoTables() {
+  for (size_t i = 0; i < sequences_.size(); ++i) {
+    sequences_[i].block_table = block_tables_.data() + block_table_begin_[i];
+  }
+}
+
+nn::StepBatch Batch::View() const {
+  return {.token_ids = token_ids_, .positions = positions_, .kv_slots = kv_slots_, .sequences = sequences_};
+}
+
+// words: number of sequences, number of logits rows, then for each sequence {q_len, kv_len, tokens, blocks}, then rows.
+std::vector<int32_t> Batch::Serialize() const {
+  std::vector<int32_t> words = {static_cast<int32_t>(sequences_.size()), static_cast<int32_t>(logit_rows_.size())};
+  for (size_t i = 0; i < sequences_.size(); ++i) {
+    const auto& sequence = sequences_[i];
+    const auto table_end = i + 1 < sequences_.size() ? static_cast<size_t>(block_table_begin_[i + 1]) : block_tables_.size();
+    const auto table_begin = static_cast<size_t>(block_table_begin_[i]);
+    words.insert(words.end(), {sequence.q_len, sequence.kv_len});
+    const auto first = token_ids_.begin() + sequence.q_begin;
+    words.insert(words.end(), first, first + sequence.q_len);
+    words.insert(words.end(), block_tables_.begin() + static_cast<int64_t>(table_begin),
+                 block_tables_.begin() + static_cast<int64_t>(table_end));
+  }
+  words.insert(words.end(), logit_rows_.begin(), logit_rows_.end());
+  return words;
+}
+
+Batch Batch::Deserialize(std::span<const int32_t> words, int32_t block_size) {
+  Batch batch;
+  const auto take = [&](size_t count) {
+    const auto taken = words.first(count);
+    words = words.subspan(count);
+    return taken;
+  };
+  const auto head = take(2);
+  for (int32_t i = 0; i < head[0]; ++i) {
+    const auto lengths = take(2);
+    const auto tokens = take(static_cast<size_t>(lengths[0]));
+    const auto table = take(static_cast<size_t>(kv::BlocksFor(lengths[1], block_size)));
+    batch.AddSequence(tokens, lengths[1] - lengths[0], table, block_size);
+  }
+  const auto rows = take(static_cast<size_t>(head[1]));
+  batch.logit_rows_.assign(rows.begin(), rows.end());
+  batch.PointIntoTables();
+  return batch;
+}
+
+}  // namespace cadre::engine

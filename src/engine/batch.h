@@ -1,0 +1,45 @@
+#pragma once
+// One step's rows as flat arrays: what the model sees of the scheduler's plan.
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "engine/scheduler.h"
+#include "kernels/attention.h"
+#include "nn/step_context.h"
+
+namespace cadre::engine {
+
+/// Owns the arrays that nn::StepBatch points into.
+class Batch {
+ public:
+  Batch() = default;
+  Batch(Batch&&) = default;  // not copied: views point into the arrays
+  Batch& operator=(Batch&&) = default;
+  /// Rows in the plan's order; a logits row for every sequence that completes, and for each prompt token whose
+  /// successor's log probability is wanted.
+  Batch(std::span<const ScheduledSequence> plan, int32_t block_size);
+
+  /// The same over a wire between the ranks of a replica. `words` must come from Serialize().
+  std::vector<int32_t> Serialize() const;
+  static Batch Deserialize(std::span<const int32_t> words, int32_t block_size);
+
+  nn::StepBatch View() const;
+  /// Rows whose logits are wanted, ascending.
+  std::span<const int32_t> logit_rows() const { return logit_rows_; }
+  int64_t num_tokens() const { return static_cast<int64_t>(token_ids_.size()); }
+
+ private:
+  void AddSequence(std::span<const int32_t> tokens, int64_t first_position, std::span<const int32_t> block_table,
+                   int32_t block_size);
+  void PointIntoTables();
+
+  std::vector<int32_t> token_ids_, positions_;
+  std::vector<int64_t> kv_slots_;
+  std::vector<kernels::AttentionSequence> sequences_;
+  std::vector<int32_t> block_tables_;       // of all sequences, one behind the other
+  std::vector<int32_t> block_table_begin_;  // [sequences]
+  std::vector<int32_t> logit_rows_;
+};
+
+}  // namespace cadre::engine

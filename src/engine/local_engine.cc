@@ -1,0 +1,318 @@
+#include "engine/local_engine.h"
+
+#include <algorithm>
+
+#include "base/log.h"
+#include "kv/layout.h"
+
+namespace cadre::engine {
+namespace {
+
+// A step of fewer prompt tokens wastes the matrix units on reading weights.
+constexpr int32_t kMinChunk = 128;
+
+bool Contains(const std::vector<int32_t>& tokens, int32_t token) {
+  return std::ranges::find(tokens, token) != tokens.end();
+}
+
+}  // namespace
+
+// What other threads may touch. Shared with the handles, which may outlive the engine.
+struct LocalEngine::Inbox {
+  struct Arrival {
+    SeqId id;
+    Request request;
+    std::shared_ptr<EventSink> sink;
+    TimePoint queued;
+  };
+
+  std::mutex mutex;
+  std::condition_variable changed;   // wakes the engine thread
+  std::condition_variable finished;  // the engine thread has ended
+  std::vector<Arrival> arrivals;
+  std::vector<SeqId> cancelled;
+  int64_t num_waiting = 0;  // arrivals and sequences that wait in the scheduler
+  bool draining = false;    // refuse new requests; end when nothing is left
+  bool abort = false;       // end what is left at once
+  bool reset_prefix_cache = false;
+  bool ended = false;
+  Status health;
+  StepGate* gate = nullptr;  // null once the engine is gone
+
+  void Wake() {
+    changed.notify_one();
+    if (gate != nullptr) gate->Wake();
+  }
+};
+
+class LocalEngine::Handle : public RequestHandle {
+ public:
+  Handle(std::shared_ptr<Inbox> inbox, SeqId id) : inbox_(std::move(inbox)), id_(id) {}
+  void Cancel() override {
+    const std::lock_guard lock(inbox_->mutex);
+    if (inbox_->ended) return;
+    inbox_->cancelled.push_back(id_);
+    inbox_->Wake();
+  }
+
+ private:
+  std::shared_ptr<Inbox> inbox_;
+  SeqId id_;
+};
+
+LocalEngine::LocalEngine(LocalEngineOptions options, std::unique_ptr<Runner> runner, std::unique_ptr<StepGate> gate)
+    : options_(std::move(options)),
+      runner_(std::move(runner)),
+      gate_(std::move(gate)),
+      scheduler_(options_.scheduler, options_.model_info.num_kv_blocks, options_.model_info.block_size),
+      inbox_(std::make_shared<Inbox>()) {
+  inbox_->gate = gate_.get();
+  stats_.rank = options_.rank;
+  thread_ = std::thread([this] { Loop(); });
+}
+
+LocalEngine::~LocalEngine() {
+  if (thread_.joinable()) Drain(Now());
+}
+
+Result<std::unique_ptr<RequestHandle>> LocalEngine::Submit(Request request, std::shared_ptr<EventSink> sink) {
+  const int64_t length = static_cast<int64_t>(request.prompt.size()) + request.sampling.max_tokens;
+  const ModelInfo& info = options_.model_info;
+  if (kv::BlocksFor(std::min(length, info.max_model_len), info.block_size) > info.num_kv_blocks) {
+    return Fail(Code::kInvalidArgument,
+                "the request may need {} tokens of KV cache and there are {} blocks of {}; raise "
+                "--gpu-memory-utilization or --kv-cache-memory-bytes, or lower max_tokens",
+                length, info.num_kv_blocks, info.block_size);
+  }
+  const std::lock_guard lock(inbox_->mutex);
+  CADRE_TRY(inbox_->health);
+  if (inbox_->draining) return Fail(Code::kUnavailable, "the server is shutting down and takes no new requests");
+  if (inbox_->num_waiting >= options_.max_queued_requests) {
+    return Fail(Code::kResourceExhausted, "the queue is full: {} requests wait (--max-num-queued-reqs)",
+                inbox_->num_waiting);
+  }
+  const SeqId id(next_sequence_++);
+  inbox_->arrivals.push_back({id, std::move(request), std::move(sink), Now()});
+  ++inbox_->num_waiting;
+  inbox_->Wake();
+  return std::make_unique<Handle>(inbox_, id);
+}
+
+std::vector<RankStats> LocalEngine::Stats() const {
+  RankStats stats;
+  {
+    const std::lock_guard lock(stats_mutex_);
+    stats = stats_;
+  }
+  const std::lock_guard lock(inbox_->mutex);
+  stats.num_waiting = inbox_->num_waiting;
+  return {stats};
+}
+
+Status LocalEngine::Health() const {
+  const std::lock_guard lock(inbox_->mutex);
+  return inbox_->health;
+}
+
+Status LocalEngine::ResetPrefixCache() {
+  const std::lock_guard lock(inbox_->mutex);
+  inbox_->reset_prefix_cache = true;
+  inbox_->Wake();
+  return {};
+}
+
+void LocalEngine::Drain(TimePoint deadline) {
+  {
+    std::unique_lock lock(inbox_->mutex);
+    inbox_->draining = true;
+    inbox_->Wake();
+    if (!inbox_->finished.wait_until(lock, deadline, [&] { return inbox_->ended; })) {
+      inbox_->abort = true;
+      inbox_->Wake();
+    }
+  }
+  thread_.join();
+}
+
+void LocalEngine::Loop() {
+  bool stop = false;
+  Status status;
+  while (!stop) {
+    TakeInbox();
+    status = Turn(stop);
+    PublishStats();
+    if (status) continue;
+    LogError("the engine of rank {} stops: {}", options_.rank, status.error().message);
+    break;
+  }
+  {
+    const std::lock_guard lock(inbox_->mutex);
+    inbox_->health = status ? Status(Fail(Code::kUnavailable, "the engine has ended")) : status;
+  }
+  TakeInbox();  // what came in before the health said no
+  const Error error = status ? Error{Code::kUnavailable, "the server is shutting down", {}} : status.error();
+  EndAll(status ? FinishReason::kAbort : FinishReason::kError, error);
+  PublishStats();
+  const std::lock_guard lock(inbox_->mutex);
+  inbox_->ended = true;
+  inbox_->gate = nullptr;
+  inbox_->finished.notify_all();
+}
+
+// Moves what other threads have left into the scheduler.
+void LocalEngine::TakeInbox() {
+  std::vector<Inbox::Arrival> arrivals;
+  std::vector<SeqId> cancelled;
+  bool abort = false, reset = false;
+  {
+    const std::lock_guard lock(inbox_->mutex);
+    arrivals.swap(inbox_->arrivals);
+    cancelled.swap(inbox_->cancelled);
+    abort = inbox_->abort;
+    reset = std::exchange(inbox_->reset_prefix_cache, false);
+    inbox_->num_waiting = scheduler_.num_waiting() + static_cast<int64_t>(arrivals.size());
+  }
+  for (auto& arrival : arrivals) {
+    auto sequence = std::make_unique<Sequence>();
+    sequence->id = arrival.id;
+    sequence->tokens = arrival.request.prompt;
+    sequence->request = std::move(arrival.request);
+    sequence->sink = std::move(arrival.sink);
+    sequence->times.queued = arrival.queued;
+    scheduler_.Add(std::move(sequence));
+  }
+  for (const SeqId id : cancelled) End(id, {.reason = FinishReason::kAbort});
+  EndOverdue();
+  if (reset) scheduler_.pool().ForgetAll();
+  if (abort) EndAll(FinishReason::kAbort, {Code::kUnavailable, "the server is shutting down", {}});
+}
+
+// One turn of the loop: agree with the others, then step, sleep or stop.
+Status LocalEngine::Turn(bool& stop) {
+  std::vector<ScheduledSequence> plan = scheduler_.Schedule(TokenBudget());
+  bool draining = false;
+  {
+    const std::lock_guard lock(inbox_->mutex);
+    draining = inbox_->draining && inbox_->arrivals.empty();
+  }
+  if (gate_ == nullptr) {
+    if (!plan.empty()) return Step(plan);
+    stop = draining && scheduler_.empty();
+    if (!stop) WaitForWork();
+    return {};
+  }
+  int64_t num_tokens = 0;
+  for (const ScheduledSequence& scheduled : plan) num_tokens += scheduled.num_tokens;
+  CADRE_ASSIGN(const StepGate::Turn turn, gate_->Agree(num_tokens, draining && scheduler_.empty()));
+  if (turn == StepGate::Turn::kStep) return Step(plan);
+  stop = turn == StepGate::Turn::kStop;
+  if (!stop) gate_->Sleep();
+  return {};
+}
+
+void LocalEngine::WaitForWork() {
+  std::unique_lock lock(inbox_->mutex);
+  inbox_->changed.wait(lock, [&] {
+    return !inbox_->arrivals.empty() || !inbox_->cancelled.empty() || inbox_->draining || inbox_->abort ||
+           inbox_->reset_prefix_cache;
+  });
+}
+
+int32_t LocalEngine::TokenBudget() const {
+  const int32_t all = options_.scheduler.max_num_batched_tokens;
+  const bool anybody_generates = std::ranges::any_of(
+      scheduler_.All(), [](const Sequence* s) { return s->num_generated() > 0 && !s->block_table.empty(); });
+  if (!anybody_generates || seconds_per_token_ <= 0) return all;
+  const double fits = options_.max_step_seconds / seconds_per_token_;
+  return fits >= all ? all : std::max(std::min(kMinChunk, all), static_cast<int32_t>(fits));
+}
+
+Status LocalEngine::Step(std::span<const ScheduledSequence> plan) {
+  const TimePoint start = Now();
+  int64_t num_tokens = 0, num_rows_of_prompts = 0;
+  for (const ScheduledSequence& scheduled : plan) {
+    num_tokens += scheduled.num_tokens;
+    if (scheduled.sequence->num_generated() == 0) num_rows_of_prompts += scheduled.num_tokens;
+  }
+  CADRE_ASSIGN(std::vector<StepOutput> outputs, runner_->Run(plan));
+  ++num_steps_;
+  prompt_tokens_ += num_rows_of_prompts;
+  if (num_tokens >= kMinChunk) {
+    const double measured = SecondsSince(start) / static_cast<double>(num_tokens);
+    seconds_per_token_ = seconds_per_token_ <= 0 ? measured : 0.75 * seconds_per_token_ + 0.25 * measured;
+  }
+  for (const ScheduledSequence& scheduled : plan) scheduler_.Computed(scheduled);
+  for (StepOutput& output : outputs) {
+    if (output.token) Deliver(output);
+  }
+  return {};
+}
+
+// Hands a new token to its sink and ends the sequence if it was the last one.
+void LocalEngine::Deliver(StepOutput& output) {
+  Sequence& sequence = *output.sequence;
+  const SamplingParams& sampling = sequence.request.sampling;
+  const int32_t token = output.token->token;
+  sequence.tokens.push_back(token);
+  ++generation_tokens_;
+  sequence.times.last_token = Now();
+  if (sequence.num_generated() == 1) sequence.times.first_token = sequence.times.last_token;
+  if (!sequence.prompt_reported) {
+    sequence.prompt_reported = true;
+    sequence.sink->OnPrompt(static_cast<int>(sequence.num_cached_tokens), std::move(sequence.prompt_logprobs));
+  }
+  std::vector<GeneratedToken> tokens;
+  tokens.push_back(std::move(*output.token));
+  sequence.sink->OnTokens(std::move(tokens));
+
+  const bool may_stop = sequence.num_generated() >= sampling.min_tokens;
+  if (may_stop && !sampling.ignore_eos && Contains(sampling.eos_token_ids, token)) {
+    return End(sequence.id, {.reason = FinishReason::kStop});
+  }
+  if (may_stop && Contains(sampling.stop_token_ids, token)) {
+    return End(sequence.id, {.reason = FinishReason::kStop, .stop_token = token});
+  }
+  if (sequence.num_generated() >= sampling.max_tokens || sequence.num_tokens() >= options_.model_info.max_model_len) {
+    return End(sequence.id, {.reason = FinishReason::kLength});
+  }
+}
+
+void LocalEngine::End(SeqId id, Finish finish) {
+  const std::unique_ptr<Sequence> sequence = scheduler_.Remove(id);
+  if (sequence == nullptr) return;  // ended before its cancellation was read
+  finish.times = sequence->times;
+  finish.num_preemptions = sequence->num_preemptions;
+  sequence->sink->OnFinish(std::move(finish));
+}
+
+void LocalEngine::EndAll(FinishReason reason, const Error& error) {
+  for (const Sequence* sequence : scheduler_.All()) End(sequence->id, {.reason = reason, .error = error});
+}
+
+void LocalEngine::EndOverdue() {
+  const TimePoint now = Now();
+  for (const Sequence* sequence : scheduler_.All()) {
+    if (!sequence->request.deadline || *sequence->request.deadline > now) continue;
+    End(sequence->id, {.reason = FinishReason::kError,
+                       .error = {Code::kDeadlineExceeded, "the request's deadline has passed", {}}});
+  }
+}
+
+void LocalEngine::PublishStats() {
+  const auto& pool = scheduler_.pool();
+  {
+    const std::lock_guard lock(inbox_->mutex);
+    inbox_->num_waiting = scheduler_.num_waiting() + static_cast<int64_t>(inbox_->arrivals.size());
+  }
+  const std::lock_guard lock(stats_mutex_);
+  stats_.num_running = scheduler_.num_running();
+  stats_.kv_cache_usage = 1.0 - static_cast<double>(pool.num_available()) / static_cast<double>(pool.num_blocks());
+  stats_.num_preemptions = scheduler_.counters().num_preemptions;
+  stats_.prefix_cache_queries = scheduler_.counters().prefix_cache_queries;
+  stats_.prefix_cache_hits = scheduler_.counters().prefix_cache_hits;
+  stats_.prompt_tokens = prompt_tokens_;
+  stats_.generation_tokens = generation_tokens_;
+  stats_.num_steps = num_steps_;
+}
+
+}  // namespace cadre::engine

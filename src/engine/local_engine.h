@@ -1,0 +1,93 @@
+#pragma once
+// The engine of one rank: a thread that owns scheduler, sequences, KV pool and model, fed by one bounded inbox.
+//
+// Life of a request: Submit puts it into the inbox -> the loop moves it to the scheduler -> each step computes its
+// tokens and hands them to its sink -> the end removes it and hands the sink exactly one OnFinish.
+//
+// With other ranks (a gate is given) every turn of the loop begins by agreeing on what all do: a rank without work of
+// its own steps with no rows as long as anybody has some, and all sleep when nobody has.
+#include <atomic>
+#include <condition_variable>
+#include <memory>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+#include "engine/engine.h"
+#include "engine/runner.h"
+#include "engine/scheduler.h"
+
+namespace cadre::engine {
+
+/// How the ranks of an expert-parallel group take steps together. Called from the engine thread alone.
+class StepGate {
+ public:
+  virtual ~StepGate() = default;
+
+  enum class Turn {
+    kStep,   ///< somebody has work: all take part in one step
+    kSleep,  ///< nobody has: Sleep(), then ask again
+    kStop,   ///< all are asked to stop
+  };
+  /// Tells the others what this rank would do next and learns what all do. `num_tokens` 0: no work here.
+  /// `wants_stop`: this rank has nothing left and has been asked to end. Errors name who is missing.
+  virtual Result<Turn> Agree(int64_t num_tokens, bool wants_stop) = 0;
+  /// Sleeps until Wake() is called on any rank of the group.
+  virtual void Sleep() = 0;
+  /// Any thread.
+  virtual void Wake() = 0;
+};
+
+struct LocalEngineOptions {
+  int rank = 0;
+  ModelInfo model_info;
+  SchedulerOptions scheduler;
+  int64_t max_queued_requests = 4096;
+  /// While sequences generate, prompt chunks are cut so that a step takes about this long at the measured speed.
+  double max_step_seconds = 0.5;
+};
+
+class LocalEngine : public Engine {
+ public:
+  /// `gate` is null for a rank alone. Starts the engine thread.
+  LocalEngine(LocalEngineOptions options, std::unique_ptr<Runner> runner, std::unique_ptr<StepGate> gate);
+  ~LocalEngine() override;
+
+  const ModelInfo& model_info() const override { return options_.model_info; }
+  Result<std::unique_ptr<RequestHandle>> Submit(Request request, std::shared_ptr<EventSink> sink) override;
+  std::vector<RankStats> Stats() const override;
+  Status Health() const override;
+  Status ResetPrefixCache() override;
+  void Drain(TimePoint deadline) override;
+
+ private:
+  struct Inbox;
+  class Handle;
+
+  void Loop();
+  void TakeInbox();
+  void WaitForWork();
+  Status Turn(bool& stop);
+  Status Step(std::span<const ScheduledSequence> plan);
+  int32_t TokenBudget() const;
+  void Deliver(StepOutput& output);
+  void End(SeqId id, Finish finish);
+  void EndAll(FinishReason reason, const Error& error);
+  void EndOverdue();
+  void PublishStats();
+
+  LocalEngineOptions options_;
+  std::unique_ptr<Runner> runner_;
+  std::unique_ptr<StepGate> gate_;
+  Scheduler scheduler_;
+  std::shared_ptr<Inbox> inbox_;
+  int64_t next_sequence_ = 0;
+  int64_t prompt_tokens_ = 0, generation_tokens_ = 0, num_steps_ = 0;
+  double seconds_per_token_ = 0;  // of steps with prompt chunks, smoothed; 0: not measured yet
+
+  mutable std::mutex stats_mutex_;
+  RankStats stats_;
+  std::thread thread_;
+};
+
+}  // namespace cadre::engine

@@ -1,0 +1,58 @@
+#include "engine/memory_plan.h"
+
+#include <gtest/gtest.h>
+
+namespace cadre::engine {
+namespace {
+
+MemoryPlanInput SmallInput() {
+  return {.total_bytes = 1 << 30,
+          .total_source = "the host",
+          .utilization = 0.5,
+          .dense_bytes = 64 << 20,
+          .expert_bytes = 128 << 20,
+          .kv = {.num_layers = 4, .num_kv_heads = 2, .k_dim = 64, .v_dim = 64, .block_size = 16},
+          .max_model_len = 4096,
+          .max_num_seqs = 1000};
+}
+
+TEST(MemoryPlan, GivesTheRestToTheCache) {
+  const auto plan = MakeMemoryPlan(SmallInput());
+  ASSERT_TRUE(plan.has_value()) << plan.error().message;
+  // 512 MiB - 192 MiB; a block is 4 layers x 2 heads x 128 columns x 16 tokens x 2 bytes = 32 KiB.
+  EXPECT_EQ(plan->num_kv_blocks, (320 << 20) / (32 << 10));
+  EXPECT_EQ(plan->host_bytes, 512 << 20);
+}
+
+TEST(MemoryPlan, SharesTheRestOverLocalRanks) {
+  auto input = SmallInput();
+  input.num_local_ranks = 2;
+  const auto plan = MakeMemoryPlan(input);
+  ASSERT_TRUE(plan.has_value());
+  EXPECT_EQ(plan->num_kv_blocks, ((512 - 64 - 256) << 20) / 2 / (32 << 10));
+}
+
+TEST(MemoryPlan, TakesNoMoreThanSequencesCanFill) {
+  auto input = SmallInput();
+  input.max_num_seqs = 2;
+  EXPECT_EQ(MakeMemoryPlan(input)->num_kv_blocks, 2 * 4096 / 16);
+}
+
+TEST(MemoryPlan, SaysWhatIsMissing) {
+  auto input = SmallInput();
+  input.expert_bytes = 600 << 20;
+  auto failed = MakeMemoryPlan(input);
+  ASSERT_FALSE(failed.has_value());
+  EXPECT_NE(failed.error().message.find("--gpu-memory-utilization"), std::string::npos);
+  input = SmallInput();
+  input.kv_cache_bytes = 1 << 20;
+  failed = MakeMemoryPlan(input);
+  ASSERT_FALSE(failed.has_value());
+  EXPECT_NE(failed.error().message.find("--max-model-len to at most 512"), std::string::npos) << failed.error().message;
+  input = SmallInput();
+  input.num_kv_blocks = 1 << 20;
+  EXPECT_FALSE(MakeMemoryPlan(input).has_value());
+}
+
+}  // namespace
+}  // namespace cadre::engine

@@ -1,0 +1,127 @@
+#include "engine/runner.h"
+
+#include <algorithm>
+
+#include "base/check.h"
+
+namespace cadre::engine {
+namespace {
+
+// Logits of more rows are computed in turns, so that a prompt whose log probabilities are wanted does not need
+// [prompt, vocab] floats at once.
+constexpr int64_t kLogitBytes = 64 << 20;
+
+// While min_tokens is not reached, what would end the sequence must not be drawn.
+std::vector<int32_t> ForbiddenTokens(const Sequence& sequence) {
+  const SamplingParams& sampling = sequence.request.sampling;
+  if (sequence.num_generated() >= sampling.min_tokens) return {};
+  std::vector<int32_t> forbidden = sampling.stop_token_ids;
+  forbidden.insert(forbidden.end(), sampling.eos_token_ids.begin(), sampling.eos_token_ids.end());
+  return forbidden;
+}
+
+}  // namespace
+
+Runner::Runner(model::Decoder& decoder, RunnerOptions options)
+    : decoder_(decoder),
+      options_(options),
+      rows_per_chunk_(std::clamp<int64_t>(kLogitBytes / (options.vocab_size * static_cast<int64_t>(sizeof(float))), 1, 256)),
+      scratch_(static_cast<size_t>(options.device.pool->num_threads())) {}
+
+void Runner::BeginStep() {
+  ++step_;
+  const TimePoint deadline = Now() + options_.step_timeout;
+  if (options_.exchange != nullptr) options_.exchange->BeginStep(step_, deadline);
+  if (options_.tensor_parallel != nullptr) options_.tensor_parallel->BeginStep(step_, deadline);
+}
+
+nn::StepContext Runner::ContextFor(const Batch& batch) const {
+  return {.device = options_.device,
+          .batch = batch.View(),
+          .kv = options_.kv,
+          .exchange = options_.exchange,
+          .expert_maps = options_.expert_maps,
+          .tensor_parallel = options_.tensor_parallel};
+}
+
+Result<std::vector<StepOutput>> Runner::Run(std::span<const ScheduledSequence> plan) {
+  BeginStep();
+  const Batch batch(plan, options_.kv.layout.block_size);
+  if (options_.tensor_parallel != nullptr) CADRE_TRY(options_.tensor_parallel->Send(batch.Serialize()));
+  const nn::StepContext context = ContextFor(batch);
+  CADRE_TRY(decoder_.Forward(context));
+
+  std::vector<StepOutput> outputs(plan.size());
+  const std::vector<LogitUse> uses = UsesOf(plan, outputs);
+  CADRE_CHECK(uses.size() == batch.logit_rows().size());
+  const auto width = static_cast<size_t>(options_.vocab_size);
+  CADRE_TRY(ForEachLogitChunk(batch, context, [&](size_t first, size_t count) {
+    options_.device.pool->ForEach(static_cast<int64_t>(count), [&](int64_t i, int worker) {
+      const auto row = static_cast<size_t>(i);
+      Use(uses[first + row], std::span<const float>(logits_).subspan(row * width, width),
+          scratch_[static_cast<size_t>(worker)]);
+    });
+  }));
+  return outputs;
+}
+
+Status Runner::Follow() {
+  BeginStep();
+  CADRE_ASSIGN(const std::vector<int32_t> words, options_.tensor_parallel->Receive());
+  const Batch batch = Batch::Deserialize(words, options_.kv.layout.block_size);
+  const nn::StepContext context = ContextFor(batch);
+  CADRE_TRY(decoder_.Forward(context));
+  return ForEachLogitChunk(batch, context, [](size_t, size_t) {});
+}
+
+Status Runner::ForEachLogitChunk(const Batch& batch, const nn::StepContext& context,
+                                 const std::function<void(size_t, size_t)>& use) {
+  const auto rows = batch.logit_rows();
+  for (size_t first = 0; first < rows.size(); first += static_cast<size_t>(rows_per_chunk_)) {
+    const size_t count = std::min(rows.size() - first, static_cast<size_t>(rows_per_chunk_));
+    logits_.resize(std::max(logits_.size(), count * static_cast<size_t>(options_.vocab_size)));
+    CADRE_TRY(decoder_.Logits(context, rows.subspan(first, count), logits_.data()));
+    use(first, count);
+  }
+  return {};
+}
+
+// In the order of Batch's logits rows.
+std::vector<Runner::LogitUse> Runner::UsesOf(std::span<const ScheduledSequence> plan,
+                                             std::vector<StepOutput>& outputs) const {
+  std::vector<LogitUse> uses;
+  for (size_t i = 0; i < plan.size(); ++i) {
+    Sequence& sequence = *plan[i].sequence;
+    outputs[i].sequence = &sequence;
+    if (sequence.wants_prompt_logprobs()) {
+      sequence.prompt_logprobs.resize(static_cast<size_t>(sequence.num_prompt()));
+      const int64_t end = std::min(sequence.num_computed + plan[i].num_tokens, sequence.num_prompt() - 1);
+      for (int64_t position = sequence.num_computed; position < end; ++position) {
+        uses.push_back({.scheduled = &plan[i], .prompt_position = position + 1});
+      }
+    }
+    if (plan[i].completes()) uses.push_back({.scheduled = &plan[i], .output = &outputs[i]});
+  }
+  return uses;
+}
+
+void Runner::Use(const LogitUse& use, std::span<const float> logits, nn::SamplerScratch& scratch) const {
+  Sequence& sequence = *use.scheduled->sequence;
+  const SamplingParams& sampling = sequence.request.sampling;
+  if (use.output == nullptr) {
+    const auto position = static_cast<size_t>(use.prompt_position);
+    sequence.prompt_logprobs[position] =
+        nn::ComputeLogprobs(logits, sequence.tokens[position], *sampling.prompt_logprobs, scratch);
+    return;
+  }
+  const std::vector<int32_t> forbidden = ForbiddenTokens(sequence);
+  nn::Sampled sampled = nn::SampleToken(logits,
+                                        {.options = &sampling,
+                                         .tokens = sequence.tokens,
+                                         .num_prompt_tokens = sequence.num_prompt(),
+                                         .forbidden_tokens = forbidden},
+                                        scratch);
+  use.output->token = GeneratedToken{sampled.token, std::move(sampled.logprobs)};
+}
+
+}  // namespace cadre::engine

@@ -1,0 +1,65 @@
+#pragma once
+// One step: the plan becomes rows, the rows go through the model, the wanted logits become tokens.
+#include <memory>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "engine/batch.h"
+#include "engine/scheduler.h"
+#include "model/decoder.h"
+
+namespace cadre::engine {
+
+/// What a step brought one sequence.
+struct StepOutput {
+  Sequence* sequence = nullptr;
+  std::optional<GeneratedToken> token;  ///< empty while the prompt is computed in chunks
+};
+
+struct RunnerOptions {
+  kernels::Device device;
+  nn::KvPoolView kv;
+  a2a::AllToAll* exchange = nullptr;            ///< null for a model without experts
+  a2a::Collective* tensor_parallel = nullptr;   ///< null where tp = 1
+  std::vector<const eplb::ExpertMap*> expert_maps;  ///< [MoE layers]
+  int64_t vocab_size = 0;
+  Duration step_timeout = std::chrono::seconds(60);  ///< longest wait for another rank within a step
+};
+
+/// Owned by the engine thread.
+class Runner {
+ public:
+  Runner(model::Decoder& decoder, RunnerOptions options);
+
+  /// Runs the plan (empty: this rank only serves the others' rows) and samples, in the plan's order. Prompt log
+  /// probabilities go straight into their sequences. Errors: only from the exchange between ranks.
+  Result<std::vector<StepOutput>> Run(std::span<const ScheduledSequence> plan);
+
+  /// The part of a tensor-parallel rank that has no scheduler: receives the rows of one step and computes them.
+  Status Follow();
+
+ private:
+  // A row of logits and what it is for.
+  struct LogitUse {
+    const ScheduledSequence* scheduled = nullptr;
+    StepOutput* output = nullptr;    // set: sample the next token
+    int64_t prompt_position = -1;    // set: score the prompt token at this position
+  };
+
+  void BeginStep();
+  nn::StepContext ContextFor(const Batch& batch) const;
+  std::vector<LogitUse> UsesOf(std::span<const ScheduledSequence> plan, std::vector<StepOutput>& outputs) const;
+  void Use(const LogitUse& use, std::span<const float> logits, nn::SamplerScratch& scratch) const;
+  Status ForEachLogitChunk(const Batch& batch, const nn::StepContext& context,
+                           const std::function<void(size_t first, size_t count)>& use);
+
+  model::Decoder& decoder_;
+  RunnerOptions options_;
+  int64_t rows_per_chunk_;
+  int64_t step_ = 0;
+  std::vector<float> logits_;  // [rows_per_chunk, vocab]
+  std::vector<nn::SamplerScratch> scratch_;  // one a worker
+};
+
+}  // namespace cadre::engine

@@ -1,0 +1,169 @@
+#include "engine/scheduler.h"
+
+#include <algorithm>
+#include <span>
+
+#include "base/check.h"
+#include "kv/layout.h"
+
+namespace cadre::engine {
+
+Scheduler::Scheduler(SchedulerOptions options, int64_t num_blocks, int32_t block_size)
+    : options_(options), pool_(num_blocks, block_size) {}
+
+// Ids rise with arrival, so they decide among equals; a preempted sequence thereby goes back to where it was.
+bool Scheduler::ServedBefore(const Sequence& a, const Sequence& b) const {
+  if (options_.policy == SchedulingPolicy::kPriority && a.request.priority != b.request.priority) {
+    return a.request.priority < b.request.priority;
+  }
+  return a.id < b.id;
+}
+
+void Scheduler::Add(std::unique_ptr<Sequence> sequence) {
+  const auto place = std::upper_bound(waiting_.begin(), waiting_.end(), sequence,
+                                      [&](const auto& a, const auto& b) { return ServedBefore(*a, *b); });
+  waiting_.insert(place, std::move(sequence));
+}
+
+std::vector<ScheduledSequence> Scheduler::Schedule(int32_t token_budget) {
+  int32_t budget = std::min(token_budget, options_.max_num_batched_tokens);
+  std::vector<ScheduledSequence> plan;
+  const int64_t preemptions = counters_.num_preemptions;
+  ScheduleRunning(plan, budget);
+  if (counters_.num_preemptions == preemptions) ScheduleWaiting(plan, budget);
+  return plan;
+}
+
+int32_t Scheduler::ChunkOf(const Sequence& sequence, int32_t budget) const {
+  int64_t chunk = sequence.num_tokens() - sequence.num_computed;
+  if (const int32_t limit = options_.long_prefill_token_threshold; limit > 0) chunk = std::min<int64_t>(chunk, limit);
+  return static_cast<int32_t>(std::min<int64_t>(chunk, budget));
+}
+
+void Scheduler::ScheduleRunning(std::vector<ScheduledSequence>& plan, int32_t& budget) {
+  for (size_t i = 0; i < running_.size() && budget > 0; ++i) {
+    Sequence& sequence = *running_[i];
+    const int32_t chunk = ChunkOf(sequence, budget);
+    if (!MakeRoom(sequence, chunk)) break;  // it gave its own blocks back, and it was the last
+    plan.push_back({&sequence, chunk});
+    budget -= chunk;
+  }
+}
+
+void Scheduler::ScheduleWaiting(std::vector<ScheduledSequence>& plan, int32_t& budget) {
+  while (!waiting_.empty() && budget > 0 && num_running() < options_.max_num_seqs) {
+    Sequence& sequence = *waiting_.front();
+    AdoptPrefix(sequence);
+    const int32_t chunk = ChunkOf(sequence, budget);
+    // Without chunking a prompt waits for a step that has room for it whole, or for a step of its own.
+    const bool whole = sequence.num_computed + chunk == sequence.num_tokens();
+    const bool too_long = !options_.enable_chunked_prefill && !whole && !plan.empty();
+    if (too_long || !Fits(sequence) || !AllocateFor(sequence, sequence.num_computed + chunk)) {
+      ReleaseBlocks(sequence);
+      return;
+    }
+    counters_.prefix_cache_queries += sequence.num_tokens();
+    counters_.prefix_cache_hits += sequence.num_computed;
+    if (!sequence.admitted_before) {
+      sequence.num_cached_tokens = sequence.num_computed;
+      sequence.times.scheduled = Now();
+      sequence.admitted_before = true;
+    }
+    plan.push_back({&sequence, chunk});
+    budget -= chunk;
+    const auto place = std::upper_bound(running_.begin(), running_.end(), waiting_.front(),
+                                        [&](const auto& a, const auto& b) { return ServedBefore(*a, *b); });
+    running_.insert(place, std::move(waiting_.front()));
+    waiting_.pop_front();
+  }
+}
+
+// Holds the cached blocks that begin the sequence. The last token is always computed, since its logits are wanted.
+void Scheduler::AdoptPrefix(Sequence& sequence) {
+  CADRE_CHECK(sequence.block_table.empty() && sequence.num_computed == 0);
+  sequence.prefix_node = pool_.Root(sequence.request.cache_salt);
+  sequence.num_published_blocks = 0;
+  if (!options_.enable_prefix_caching || sequence.wants_prompt_logprobs()) return;
+  const auto match =
+      pool_.FindPrefix(sequence.prefix_node, std::span<const int32_t>(sequence.tokens).first(sequence.tokens.size() - 1));
+  for (const BlockId block : match.blocks) sequence.block_table.push_back(block.value);
+  sequence.prefix_node = match.node;
+  sequence.num_published_blocks = static_cast<int64_t>(match.blocks.size());
+  sequence.num_computed = sequence.num_published_blocks * pool_.block_size();
+}
+
+// Whether all tokens known so far would find blocks now. Admitting a prompt of which only a part fits would soon
+// preempt somebody.
+bool Scheduler::Fits(const Sequence& sequence) const {
+  const int64_t held = static_cast<int64_t>(sequence.block_table.size());
+  return kv::BlocksFor(sequence.num_tokens(), pool_.block_size()) - held <= pool_.num_available();
+}
+
+bool Scheduler::AllocateFor(Sequence& sequence, int64_t num_tokens) {
+  const int64_t wanted = kv::BlocksFor(num_tokens, pool_.block_size());
+  const int64_t missing = wanted - static_cast<int64_t>(sequence.block_table.size());
+  if (missing > pool_.num_available()) return false;
+  for (int64_t i = 0; i < missing; ++i) sequence.block_table.push_back(pool_.Allocate()->value);
+  return true;
+}
+
+// Allocates, taking blocks from the sequences that are served last. False if that was the sequence itself.
+bool Scheduler::MakeRoom(Sequence& sequence, int64_t num_tokens) {
+  while (!AllocateFor(sequence, sequence.num_computed + num_tokens)) {
+    const bool itself = running_.back().get() == &sequence;
+    PreemptLast();
+    if (itself) return false;
+  }
+  return true;
+}
+
+void Scheduler::PreemptLast() {
+  std::unique_ptr<Sequence> victim = std::move(running_.back());
+  running_.pop_back();
+  ReleaseBlocks(*victim);
+  ++victim->num_preemptions;
+  ++counters_.num_preemptions;
+  Add(std::move(victim));
+}
+
+void Scheduler::ReleaseBlocks(Sequence& sequence) {
+  for (size_t i = sequence.block_table.size(); i > 0; --i) pool_.Release(BlockId(sequence.block_table[i - 1]));
+  sequence.block_table.clear();
+  sequence.num_computed = 0;
+}
+
+void Scheduler::Computed(const ScheduledSequence& scheduled) {
+  Sequence& sequence = *scheduled.sequence;
+  sequence.num_computed += scheduled.num_tokens;
+  if (!options_.enable_prefix_caching) return;
+  const int64_t block_size = pool_.block_size();
+  for (; (sequence.num_published_blocks + 1) * block_size <= sequence.num_computed; ++sequence.num_published_blocks) {
+    const auto begin = static_cast<size_t>(sequence.num_published_blocks * block_size);
+    const auto tokens = std::span<const int32_t>(sequence.tokens).subspan(begin, static_cast<size_t>(block_size));
+    const BlockId block(sequence.block_table[static_cast<size_t>(sequence.num_published_blocks)]);
+    sequence.prefix_node = pool_.Publish(sequence.prefix_node, tokens, block);
+  }
+}
+
+std::unique_ptr<Sequence> Scheduler::Remove(SeqId id) {
+  const auto has_id = [&](const auto& sequence) { return sequence->id == id; };
+  std::unique_ptr<Sequence> found;
+  if (const auto it = std::ranges::find_if(running_, has_id); it != running_.end()) {
+    found = std::move(*it);
+    running_.erase(it);
+  } else if (const auto waiting = std::ranges::find_if(waiting_, has_id); waiting != waiting_.end()) {
+    found = std::move(*waiting);
+    waiting_.erase(waiting);
+  }
+  if (found) ReleaseBlocks(*found);
+  return found;
+}
+
+std::vector<Sequence*> Scheduler::All() const {
+  std::vector<Sequence*> all;
+  for (const auto& sequence : running_) all.push_back(sequence.get());
+  for (const auto& sequence : waiting_) all.push_back(sequence.get());
+  return all;
+}
+
+}  // namespace cadre::engine

@@ -1,0 +1,90 @@
+#pragma once
+// Which sequences run in the next step, and with how many tokens each.
+//
+// There are no phases: a sequence has tokens, and some of them are not computed yet. Each step spends a budget of
+// tokens, first on running sequences (one token each while they generate, a chunk while their prompt is computed),
+// then on waiting ones. When blocks run out, the sequence that would be served last gives its blocks back and waits
+// again; it is computed anew later (its whole blocks are likely still cached).
+//
+// Owned by the engine thread.
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <vector>
+
+#include "engine/sequence.h"
+#include "kv/block_pool.h"
+
+namespace cadre::engine {
+
+enum class SchedulingPolicy { kFcfs, kPriority };
+
+struct SchedulerOptions {
+  int32_t max_num_seqs = 128;
+  int32_t max_num_batched_tokens = 2048;
+  int32_t long_prefill_token_threshold = 0;  ///< at most so many prompt tokens of one sequence a step; 0: no limit
+  bool enable_chunked_prefill = true;
+  bool enable_prefix_caching = true;
+  SchedulingPolicy policy = SchedulingPolicy::kFcfs;
+};
+
+/// A sequence's share of a step: tokens [num_computed, num_computed + num_tokens).
+struct ScheduledSequence {
+  Sequence* sequence = nullptr;
+  int32_t num_tokens = 0;
+  bool completes() const { return sequence->num_computed + num_tokens == sequence->num_tokens(); }
+};
+
+struct SchedulerCounters {
+  int64_t num_preemptions = 0;
+  int64_t prefix_cache_queries = 0;  ///< prompt tokens looked up
+  int64_t prefix_cache_hits = 0;     ///< of them found
+};
+
+class Scheduler {
+ public:
+  Scheduler(SchedulerOptions options, int64_t num_blocks, int32_t block_size);
+
+  /// Takes a sequence in; it waits.
+  void Add(std::unique_ptr<Sequence> sequence);
+
+  /// Plans one step of at most `token_budget` tokens (and max_num_batched_tokens). Blocks for the planned tokens are
+  /// allocated. Empty if nothing can run.
+  std::vector<ScheduledSequence> Schedule(int32_t token_budget);
+
+  /// The planned tokens have been computed: counts them and publishes whole blocks to the prefix cache.
+  void Computed(const ScheduledSequence& scheduled);
+
+  /// Takes a sequence out, wherever it is, and releases its blocks. Null if there is none with this id.
+  std::unique_ptr<Sequence> Remove(SeqId id);
+
+  /// Every sequence, running ones first; for cancellation sweeps and draining.
+  std::vector<Sequence*> All() const;
+
+  int64_t num_running() const { return static_cast<int64_t>(running_.size()); }
+  int64_t num_waiting() const { return static_cast<int64_t>(waiting_.size()); }
+  bool empty() const { return running_.empty() && waiting_.empty(); }
+  const SchedulerCounters& counters() const { return counters_; }
+  kv::BlockPool& pool() { return pool_; }
+  const kv::BlockPool& pool() const { return pool_; }
+
+ private:
+  bool Fits(const Sequence& sequence) const;
+  bool AllocateFor(Sequence& sequence, int64_t num_tokens);
+  bool MakeRoom(Sequence& sequence, int64_t num_tokens);
+  void PreemptLast();
+  void ReleaseBlocks(Sequence& sequence);
+  void AdoptPrefix(Sequence& sequence);
+  int32_t ChunkOf(const Sequence& sequence, int32_t budget) const;
+  void ScheduleRunning(std::vector<ScheduledSequence>& plan, int32_t& budget);
+  void ScheduleWaiting(std::vector<ScheduledSequence>& plan, int32_t& budget);
+  bool ServedBefore(const Sequence& a, const Sequence& b) const;
+
+  SchedulerOptions options_;
+  kv::BlockPool pool_;
+  std::vector<std::unique_ptr<Sequence>> running_;  // in the order they are served
+  std::deque<std::unique_ptr<Sequence>> waiting_;   // in the order they will be served
+  SchedulerCounters counters_;
+};
+
+}  // namespace cadre::engine

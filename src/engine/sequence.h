@@ -1,0 +1,36 @@
+#pragma once
+// One request inside the engine: its tokens, its blocks, and how far it has come.
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "base/ids.h"
+#include "engine/request.h"
+#include "kv/block_pool.h"
+
+namespace cadre::engine {
+
+struct Sequence {
+  SeqId id;
+  Request request;
+  std::shared_ptr<EventSink> sink;
+
+  std::vector<int32_t> tokens;        ///< prompt, then generated
+  int64_t num_computed = 0;           ///< tokens whose keys and values are in the cache
+  std::vector<int32_t> block_table;   ///< block ids, in order of positions
+  kv::NodeId prefix_node;             ///< place in the prefix trie after the published blocks
+  int64_t num_published_blocks = 0;   ///< blocks that the trie has been told of
+  int64_t num_cached_tokens = 0;      ///< prompt tokens found in the cache at the first admission
+  std::vector<Logprobs> prompt_logprobs;
+  bool prompt_reported = false;       ///< OnPrompt has been called
+  bool admitted_before = false;       ///< false until the first admission
+  RequestTimes times;
+  int num_preemptions = 0;
+
+  int64_t num_prompt() const { return static_cast<int64_t>(request.prompt.size()); }
+  int64_t num_tokens() const { return static_cast<int64_t>(tokens.size()); }
+  int64_t num_generated() const { return num_tokens() - num_prompt(); }
+  bool wants_prompt_logprobs() const { return request.sampling.prompt_logprobs.has_value(); }
+};
+
+}  // namespace cadre::engine

@@ -1,0 +1,51 @@
+#pragma once
+// One layer's map between the model's experts and the physical slots, under a numbered epoch.
+// A map is immutable: a rebalance makes a new one with the next epoch, so nobody can see one half-way.
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "base/error.h"
+#include "base/ids.h"
+#include "eplb/slot_layout.h"
+
+namespace cadre::eplb {
+
+class ExpertMap {
+ public:
+  /// slot_to_expert [layout.num_slots]: the expert that each slot holds.
+  /// Errors: kInvalidArgument for an expert out of range, an expert without a slot, or a wrong number of
+  /// slots.
+  static Result<ExpertMap> Create(int32_t num_experts, SlotLayout layout, std::vector<int32_t> slot_to_expert,
+                                  Epoch epoch);
+
+  Epoch epoch() const { return epoch_; }
+  const SlotLayout& layout() const { return layout_; }
+  int32_t num_experts() const { return static_cast<int32_t>(first_.size()) - 1; }
+
+  LogicalExpert ExpertOf(Slot slot) const;
+  /// The slots that hold `expert`, in rising order; at least one.
+  std::span<const int32_t> SlotsOf(LogicalExpert expert) const;
+  /// The experts that `rank` holds, by local slot.
+  std::span<const int32_t> ExpertsOn(int32_t rank) const;
+
+  /// Router choices to slots: experts [num_rows, top_k] (-1 stays -1) -> slots [num_rows, top_k]. Where an
+  /// expert has several slots, row t takes copy row_hash[t] mod copies (row_hash null: copy 0). May be done
+  /// in place.
+  void MapChoices(int64_t num_rows, int32_t top_k, const int32_t* experts, const uint32_t* row_hash,
+                  int32_t* slots) const;
+
+  /// [num_experts] local index of each expert's first slot on `rank`, or -1 (vLLM's expert_map, for its log
+  /// line).
+  std::vector<int32_t> LocalIndex(int32_t rank) const;
+
+ private:
+  ExpertMap() = default;
+  SlotLayout layout_;
+  Epoch epoch_;
+  std::vector<int32_t> slot_to_expert_;
+  std::vector<int32_t> first_;  // slots of expert e: slots_[first_[e] .. first_[e+1])
+  std::vector<int32_t> slots_;
+};
+
+}  // namespace cadre::eplb

@@ -1,0 +1,358 @@
+// Cuts attention into tasks for the threads. Nothing here touches a number of the result: see
+// attention_kernels.h for the arithmetic and attention_templates.h for its order.
+//
+// Work is cut into blocks of rows. A block that alone is much of the work (decoding with a long context) is
+// cut further into spans: its partial results go to slots, and are merged in rising order after the join.
+// Slots are limited, so that very long contexts go in several rounds.
+#include "kernels/attention.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <memory>
+#include <vector>
+
+#include "base/check.h"
+#include "kernels/attention_kernels.h"
+#include "kernels/row_threads.h"
+
+namespace cadre::kernels {
+
+namespace {
+
+const AttentionKernels& AttentionKernelsFor(Isa isa) {
+  switch (isa) {
+    case Isa::kPortable:
+      break;
+    case Isa::kAvx2:
+      return avx2::kAttentionKernels;
+    case Isa::kAvx512:
+      return avx512::kAttentionKernels;
+    case Isa::kAvx512Bf16:
+      return avx512_bf16::kAttentionKernels;
+  }
+  return portable::kAttentionKernels;
+}
+
+constexpr int64_t Padded(int64_t n) {
+  return (n + 15) / 16 * 16;
+}
+
+// Bytes of one KV head's panels in a block.
+struct HeadBytes {
+  int64_t k, v;
+};
+HeadBytes BytesOf(const KvLayerView& view) {
+  const int64_t element = view.type == DType::kF32 ? 4 : 2;
+  const int64_t v = view.latent ? 0 : element * view.block_size * view.v_dim;
+  return {element * view.block_size * view.k_dim, (v + 63) / 64 * 64};
+}
+
+// Memory that grows and is kept.
+class Buffer {
+ public:
+  std::byte* Get(int64_t bytes) {
+    if (bytes > bytes_) {
+      bytes_ = (bytes + 4095) / 4096 * 4096;
+      memory_.reset(static_cast<std::byte*>(std::aligned_alloc(64, static_cast<size_t>(bytes_))));
+      CADRE_CHECK(memory_ != nullptr);
+    }
+    return memory_.get();
+  }
+
+ private:
+  struct Free {
+    void operator()(std::byte* p) const { std::free(p); }
+  };
+  std::unique_ptr<std::byte, Free> memory_;
+  int64_t bytes_ = 0;
+};
+
+int64_t StateBytes(const KvLayerView& kv) {
+  return kAttentionRows * 4 * (2 + Padded(kv.v_dim));
+}
+
+AttentionState StateAt(std::byte* p) {
+  auto* f = reinterpret_cast<float*>(p);
+  return {f, f + kAttentionRows, f + 2 * kAttentionRows};
+}
+
+void Clear(const AttentionState& state) {
+  std::fill_n(state.m, kAttentionRows, 0.0f);
+  std::fill_n(state.l, kAttentionRows, 0.0f);
+}
+
+struct ThreadMemory {
+  Buffer q, scores, values, state;
+
+  AttentionScratch Scratch(const KvLayerView& kv) {
+    return {q.Get(int64_t{kAttentionRows} * kv.k_dim * 4),
+            scores.Get(int64_t{kAttentionRows} * kScoreStride * 4),
+            values.Get(int64_t{kAttentionSpan} * kv.v_dim * 4)};
+  }
+};
+thread_local ThreadMemory thread_memory;
+
+struct Block {
+  AttentionBlock args;
+  int64_t span_begin = 0, span_end = 0;  // still to do
+  double cost = 0;                       // multiply-adds
+  int64_t state = -1;                    // of a block cut into spans
+};
+struct Task {
+  Block* block = nullptr;
+  int64_t span_begin = 0, span_end = 0;
+  int64_t slot = -1;  // of the first span; -1: the whole block
+};
+
+// Kept by the thread that calls, so that a step allocates nothing.
+struct PlanMemory {
+  std::vector<Block> blocks;
+  std::vector<Block*> cut;
+  std::vector<Task> tasks;
+  Buffer slots, states;
+};
+thread_local PlanMemory plan_memory;
+
+// Slots may take this much memory; a slot is 33 KiB for v_dim 128, 131 KiB for 512.
+constexpr int64_t kSlotsBytes = int64_t{32} << 20;
+// Waking the other threads and joining them costs a few microseconds; work below this stays on the caller.
+constexpr double kInlineNs = 20'000;
+constexpr double kBlockNs = 300;  // of a block beside its products
+
+void AddBlocks(const AttentionArgs& args, const AttentionSequence& sequence, std::vector<Block>& blocks) {
+  const KvLayerView& kv = args.kv;
+  const HeadBytes bytes = BytesOf(kv);
+  const int64_t element = kv.type == DType::kF32 ? 4 : 2;
+  const int group = args.num_heads / kv.num_kv_heads, first_position = sequence.kv_len - sequence.q_len;
+  const int num_rows = sequence.q_len * group;
+  for (int head = 0; head < kv.num_kv_heads; ++head) {
+    for (int row = 0; row < num_rows; row += kAttentionRows) {
+      Block& block = blocks.emplace_back();
+      AttentionBlock& b = block.args;
+      b.kv = kv.base + head * (bytes.k + bytes.v);
+      b.block_stride = kv.block_stride;
+      b.v_offset = bytes.k;
+      b.block_panels = kv.block_size / 16;
+      b.k_dim = kv.k_dim;
+      b.v_dim = kv.v_dim;
+      b.latent = kv.latent;
+      b.block_table = sequence.block_table;
+      const int64_t q_at = sequence.q_begin * args.q_stride + int64_t{head} * group * kv.k_dim;
+      const int64_t out_at = sequence.q_begin * args.out_stride + int64_t{head} * group * kv.v_dim;
+      b.q = static_cast<const std::byte*>(args.q) + q_at * element;
+      b.q_stride = args.q_stride;
+      b.out = static_cast<std::byte*>(args.out) + out_at * element;
+      b.out_stride = args.out_stride;
+      b.group = group;
+      b.first_position = first_position;
+      b.row_begin = row;
+      b.num_rows = std::min(kAttentionRows, num_rows - row);
+      b.window = args.window;
+      b.scale = args.scale;
+      b.sinks = args.sinks == nullptr ? nullptr : args.sinks + int64_t{head} * group;
+      const int64_t first = int64_t{first_position} + row / group;
+      const int64_t last = int64_t{first_position} + (row + b.num_rows - 1) / group;
+      const int64_t low = args.window > 0 ? std::max<int64_t>(first - args.window + 1, 0) : 0;
+      block.span_begin = low / kAttentionSpan;
+      block.span_end = last / kAttentionSpan + 1;
+      block.cost =
+          static_cast<double>(b.num_rows) * static_cast<double>(last + 1 - low) * (kv.k_dim + kv.v_dim);
+    }
+  }
+}
+
+void CheckArgs(const AttentionArgs& args) {
+  const KvLayerView& kv = args.kv;
+  CADRE_CHECK(kv.block_size > 0 && kv.block_size % 16 == 0 && kv.k_dim > 0 && kv.k_dim % 2 == 0 &&
+              kv.v_dim > 0);
+  CADRE_CHECK(kv.num_kv_heads > 0 && args.num_heads % kv.num_kv_heads == 0 && args.num_heads > 0);
+  CADRE_CHECK(!kv.latent || kv.v_dim <= kv.k_dim);
+  CADRE_CHECK(kv.type == DType::kBf16 || kv.type == DType::kF32);
+  CADRE_CHECK(kv.block_stride >= KvBlockBytes(kv));
+  for (const AttentionSequence& s : args.sequences) CADRE_CHECK(s.q_len >= 0 && s.kv_len >= s.q_len);
+}
+
+class Runner {
+ public:
+  Runner(const Device& device, const AttentionArgs& args, PlanMemory& memory)
+      : pool_(device.pool), args_(args), memory_(memory) {
+    const AttentionKernels& kernels = AttentionKernelsFor(device.isa);
+    ops_ = args.kv.type == DType::kF32 ? kernels.f32 : kernels.bf16;
+    state_bytes_ = StateBytes(args.kv);
+  }
+
+  void Run() {
+    double total = 0;
+    for (const Block& block : memory_.blocks) total += block.cost;
+    const int num_threads = pool_ == nullptr ? 1 : pool_->num_threads();
+    const double ns =
+        total / static_cast<double>(ops_.macs_per_ns) + kBlockNs * static_cast<double>(memory_.blocks.size());
+    if (num_threads == 1 || ns < kInlineNs) {
+      for (Block& block : memory_.blocks) Whole(block);
+      return;
+    }
+    memory_.cut.clear();
+    for (Block& block : memory_.blocks) {
+      const bool large = block.cost * num_threads * 2 > total;
+      if (!large || block.span_end - block.span_begin < 2) continue;
+      block.state = static_cast<int64_t>(memory_.cut.size());
+      memory_.cut.push_back(&block);
+    }
+    states_ = memory_.states.Get(state_bytes_ * static_cast<int64_t>(memory_.cut.size()));
+    for (const Block* block : memory_.cut) Clear(StateAt(states_ + block->state * state_bytes_));
+    task_cost_ = total / (num_threads * 4);
+    for (bool first = true, left = true; left; first = false) {
+      left = Plan(first);
+      pool_->ForEach(static_cast<int64_t>(memory_.tasks.size()),
+                     [&](int64_t task, int) { Do(memory_.tasks[static_cast<size_t>(task)]); });
+      pool_->ForEach(static_cast<int64_t>(memory_.cut.size()),
+                     [&](int64_t i, int) { MergeSlots(*memory_.cut[static_cast<size_t>(i)]); });
+    }
+  }
+
+ private:
+  // Fills tasks with one round; true if spans are left for another.
+  bool Plan(bool first) {
+    memory_.tasks.clear();
+    int64_t slots_left = std::max<int64_t>(kSlotsBytes / state_bytes_, 1), num_slots = 0;
+    bool left = false;
+    for (Block* block : memory_.cut) {
+      const int64_t spans = block->span_end - block->span_begin;
+      const double span_cost = block->cost / static_cast<double>(spans);
+      const int64_t per_task = std::clamp<int64_t>(static_cast<int64_t>(task_cost_ / span_cost), 1, spans);
+      const int64_t end = block->span_begin + std::min(spans, slots_left);
+      for (int64_t span = block->span_begin; span < end; span += per_task) {
+        const int64_t task_end = std::min(span + per_task, end);
+        memory_.tasks.push_back({block, span, task_end, num_slots});
+        num_slots += task_end - span;
+      }
+      slots_left -= end - block->span_begin;
+      left = left || end < block->span_end;
+    }
+    slots_ = memory_.slots.Get(num_slots * state_bytes_);
+    if (first) {
+      // The last rows of a prompt see the most: largest first.
+      for (size_t i = memory_.blocks.size(); i-- > 0;) {
+        Block& block = memory_.blocks[i];
+        if (block.state < 0) memory_.tasks.push_back({&block, block.span_begin, block.span_end, -1});
+      }
+    }
+    return left;
+  }
+
+  void Whole(const Block& block) const {
+    ThreadMemory& mine = thread_memory;
+    const AttentionState state = StateAt(mine.state.Get(state_bytes_));
+    Clear(state);
+    ops_.fold(block.args, block.span_begin, block.span_end, state, mine.Scratch(args_.kv));
+    ops_.finish(block.args, state);
+  }
+
+  void Do(const Task& task) const {
+    if (task.slot < 0) return Whole(*task.block);
+    const AttentionScratch scratch = thread_memory.Scratch(args_.kv);
+    for (int64_t span = task.span_begin; span < task.span_end; ++span) {
+      const AttentionState slot = StateAt(slots_ + (task.slot + span - task.span_begin) * state_bytes_);
+      Clear(slot);
+      ops_.fold(task.block->args, span, span + 1, slot, scratch);
+    }
+  }
+
+  void MergeSlots(Block& block) const {
+    const AttentionState state = StateAt(states_ + block.state * state_bytes_);
+    const bool had_work = block.span_begin < block.span_end;
+    for (const Task& task : memory_.tasks) {  // a block's tasks stand in rising order
+      if (task.block != &block) continue;
+      for (int64_t span = task.span_begin; span < task.span_end; ++span) {
+        ops_.merge(block.args, StateAt(slots_ + (task.slot + span - task.span_begin) * state_bytes_), state);
+      }
+      block.span_begin = task.span_end;
+    }
+    if (had_work && block.span_begin == block.span_end) ops_.finish(block.args, state);
+  }
+
+  sys::ThreadPool* pool_;
+  const AttentionArgs& args_;
+  PlanMemory& memory_;
+  AttentionOps ops_{};
+  int64_t state_bytes_ = 0;
+  double task_cost_ = 0;
+  std::byte* slots_ = nullptr;
+  std::byte* states_ = nullptr;
+};
+
+// Tokens [begin, end) of one head.
+void WriteHead(const KvWriteArgs& args, const RowKernels& rows, int head, int64_t begin, int64_t end) {
+  const KvLayerView& kv = args.kv;
+  const HeadBytes bytes = BytesOf(kv);
+  const bool f32 = kv.type == DType::kF32;
+  constexpr int kChunk = 512;
+  alignas(64) uint16_t bits[kChunk];
+  for (int64_t t = begin; t < end; ++t) {
+    const int64_t offset = args.slots[t] % kv.block_size, panel = offset / 16, token = offset % 16;
+    std::byte* at = kv.base + args.slots[t] / kv.block_size * kv.block_stride + head * (bytes.k + bytes.v);
+    const float* k = args.k + t * args.k_stride + int64_t{head} * kv.k_dim;
+    const float* v = kv.latent ? nullptr : args.v + t * args.v_stride + int64_t{head} * kv.v_dim;
+    std::byte* v_at = at + bytes.k;
+    if (f32) {
+      float* to = reinterpret_cast<float*>(at) + panel * 16 * kv.k_dim + token;
+      for (int64_t c = 0; c < kv.k_dim; ++c) to[c * 16] = k[c];
+      if (v != nullptr) std::copy_n(v, kv.v_dim, reinterpret_cast<float*>(v_at) + offset * kv.v_dim);
+      continue;
+    }
+    for (int64_t c = 0; c < kv.k_dim; c += kChunk) {
+      const int64_t n = std::min<int64_t>(kChunk, kv.k_dim - c);
+      rows.to_bf16(k + c, n, bits);
+      uint16_t* to = reinterpret_cast<uint16_t*>(at) + (panel * kv.k_dim + c) * 16 + token * 2;
+      for (int64_t i = 0; i < n; i += 2, to += 32) {
+        to[0] = bits[i];
+        to[1] = bits[i + 1];
+      }
+    }
+    if (v == nullptr) continue;
+    for (int64_t c = 0; c < kv.v_dim; c += kChunk) {
+      const int64_t n = std::min<int64_t>(kChunk, kv.v_dim - c);
+      rows.to_bf16(v + c, n, bits);
+      uint16_t* to = reinterpret_cast<uint16_t*>(v_at) + (offset / 2 * kv.v_dim + c) * 2 + token % 2;
+      for (int64_t i = 0; i < n; ++i) to[2 * i] = bits[i];
+    }
+  }
+}
+
+}  // namespace
+
+int64_t KvBlockBytes(const KvLayerView& view) {
+  const HeadBytes bytes = BytesOf(view);
+  return view.num_kv_heads * (bytes.k + bytes.v);
+}
+
+void WriteKv(const Device& device, const KvWriteArgs& args) {
+  const KvLayerView& kv = args.kv;
+  CADRE_CHECK(kv.k_dim % 2 == 0 && kv.block_size % 16 == 0 && (kv.latent || args.v != nullptr));
+  CADRE_CHECK(kv.block_stride >= KvBlockBytes(kv));
+  const RowKernels& rows = RowKernelsFor(device.isa);
+  constexpr int64_t kTokens = 16;
+  const int64_t chunks = (args.num_tokens + kTokens - 1) / kTokens;
+  const auto task = [&](int64_t i, int) {
+    const int64_t begin = i / kv.num_kv_heads * kTokens;
+    WriteHead(args, rows, static_cast<int>(i % kv.num_kv_heads), begin,
+              std::min(begin + kTokens, args.num_tokens));
+  };
+  // About 2 ns a column: each goes to a cache line of its own.
+  const double ns = 2.0 * static_cast<double>(args.num_tokens * kv.num_kv_heads) * (kv.k_dim + kv.v_dim);
+  if (device.pool == nullptr || ns < kInlineNs) {
+    for (int64_t i = 0; i < chunks * kv.num_kv_heads; ++i) task(i, 0);
+  } else {
+    device.pool->ForEach(chunks * kv.num_kv_heads, task);
+  }
+}
+
+void Attention(const Device& device, const AttentionArgs& args) {
+  CheckArgs(args);
+  PlanMemory& memory = plan_memory;
+  memory.blocks.clear();
+  for (const AttentionSequence& sequence : args.sequences) AddBlocks(args, sequence, memory.blocks);
+  Runner(device, args, memory).Run();
+}
+
+}  // namespace cadre::kernels

@@ -1,0 +1,38 @@
+#pragma once
+// How many bytes the KV cache takes and where each layer's blocks lie. One table gives both, so that the memory plan,
+// the pool and the hand-off cannot disagree.
+//
+//   pool   [layer][block][block_bytes]       block_bytes as kernels/attention.h draws a block
+#include <cstdint>
+
+#include "tensor/dtype.h"
+
+namespace cadre::kv {
+
+struct Layout {
+  int32_t num_layers = 0;
+  int32_t num_kv_heads = 0;  ///< on this rank; 1 for MLA
+  int32_t k_dim = 0;         ///< head_dim; MLA: kv_lora_rank + rotary dim
+  int32_t v_dim = 0;         ///< head_dim; MLA: kv_lora_rank, stored within K
+  bool latent = false;       ///< MLA: one latent row serves as key and value
+  int32_t block_size = 16;   ///< tokens a block, a multiple of 16
+  DType type = DType::kBf16;
+
+  /// Bytes of one block of one layer.
+  int64_t BlockBytes() const {
+    const int64_t dims = latent ? k_dim : k_dim + v_dim;
+    return int64_t{num_kv_heads} * dims * block_size * DTypeBytes(type);
+  }
+  /// Bytes of one block over all layers: the price of block_size tokens of context.
+  int64_t BytesPerBlock() const { return BlockBytes() * num_layers; }
+  int64_t BytesPerToken() const { return BytesPerBlock() / block_size; }
+  int64_t PoolBytes(int64_t num_blocks) const { return BytesPerBlock() * num_blocks; }
+  int64_t LayerOffset(int32_t layer, int64_t num_blocks) const { return layer * BlockBytes() * num_blocks; }
+};
+
+/// Blocks that hold `num_tokens`.
+constexpr int64_t BlocksFor(int64_t num_tokens, int64_t block_size) {
+  return (num_tokens + block_size - 1) / block_size;
+}
+
+}  // namespace cadre::kv

@@ -1,0 +1,207 @@
+#include "link/engine_client.h"
+
+#include <sys/socket.h>
+
+#include <condition_variable>
+
+#include "base/log.h"
+#include "link/wire.h"
+#include "sys/sockets.h"
+
+namespace cadre::link {
+namespace {
+
+constexpr size_t kMaxFrame = 1 << 30;
+
+uint32_t Number(MessageKind kind) { return static_cast<uint32_t>(kind); }
+
+}  // namespace
+
+// Shared with the request handles, which may outlive the client.
+struct EngineClient::State {
+  explicit State(sys::Fd connection) : fd(std::move(connection)), outbox(std::make_unique<Outbox>(fd.get())) {}
+
+  sys::Fd fd;
+  std::unique_ptr<Outbox> outbox;
+  mutable std::mutex mutex;
+  std::condition_variable changed;
+  std::map<int64_t, std::shared_ptr<engine::EventSink>> sinks;
+  int64_t next_id = 0;
+  engine::RankStats stats;
+  Status health;
+  bool draining = false;
+  bool drained = false;
+
+  std::shared_ptr<engine::EventSink> Find(int64_t id) const {
+    const std::lock_guard lock(mutex);
+    const auto it = sinks.find(id);
+    return it == sinks.end() ? nullptr : it->second;
+  }
+  std::shared_ptr<engine::EventSink> Take(int64_t id) {
+    const std::lock_guard lock(mutex);
+    const auto node = sinks.extract(id);
+    changed.notify_all();
+    return node.empty() ? nullptr : node.mapped();
+  }
+};
+
+namespace {
+
+class Handle : public engine::RequestHandle {
+ public:
+  Handle(std::function<void()> cancel) : cancel_(std::move(cancel)) {}
+  void Cancel() override { cancel_(); }
+
+ private:
+  std::function<void()> cancel_;
+};
+
+}  // namespace
+
+Result<std::unique_ptr<EngineClient>> EngineClient::Connect(sys::Fd connection, EngineClientOptions options,
+                                                            TimePoint deadline) {
+  CADRE_ASSIGN(const sys::Frame frame, sys::RecvFrame(connection.get(), kMaxFrame, deadline));
+  if (frame.kind != Number(MessageKind::kReady)) {
+    return cadre::Fail(Code::kDataLoss, "rank {} began with message {} instead of its announcement", options.rank,
+                       frame.kind);
+  }
+  CADRE_ASSIGN(const ReadyMessage ready, Decode<ReadyMessage>(frame.body));
+  if (ready.version != kWireVersion) {
+    return cadre::Fail(Code::kDataLoss, "rank {} speaks version {} of the link and this process {}; start both from one build",
+                       options.rank, ready.version, kWireVersion);
+  }
+  return std::unique_ptr<EngineClient>(new EngineClient(std::move(connection), options, ready.model_info));
+}
+
+EngineClient::EngineClient(sys::Fd connection, EngineClientOptions options, engine::ModelInfo model_info)
+    : options_(options), model_info_(model_info), state_(std::make_shared<State>(std::move(connection))) {
+  state_->stats.rank = options.rank;
+  reader_ = std::thread([this] { ReadLoop(); });
+}
+
+EngineClient::~EngineClient() {
+  shutdown(state_->fd.get(), SHUT_RDWR);
+  if (reader_.joinable()) reader_.join();
+}
+
+Result<std::unique_ptr<engine::RequestHandle>> EngineClient::Submit(engine::Request request,
+                                                                    std::shared_ptr<engine::EventSink> sink) {
+  int64_t id = 0;
+  {
+    const std::lock_guard lock(state_->mutex);
+    CADRE_TRY(state_->health);
+    if (state_->draining) {
+      return cadre::Fail(Code::kUnavailable, "the server is shutting down and takes no new requests");
+    }
+    const auto in_flight = static_cast<int64_t>(state_->sinks.size());
+    if (in_flight - state_->stats.num_running >= options_.max_queued_requests) {
+      return cadre::Fail(Code::kResourceExhausted, "the queue of rank {} is full: {} requests (--max-num-queued-reqs)",
+                         options_.rank, in_flight);
+    }
+    id = state_->next_id++;
+    state_->sinks[id] = std::move(sink);
+  }
+  state_->outbox->Put(Number(MessageKind::kSubmit), Encode(SubmitMessage{id, std::move(request)}));
+  return std::make_unique<Handle>([state = state_, id] {
+    state->outbox->Put(Number(MessageKind::kCancel), Encode(CancelMessage{id}));
+  });
+}
+
+void EngineClient::ReadLoop() {
+  Error error{Code::kUnavailable, Format("the connection to rank {} was closed", options_.rank), {}};
+  while (true) {
+    auto frame = sys::RecvFrame(state_->fd.get(), kMaxFrame, TimePoint::max());
+    if (!frame) break;
+    if (HandleFrame(frame->kind, frame->body)) continue;
+    error = {Code::kDataLoss, Format("rank {} sent a damaged message", options_.rank), {}};
+    break;
+  }
+  Fail(error);
+}
+
+bool EngineClient::HandleFrame(uint32_t kind, std::string_view body) {
+  switch (static_cast<MessageKind>(kind)) {
+    case MessageKind::kPrompt: {
+      auto message = Decode<PromptMessage>(body);
+      if (!message) return false;
+      if (const auto sink = state_->Find(message->id)) {
+        sink->OnPrompt(message->num_cached_tokens, std::move(message->logprobs));
+      }
+      return true;
+    }
+    case MessageKind::kTokens: {
+      auto message = Decode<TokensMessage>(body);
+      if (!message) return false;
+      if (const auto sink = state_->Find(message->id)) sink->OnTokens(std::move(message->tokens));
+      return true;
+    }
+    case MessageKind::kFinish: {
+      auto message = Decode<FinishMessage>(body);
+      if (!message) return false;
+      if (const auto sink = state_->Take(message->id)) sink->OnFinish(std::move(message->finish));
+      return true;
+    }
+    case MessageKind::kStats: {
+      auto stats = Decode<engine::RankStats>(body);
+      if (!stats) return false;
+      const std::lock_guard lock(state_->mutex);
+      state_->stats = *stats;
+      return true;
+    }
+    case MessageKind::kDrained: {
+      const std::lock_guard lock(state_->mutex);
+      state_->drained = true;
+      state_->changed.notify_all();
+      return true;
+    }
+    default: return false;
+  }
+}
+
+void EngineClient::Fail(const Error& error) {
+  std::map<int64_t, std::shared_ptr<engine::EventSink>> sinks;
+  {
+    const std::lock_guard lock(state_->mutex);
+    if (state_->health) state_->health = std::unexpected(error);
+    sinks.swap(state_->sinks);
+    state_->drained = true;
+    state_->changed.notify_all();
+  }
+  for (const auto& [id, sink] : sinks) sink->OnFinish({.reason = engine::FinishReason::kError, .error = error});
+}
+
+std::vector<engine::RankStats> EngineClient::Stats() const {
+  const std::lock_guard lock(state_->mutex);
+  engine::RankStats stats = state_->stats;
+  stats.num_waiting = std::max<int64_t>(static_cast<int64_t>(state_->sinks.size()) - stats.num_running, 0);
+  return {stats};
+}
+
+Status EngineClient::Health() const {
+  const std::lock_guard lock(state_->mutex);
+  return state_->health;
+}
+
+Status EngineClient::ResetPrefixCache() {
+  state_->outbox->Put(Number(MessageKind::kResetPrefixCache), "");
+  return {};
+}
+
+int64_t EngineClient::num_in_flight() const {
+  const std::lock_guard lock(state_->mutex);
+  return static_cast<int64_t>(state_->sinks.size());
+}
+
+void EngineClient::Drain(TimePoint deadline) {
+  const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(deadline - Now());
+  {
+    const std::lock_guard lock(state_->mutex);
+    state_->draining = true;
+  }
+  state_->outbox->Put(Number(MessageKind::kDrain), Encode(DrainMessage{std::max<int64_t>(left.count(), 0)}));
+  std::unique_lock lock(state_->mutex);
+  // A rank that has been asked to abort answers within one step; five seconds are for a long one.
+  state_->changed.wait_until(lock, deadline + std::chrono::seconds(5), [&] { return state_->drained; });
+}
+
+}  // namespace cadre::link

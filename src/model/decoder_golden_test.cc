@@ -1,0 +1,245 @@
+// The whole forward pass of every family against numbers that the reference library computed in f32.
+#include <cmath>
+#include <numeric>
+
+#include "a2a/a2a.h"
+#include "checkpoint/hf_config.h"
+#include "eplb/placement.h"
+#include "kernels/isa.h"
+#include "model/decoder.h"
+#include "model/golden_models.h"
+#include "model/loader.h"
+#include "model/registry.h"
+
+namespace cadre::model {
+namespace {
+
+constexpr int32_t kBlockSize = 16;
+constexpr int32_t kNumBlocks = 16;
+
+// One rank with one sequence whose blocks lie in falling order, so that a mix-up of block and position would show.
+class Rig {
+ public:
+  Rig(const std::string& folder, DType type, kernels::Isa isa, int num_threads)
+      : pool_({.num_threads = num_threads, .cpus = {}, .spin = false}), device_{.isa = isa, .pool = &pool_} {
+    auto loaded = LoadModel(folder, {.type = type}, pool_);
+    EXPECT_TRUE(loaded.has_value()) << loaded.error().message;
+    model_ = std::make_unique<LoadedModel>(std::move(*loaded));
+    const ModelSpec& spec = model_->spec;
+    const bool latent = spec.attention.kind == AttentionKind::kMla;
+    layout_ = {.num_layers = spec.num_layers(),
+               .num_kv_heads = latent ? 1 : spec.attention.num_kv_heads,
+               .k_dim = spec.attention.cache_k_dim(),
+               .v_dim = spec.attention.cache_v_dim(),
+               .latent = latent,
+               .block_size = kBlockSize,
+               .type = type};
+    cache_ = *sys::AllocateRegion(static_cast<size_t>(layout_.PoolBytes(kNumBlocks)));
+    const int64_t max_tokens = kBlockSize * kNumBlocks;
+    if (spec.moe.num_experts > 0) {
+      map_ = *eplb::StartMap(spec.moe.num_experts, 0, 1, eplb::Placement::kLinear);
+      exchange_ = *a2a::Create({.hidden = spec.hidden,
+                                .act_type = type,
+                                .top_k = spec.moe.top_k,
+                                .max_rows = max_tokens,
+                                .layout = map_->layout(),
+                                .device = device_});
+    }
+    maps_.assign(static_cast<size_t>(spec.num_moe_layers()), map_ ? &*map_ : nullptr);
+    decoder_ = std::make_unique<Decoder>(
+        spec, model_->weights,
+        DecoderOptions{.max_num_tokens = max_tokens, .max_expert_rows = max_tokens * spec.moe.top_k});
+    block_table_.resize(kNumBlocks);
+    for (int32_t i = 0; i < kNumBlocks; ++i) block_table_[static_cast<size_t>(i)] = kNumBlocks - 1 - i;
+  }
+
+  // Appends tokens after `begin` known ones and returns the logits of all of them.
+  std::vector<float> Run(std::span<const int32_t> tokens, int32_t begin) {
+    const auto count = static_cast<int32_t>(tokens.size());
+    std::vector<int32_t> positions(tokens.size()), rows(tokens.size());
+    std::iota(positions.begin(), positions.end(), begin);
+    std::iota(rows.begin(), rows.end(), 0);
+    std::vector<int64_t> slots;
+    for (const int32_t p : positions) {
+      slots.push_back(int64_t{block_table_[static_cast<size_t>(p / kBlockSize)]} * kBlockSize + p % kBlockSize);
+    }
+    const kernels::AttentionSequence sequence{
+        .q_begin = 0, .q_len = count, .kv_len = begin + count, .block_table = block_table_.data()};
+    const nn::StepContext context{
+        .device = device_,
+        .batch = {.token_ids = tokens, .positions = positions, .kv_slots = slots, .sequences = {&sequence, 1}},
+        .kv = {.layout = layout_, .num_blocks = kNumBlocks, .base = cache_.data()},
+        .exchange = exchange_.get(),
+        .expert_maps = maps_};
+    if (exchange_ != nullptr) exchange_->BeginStep(0, TimePoint::max());
+    EXPECT_TRUE(decoder_->Forward(context).has_value());
+    std::vector<float> logits(tokens.size() * static_cast<size_t>(model_->spec.vocab_size));
+    EXPECT_TRUE(decoder_->Logits(context, rows, logits.data()).has_value());
+    return logits;
+  }
+
+  const ModelSpec& spec() const { return model_->spec; }
+  Decoder& decoder() { return *decoder_; }
+
+ private:
+  sys::ThreadPool pool_;
+  kernels::Device device_;
+  std::unique_ptr<LoadedModel> model_;
+  kv::Layout layout_;
+  sys::Region cache_;
+  std::optional<eplb::ExpertMap> map_;
+  std::vector<const eplb::ExpertMap*> maps_;
+  std::unique_ptr<a2a::AllToAll> exchange_;
+  std::unique_ptr<Decoder> decoder_;
+  std::vector<int32_t> block_table_;
+};
+
+struct Difference {
+  double max = 0, mean = 0;  // in standard deviations of the wanted values
+};
+
+Difference Compare(std::span<const float> got, std::span<const float> wanted) {
+  EXPECT_EQ(got.size(), wanted.size());
+  double mean = 0, square = 0;
+  for (const float w : wanted) mean += w;
+  mean /= static_cast<double>(wanted.size());
+  for (const float w : wanted) square += (w - mean) * (w - mean);
+  const double deviation = std::sqrt(square / static_cast<double>(wanted.size()));
+  Difference difference;
+  for (size_t i = 0; i < std::min(got.size(), wanted.size()); ++i) {
+    const double d = std::abs(static_cast<double>(got[i]) - wanted[i]) / deviation;
+    difference.max = std::isnan(d) ? d : std::max(difference.max, d);
+    difference.mean += d / static_cast<double>(wanted.size());
+  }
+  return difference;
+}
+
+int32_t ArgMax(std::span<const float> logits) {
+  return static_cast<int32_t>(std::ranges::max_element(logits) - logits.begin());
+}
+
+double Deviation(std::span<const float> x) {
+  double sum = 0, square = 0;
+  for (const float v : x) sum += v, square += static_cast<double>(v) * v;
+  const double mean = sum / static_cast<double>(x.size());
+  return std::sqrt(square / static_cast<double>(x.size()) - mean * mean);
+}
+
+class GoldenDecoder : public testing::TestWithParam<std::string> {
+ protected:
+  // Skips what is not there or not known; else the folder.
+  std::string Folder() const { return test::GoldenModelsFolder() + "/" + GetParam(); }
+  bool Known() const {
+    const auto files = checkpoint::ReadModelFiles(Folder());
+    return files.has_value() && FindFamily(files->config) != nullptr;
+  }
+};
+
+#define SKIP_UNLESS_KNOWN()                                                                     \
+  if (GetParam() == "none") GTEST_SKIP() << "no golden models in " << test::GoldenModelsFolder(); \
+  if (!Known()) GTEST_SKIP() << GetParam() << ": its architecture is not built yet"
+
+TEST_P(GoldenDecoder, F32MatchesLogitsHiddenStatesAndGreedyTokens) {
+  SKIP_UNLESS_KNOWN();
+  const test::GoldenFile golden(Folder() + "/golden.safetensors");
+  for (const kernels::Isa isa : kernels::SupportedIsas()) {
+    SCOPED_TRACE(kernels::IsaName(isa));
+    Rig rig(Folder(), DType::kF32, isa, 2);
+    for (int index = 0; index < 3; ++index) {
+      SCOPED_TRACE(index);
+      const test::GoldenCase wanted = golden.Case(index);
+      ASSERT_FALSE(wanted.prompt.empty());
+      const auto layers = static_cast<size_t>(rig.spec().num_layers());
+      std::vector<std::vector<float>> hidden(layers);
+      rig.decoder().on_residual = [&](int32_t layer, const float* x) {
+        if (static_cast<size_t>(layer) >= layers) return;
+        hidden[static_cast<size_t>(layer)].assign(x, x + wanted.prompt.size() * static_cast<size_t>(rig.spec().hidden));
+      };
+      std::vector<float> logits = rig.Run(wanted.prompt, 0);
+      rig.decoder().on_residual = {};
+      EXPECT_LT(Compare(logits, wanted.logits).max, 1e-4);
+      for (size_t layer = 0; layer < std::min(layers, wanted.hidden.size()); ++layer) {
+        EXPECT_LT(Compare(hidden[layer], wanted.hidden[layer]).max, 1e-4) << "layer " << layer;
+      }
+      const auto vocab = static_cast<size_t>(rig.spec().vocab_size);
+      auto position = static_cast<int32_t>(wanted.prompt.size());
+      for (const int32_t token : wanted.greedy) {
+        ASSERT_EQ(ArgMax(std::span(logits).last(vocab)), token) << "position " << position;
+        logits = rig.Run({&token, 1}, position++);
+      }
+    }
+  }
+}
+
+// Mean difference of each row's logits, sorted.
+std::vector<double> RowDifferences(std::span<const float> got, std::span<const float> wanted, size_t vocab) {
+  std::vector<double> rows;
+  for (size_t begin = 0; begin < wanted.size(); begin += vocab) {
+    rows.push_back(Compare(got.subspan(begin, vocab), wanted.subspan(begin, vocab)).mean);
+  }
+  std::ranges::sort(rows);
+  return rows;
+}
+
+// Where two experts' scores are nearer than bf16 noise, a row may take the other expert and be off as a whole. So the
+// median row must be near, all rows together fairly near, and a token may differ where its margin is small.
+TEST_P(GoldenDecoder, Bf16StaysNear) {
+  SKIP_UNLESS_KNOWN();
+  constexpr double kNear = 0.03;     // of the logits' standard deviation
+  constexpr double kFlipped = 0.15;  // what a flipped expert was seen to do to a margin
+  const test::GoldenFile golden(Folder() + "/golden.safetensors");
+  for (const kernels::Isa isa : kernels::SupportedIsas()) {
+    SCOPED_TRACE(kernels::IsaName(isa));
+    Rig rig(Folder(), DType::kBf16, isa, 2);
+    int num_flipped = 0;
+    for (int index = 0; index < 3; ++index) {
+      SCOPED_TRACE(index);
+      const test::GoldenCase wanted = golden.Case(index);
+      const auto vocab = static_cast<size_t>(rig.spec().vocab_size);
+      std::vector<float> logits = rig.Run(wanted.prompt, 0);
+      const std::vector<double> rows = RowDifferences(logits, wanted.logits, vocab);
+      EXPECT_LT(rows[rows.size() / 2], kNear);
+      EXPECT_LT(std::accumulate(rows.begin(), rows.end(), 0.0) / static_cast<double>(rows.size()), 2 * kNear);
+      const double deviation = Deviation(wanted.logits);
+      auto position = static_cast<int32_t>(wanted.prompt.size());
+      for (size_t i = 0; i < wanted.greedy.size(); ++i) {
+        if (ArgMax(std::span(logits).last(vocab)) != wanted.greedy[i]) {
+          EXPECT_LT(wanted.margin[i], kFlipped * deviation) << "position " << position;
+          num_flipped += wanted.margin[i] >= kNear * deviation;
+          break;  // from here on the sequences are not comparable
+        }
+        logits = rig.Run({&wanted.greedy[i], 1}, position++);
+      }
+    }
+    EXPECT_LE(num_flipped, rig.spec().moe.num_experts > 0 ? 2 : 0);
+  }
+}
+
+// The prompt in any chunks gives the same bits: what chunked prefill, prefix hits and recomputation rest on.
+TEST_P(GoldenDecoder, ChunksDoNotChangeABit) {
+  SKIP_UNLESS_KNOWN();
+  const test::GoldenCase golden = test::GoldenFile(Folder() + "/golden.safetensors").Case(2);
+  for (const DType type : {DType::kBf16, DType::kF32}) {
+    for (const kernels::Isa isa : kernels::SupportedIsas()) {
+      SCOPED_TRACE(Format("{} {}", DTypeName(type), kernels::IsaName(isa)));
+      Rig whole(Folder(), type, isa, 1);
+      const std::vector<float> wanted = whole.Run(golden.prompt, 0);
+      for (const int32_t chunk : {1, 7, 64}) {
+        Rig rig(Folder(), type, isa, 3);
+        std::vector<float> got;
+        for (size_t begin = 0; begin < golden.prompt.size(); begin += static_cast<size_t>(chunk)) {
+          const size_t count = std::min(static_cast<size_t>(chunk), golden.prompt.size() - begin);
+          const auto part = rig.Run(std::span(golden.prompt).subspan(begin, count), static_cast<int32_t>(begin));
+          got.insert(got.end(), part.begin(), part.end());
+        }
+        ASSERT_EQ(got.size(), wanted.size());
+        EXPECT_EQ(std::memcmp(got.data(), wanted.data(), wanted.size() * sizeof(float)), 0) << "chunk " << chunk;
+      }
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Models, GoldenDecoder, testing::ValuesIn(test::GoldenModelNames()), test::TestName);
+
+}  // namespace
+}  // namespace cadre::model

@@ -1,0 +1,167 @@
+#include "nn/moe.h"
+
+#include <cmath>
+#include <cstring>
+
+#include "kernels/gemm.h"
+#include "kernels/grouped_gemm.h"
+#include "kernels/topk.h"
+#include "nn/feed_forward.h"
+#include "nn/tensor_parallel.h"
+
+namespace cadre::nn {
+namespace {
+
+struct Shape {
+  int64_t num_tokens, hidden;
+  a2a::RowRange own;  // the rows that this rank of the replica handles
+  DType type;         // of the rows that travel
+};
+
+// The normed rows of the whole replica: rounded for the products, and as f32 for router and shared gate.
+struct NormedRows {
+  const std::byte* rounded;
+  float* exact;
+};
+
+Shape ShapeOf(const StepContext& context, const MoeInput& in) {
+  const int64_t num_tokens = context.batch.num_tokens();
+  const a2a::Collective* tp = context.tensor_parallel;
+  return {.num_tokens = num_tokens,
+          .hidden = in.weights->router.k,
+          .own = tp == nullptr ? a2a::RowRange{0, num_tokens} : a2a::SplitRows(num_tokens, tp->size(), tp->rank()),
+          .type = context.kv.layout.type};
+}
+
+// Writes the own rows where the exchange wants them; alone in its replica, a rank norms straight into that place.
+NormedRows NormInto(const StepContext& context, const MoeInput& in, const Shape& s, std::byte* stage, Arena& arena) {
+  const int64_t row_bytes = s.hidden * DTypeBytes(s.type);
+  const bool alone = context.tensor_parallel == nullptr;
+  auto* rounded = alone ? stage : static_cast<std::byte*>(arena.TakeBytes(s.num_tokens * row_bytes));
+  float* exact = arena.Take<float>(s.num_tokens * s.hidden);
+  kernels::RmsNorm(context.device, {.num_rows = s.num_tokens,
+                                    .width = s.hidden,
+                                    .x = in.residual,
+                                    .x_stride = s.hidden,
+                                    .weight = in.norm_weight,
+                                    .eps = in.rms_eps,
+                                    .out = rounded,
+                                    .out_type = s.type,
+                                    .out_stride = s.hidden,
+                                    .out_f32 = exact});
+  if (!alone) std::memcpy(stage, rounded + s.own.begin * row_bytes, static_cast<size_t>(s.own.count * row_bytes));
+  return {rounded, exact};
+}
+
+// The own rows' experts and weights, as slots of the step's map.
+a2a::Routing Route(const StepContext& context, const MoeInput& in, const Shape& s, const float* exact, Arena& arena) {
+  const MoeSpec& spec = *in.spec;
+  const int64_t choices = s.own.count * spec.top_k;
+  int32_t* slots = arena.Take<int32_t>(choices);
+  float* weights = arena.Take<float>(choices);
+  const ArenaScope scope(arena);
+  float* logits = arena.Take<float>(s.own.count * spec.num_experts);
+  kernels::Gemm(context.device, {.m = s.own.count,
+                                 .a = exact + s.own.begin * s.hidden,
+                                 .a_stride = s.hidden,
+                                 .w = in.weights->router,
+                                 .bias = in.weights->router_bias,
+                                 .c = logits,
+                                 .c_stride = spec.num_experts});
+  kernels::RouterTopK(context.device, {.num_rows = s.own.count,
+                                       .num_experts = spec.num_experts,
+                                       .top_k = spec.top_k,
+                                       .logits = logits,
+                                       .score = spec.score,
+                                       .selection_bias = in.weights->selection_bias,
+                                       .num_groups = spec.num_groups,
+                                       .top_groups = spec.top_groups,
+                                       .group_score = spec.group_score,
+                                       .normalize = spec.normalize,
+                                       .normalize_eps = spec.normalize_eps,
+                                       .scale = spec.scale,
+                                       .experts = slots,
+                                       .weights = weights});
+  in.map->MapChoices(s.own.count, spec.top_k, slots, nullptr, slots);
+  return {.num_rows = s.own.count, .slots = slots, .weights = weights};
+}
+
+// out [T, hidden] = this rank's part of the shared experts, gated by row if the model asks for it.
+void SharedExperts(const StepContext& context, const MoeInput& in, const Shape& s, const NormedRows& x, float* out,
+                   Arena& arena) {
+  const ArenaScope scope(arena);
+  const FeedForwardWeights& w = in.weights->shared;
+  const void* gated = GatedRows(context, w, x.rounded, arena);
+  kernels::Gemm(context.device, {.m = s.num_tokens, .a = gated, .a_stride = w.down.k, .w = w.down, .c = out,
+                                 .c_stride = s.hidden});
+  if (in.weights->shared_gate.data == nullptr) return;
+  float* gate = arena.Take<float>(s.num_tokens);
+  kernels::Gemm(context.device, {.m = s.num_tokens, .a = x.exact, .a_stride = s.hidden, .w = in.weights->shared_gate,
+                                 .c = gate, .c_stride = 1});
+  for (int64_t t = 0; t < s.num_tokens; ++t) {
+    const float factor = 1.0f / (1.0f + std::exp(-gate[t]));
+    for (int64_t i = 0; i < s.hidden; ++i) out[t * s.hidden + i] *= factor;
+  }
+}
+
+// expert rows [N, hidden] of the table, each times its row weight.
+float* RoutedExperts(const StepContext& context, const MoeInput& in, const Shape& s, const a2a::RowTable& table,
+                     Arena& arena) {
+  float* out = arena.Take<float>(table.num_rows * s.hidden);
+  if (table.num_rows == 0) return out;
+  const ArenaScope scope(arena);
+  const int64_t inter = in.weights->experts.front().down.k;
+  void* inter_rows = arena.TakeBytes(table.num_rows * kernels::RoundUp(inter, 2) * DTypeBytes(s.type));
+  kernels::RunExperts(context.device, {.hidden = s.hidden,
+                                       .inter = inter,
+                                       .act_type = s.type,
+                                       .experts = in.weights->experts,
+                                       .offsets = table.offsets.data(),
+                                       .rows = table.rows,
+                                       .row_weights = table.row_weights,
+                                       .activation = in.spec->activation,
+                                       .swiglu_alpha = in.spec->swiglu_alpha,
+                                       .swiglu_limit = in.spec->swiglu_limit,
+                                       .inter_rows = inter_rows,
+                                       .out = out,
+                                       .out_stride = s.hidden});
+  return out;
+}
+
+}  // namespace
+
+Status Moe(const StepContext& context, const MoeInput& in, Arena& arena) {
+  const ArenaScope scope(arena);
+  const Shape s = ShapeOf(context, in);
+  const bool alone = context.tensor_parallel == nullptr;
+  const bool shared = in.weights->shared.down.data != nullptr;
+  a2a::AllToAll& exchange = *context.exchange;
+
+  const NormedRows x = NormInto(context, in, s, exchange.Stage(s.own.count), arena);
+  CADRE_TRY(exchange.Send(Route(context, in, s, x.exact, arena)));
+
+  // What is added to the residual stream beside the routed experts: all rows, this rank's part of the sums.
+  float* partial = nullptr;
+  if (shared || !alone) partial = arena.Take<float>(s.num_tokens * s.hidden);
+  if (shared) {
+    SharedExperts(context, in, s, x, partial, arena);
+  } else if (!alone) {
+    std::memset(partial, 0, static_cast<size_t>(s.num_tokens * s.hidden) * sizeof(float));
+  }
+
+  CADRE_ASSIGN(const a2a::RowTable table, exchange.Receive());
+  CADRE_TRY(exchange.SendResults(RoutedExperts(context, in, s, table, arena)));
+  if (partial == nullptr) return exchange.ReceiveResults(in.residual, true);
+  CADRE_TRY(exchange.ReceiveResults(partial + s.own.begin * s.hidden, true));
+  return AddPartial(context, partial, s.hidden, in.residual);
+}
+
+int64_t MoeScratchBytes(const MoeSpec& spec, const MoeWeights& w, int64_t num_tokens, int64_t expert_rows) {
+  constexpr int64_t kTakes = 16;  // each is rounded up to a cache line
+  const int64_t hidden = w.router.k;
+  const int64_t inter = w.experts.empty() ? 0 : w.experts.front().down.k + 1;
+  const int64_t a_token = 4 * hidden + spec.num_experts + 2 * spec.top_k + w.shared.gate_up.n + w.shared.down.k + 1;
+  return (num_tokens * a_token + expert_rows * (hidden + inter)) * static_cast<int64_t>(sizeof(float)) + kTakes * 64;
+}
+
+}  // namespace cadre::nn

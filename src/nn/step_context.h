@@ -1,0 +1,54 @@
+#pragma once
+// Everything one forward step needs and nothing that outlives it. Travels by argument; there is no hidden step state.
+#include <cstdint>
+#include <functional>
+#include <span>
+
+#include "a2a/a2a.h"
+#include "a2a/collective.h"
+#include "eplb/expert_map.h"
+#include "kernels/attention.h"
+#include "kernels/device.h"
+#include "kv/layout.h"
+
+namespace cadre::nn {
+
+/// The rows of a step, in the order of its sequences. The same on all tensor-parallel ranks of a replica.
+struct StepBatch {
+  std::span<const int32_t> token_ids;                         ///< [T]
+  std::span<const int32_t> positions;                         ///< [T]
+  std::span<const int64_t> kv_slots;                          ///< [T] block * block_size + offset
+  std::span<const kernels::AttentionSequence> sequences;      ///< rows in order, none missing
+  int64_t num_tokens() const { return static_cast<int64_t>(token_ids.size()); }
+};
+
+/// This rank's KV pool.
+struct KvPoolView {
+  kv::Layout layout;
+  int64_t num_blocks = 0;
+  std::byte* base = nullptr;
+
+  kernels::KvLayerView Layer(int32_t layer) const {
+    return {.base = base + layout.LayerOffset(layer, num_blocks),
+            .block_stride = layout.BlockBytes(),
+            .block_size = layout.block_size,
+            .num_kv_heads = layout.num_kv_heads,
+            .k_dim = layout.k_dim,
+            .v_dim = layout.v_dim,
+            .latent = layout.latent,
+            .type = layout.type};
+  }
+};
+
+struct StepContext {
+  kernels::Device device;
+  StepBatch batch;
+  KvPoolView kv;
+  a2a::AllToAll* exchange = nullptr;           ///< of the EP group; null for a model without experts
+  std::span<const eplb::ExpertMap* const> expert_maps;  ///< [MoE layers] where each layer's experts lie in this step
+  a2a::Collective* tensor_parallel = nullptr;  ///< null where tp = 1
+  /// Called after a layer's keys and values of this step are in the pool (prefill hand-off); may be empty.
+  std::function<void(int32_t layer)> on_layer_written;
+};
+
+}  // namespace cadre::nn

@@ -1,0 +1,44 @@
+#pragma once
+// What the handlers of routes share, and their form.
+#include <atomic>
+
+#include "serve/metrics.h"
+#include "serve/options.h"
+#include "session/session.h"
+
+namespace cadre::serve {
+
+struct Api {
+  const ServeOptions& options;
+  const session::Session& session;
+  ServeMetrics& metrics;
+  int64_t started_at = 0;                 ///< Unix seconds, for /v1/models
+  std::atomic<int64_t> num_in_flight{0};  ///< generation requests, for /load
+  std::atomic<bool> draining{false};
+};
+
+using WriterPtr = std::shared_ptr<http::ResponseWriter>;
+
+/// Answers a request now or later; on an io thread, or on a worker for large bodies. Routes that finish in
+/// one go return their response, failures as errors.
+using SyncHandler = Result<http::Response> (*)(Api& api, const http::Request& request);
+/// Generation: the writer is answered later, unless an error comes back.
+using AsyncHandler = Status (*)(Api& api, const http::Request& request, const WriterPtr& writer);
+
+// openai/chat.cc, openai/completions.cc
+Status ChatCompletions(Api& api, const http::Request& request, const WriterPtr& writer);
+Status Completions(Api& api, const http::Request& request, const WriterPtr& writer);
+// openai/models.cc
+Result<http::Response> Models(Api& api, const http::Request& request);
+// openai/tokenize.cc
+Result<http::Response> Tokenize(Api& api, const http::Request& request);
+Result<http::Response> Detokenize(Api& api, const http::Request& request);
+// admin.cc
+Result<http::Response> Health(Api& api, const http::Request& request);
+Result<http::Response> Ping(Api& api, const http::Request& request);
+Result<http::Response> Version(Api& api, const http::Request& request);
+Result<http::Response> Load(Api& api, const http::Request& request);
+Result<http::Response> Metrics(Api& api, const http::Request& request);
+Result<http::Response> ResetPrefixCache(Api& api, const http::Request& request);
+
+}  // namespace cadre::serve

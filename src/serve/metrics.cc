@@ -1,0 +1,158 @@
+#include "serve/metrics.h"
+
+#include <algorithm>
+
+namespace cadre::serve {
+namespace {
+
+const std::vector<double> kFirstTokenBounds = {0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1,
+                                               0.25,  0.5,   0.75, 1.0,  2.5,  5.0,  7.5,  10,
+                                               20,    40,    80,   160,  640,  2560};
+const std::vector<double> kTokenBounds = {0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5,
+                                          0.75, 1.0,   2.5,  5.0,   7.5, 10,   20,  40,  80};
+const std::vector<double> kLatencyBounds = {0.3, 0.5, 0.8, 1.0, 1.5, 2.0, 2.5, 5.0, 10,   15,  20,
+                                            30,  40,  50,  60,  120, 240, 480, 960, 1920, 7680};
+
+// 1, 2, 5, 10, 20, 50, ... up to the largest that is not past `max`.
+std::vector<double> OneTwoFive(int64_t max) {
+  std::vector<double> out;
+  for (int64_t decade = 1; decade <= max; decade *= 10) {
+    for (const int64_t mantissa : {1, 2, 5}) {
+      if (mantissa * decade <= max) out.push_back(static_cast<double>(mantissa * decade));
+    }
+  }
+  return out;
+}
+
+MetricLabels Labels(const std::string& model_name, int rank) {
+  return {{"model_name", model_name}, {"engine", std::to_string(rank)}};
+}
+
+}  // namespace
+
+ServeMetrics::ServeMetrics(MetricsRegistry& registry, const std::string& model_name,
+                           const engine::ModelInfo& model)
+    : registry_(registry),
+      model_name_(model_name),
+      model_(model),
+#define CADRE_HISTOGRAM(name, help, bounds) \
+  registry.AddHistogram("vllm:" name, help, Labels(model_name, 0), bounds)
+      time_to_first_token_(CADRE_HISTOGRAM(
+          "time_to_first_token_seconds", "Histogram of time to first token in seconds.", kFirstTokenBounds)),
+      inter_token_latency_(CADRE_HISTOGRAM("inter_token_latency_seconds",
+                                           "Histogram of inter-token latency in seconds.", kTokenBounds)),
+      time_per_output_token_(CADRE_HISTOGRAM("request_time_per_output_token_seconds",
+                                             "Histogram of time_per_output_token_seconds per request.",
+                                             kTokenBounds)),
+      e2e_latency_(CADRE_HISTOGRAM("e2e_request_latency_seconds",
+                                   "Histogram of e2e request latency in seconds.", kLatencyBounds)),
+      queue_time_(CADRE_HISTOGRAM("request_queue_time_seconds",
+                                  "Histogram of time spent in WAITING phase for request.", kLatencyBounds)),
+      prefill_time_(CADRE_HISTOGRAM("request_prefill_time_seconds",
+                                    "Histogram of time spent in PREFILL phase for request.", kLatencyBounds)),
+      decode_time_(CADRE_HISTOGRAM("request_decode_time_seconds",
+                                   "Histogram of time spent in DECODE phase for request.", kLatencyBounds)),
+      inference_time_(CADRE_HISTOGRAM("request_inference_time_seconds",
+                                      "Histogram of time spent in RUNNING phase for request.",
+                                      kLatencyBounds)),
+      prompt_tokens_(CADRE_HISTOGRAM("request_prompt_tokens", "Number of prefill tokens processed.",
+                                     OneTwoFive(model.max_model_len))),
+      generation_tokens_(CADRE_HISTOGRAM("request_generation_tokens",
+                                         "Number of generation tokens processed.",
+                                         OneTwoFive(model.max_model_len))),
+      params_max_tokens_(CADRE_HISTOGRAM("request_params_max_tokens",
+                                         "Histogram of the max_tokens request parameter.",
+                                         OneTwoFive(model.max_model_len))),
+      params_n_(CADRE_HISTOGRAM("request_params_n", "Histogram of the n request parameter.",
+                                std::vector<double>({1, 2, 5, 10, 20}))),
+      num_preemptions_(CADRE_HISTOGRAM("request_num_preemptions", "Histogram of preemptions per request.",
+                                       std::vector<double>({0, 1, 2, 5, 10, 20}))) {
+#undef CADRE_HISTOGRAM
+  using enum engine::FinishReason;
+  for (const auto& [reason, name] :
+       {std::pair{kStop, "stop"}, {kLength, "length"}, {kAbort, "abort"}, {kError, "error"}}) {
+    MetricLabels labels = Labels(model_name, 0);
+    labels["finished_reason"] = name;
+    success_[reason] = &registry.AddCounter("vllm:request_success_total",
+                                            "Count of successfully processed requests.", labels);
+  }
+  registry
+      .AddGauge("vllm:cache_config_info", "Information of the LLMEngine CacheConfig",
+                {{"engine", "0"},
+                 {"block_size", std::to_string(model.block_size)},
+                 {"num_gpu_blocks", std::to_string(model.num_kv_blocks)},
+                 {"kv_cache_size_tokens", std::to_string(model.num_kv_blocks * model.block_size)}})
+      .Set(1);
+}
+
+void ServeMetrics::OnAccepted(int64_t n, int max_tokens) {
+  params_n_.Observe(static_cast<double>(n));
+  params_max_tokens_.Observe(max_tokens);
+}
+
+void ServeMetrics::OnEnd(const session::SequenceEnd& end, TimePoint arrival, int64_t num_prompt_tokens) {
+  success_[end.reason]->Add();
+  const TimePoint unset{};
+  const engine::RequestTimes& times = end.times;
+  e2e_latency_.Observe(SecondsSince(arrival));
+  prompt_tokens_.Observe(static_cast<double>(num_prompt_tokens));
+  generation_tokens_.Observe(end.num_tokens);
+  num_preemptions_.Observe(end.num_preemptions);
+  if (times.scheduled != unset) {
+    queue_time_.Observe(Seconds(times.scheduled - times.queued));
+    if (times.first_token != unset) {
+      prefill_time_.Observe(Seconds(times.first_token - times.scheduled));
+      inference_time_.Observe(Seconds(times.last_token - times.scheduled));
+    }
+  }
+  if (times.first_token == unset) return;
+  const double decode = Seconds(times.last_token - times.first_token);
+  decode_time_.Observe(decode);
+  time_per_output_token_.Observe(end.num_tokens > 1 ? decode / (end.num_tokens - 1) : 0);
+}
+
+struct ServeMetrics::RankMetrics {
+  Gauge &running, &waiting, &waiting_capacity, &kv_usage;
+  Counter &preemptions, &queries, &hits, &prompt, &generation;
+};
+
+ServeMetrics::RankMetrics ServeMetrics::ForRank(int rank) {
+  const MetricLabels labels = Labels(model_name_, rank);
+  MetricLabels capacity = labels;
+  capacity["reason"] = "capacity";
+  return {
+      registry_.AddGauge("vllm:num_requests_running", "Number of requests in model execution batches.",
+                         labels),
+      registry_.AddGauge("vllm:num_requests_waiting", "Number of requests waiting to be processed.", labels),
+      registry_.AddGauge("vllm:num_requests_waiting_by_reason", "Number of waiting requests by reason.",
+                         capacity),
+      registry_.AddGauge("vllm:kv_cache_usage_perc", "KV-cache usage. 1 means 100 percent usage.", labels),
+      registry_.AddCounter("vllm:num_preemptions_total", "Cumulative number of preemption from the engine.",
+                           labels),
+      registry_.AddCounter("vllm:prefix_cache_queries_total",
+                           "Prefix cache queries, in terms of number of queried tokens.", labels),
+      registry_.AddCounter("vllm:prefix_cache_hits_total",
+                           "Prefix cache hits, in terms of number of cached tokens.", labels),
+      registry_.AddCounter("vllm:prompt_tokens_total", "Number of prefill tokens processed.", labels),
+      registry_.AddCounter("vllm:generation_tokens_total", "Number of generation tokens processed.", labels),
+  };
+}
+
+std::string ServeMetrics::Serialize(const engine::Engine& engine) {
+  const std::lock_guard lock(mutex_);
+  for (const engine::RankStats& stats : engine.Stats()) {
+    const RankMetrics rank = ForRank(stats.rank);
+    rank.running.Set(static_cast<double>(stats.num_running));
+    rank.waiting.Set(static_cast<double>(stats.num_waiting));
+    rank.waiting_capacity.Set(static_cast<double>(stats.num_waiting));
+    rank.kv_usage.Set(stats.kv_cache_usage);
+    rank.preemptions.RaiseTo(static_cast<double>(stats.num_preemptions));
+    rank.queries.RaiseTo(static_cast<double>(stats.prefix_cache_queries));
+    rank.hits.RaiseTo(static_cast<double>(stats.prefix_cache_hits));
+    rank.prompt.RaiseTo(static_cast<double>(stats.prompt_tokens));
+    rank.generation.RaiseTo(static_cast<double>(stats.generation_tokens));
+  }
+  return registry_.Serialize();
+}
+
+}  // namespace cadre::serve

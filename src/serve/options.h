@@ -1,0 +1,37 @@
+#pragma once
+// What the HTTP front can be told; flags are mapped onto it above.
+#include <string>
+#include <vector>
+
+#include "base/json.h"
+#include "http/server.h"
+
+namespace cadre::serve {
+
+struct CorsOptions {
+  bool allow_credentials = false;
+  std::vector<std::string> origins;  ///< "*" for all; empty: no CORS headers
+  std::vector<std::string> methods = {"*"};
+  std::vector<std::string> headers = {"*"};
+};
+
+struct ServeOptions {
+  http::ServerOptions http;                     ///< error_response is set by ApiServer
+  std::vector<std::string> served_model_names;  ///< the first is the one that answers carry; at least one
+  std::string model_root;                       ///< the folder or hub name, shown in /v1/models
+  std::vector<std::string> api_keys;            ///< empty: open
+  CorsOptions cors;
+  std::string root_path;  ///< a proxy's prefix, taken off paths that begin with it
+  std::string response_role = "assistant";
+  std::string version;                     ///< of /version
+  bool dev_mode = false;                   ///< opens the routes that only developers should reach
+  bool enable_request_id_headers = false;  ///< X-Request-Id on every response
+  bool enable_force_include_usage = false;
+  bool return_tokens_as_token_ids = false;
+  bool trust_request_chat_template = false;
+  bool exclude_tools_when_tool_choice_none = false;
+  bool log_requests = false;  ///< one info line a request (never its text)
+  int num_workers = 1;        ///< threads for requests whose encoding takes long
+};
+
+}  // namespace cadre::serve

@@ -1,0 +1,154 @@
+#include "serve/server.h"
+
+#include <ctime>
+
+#include "base/log.h"
+#include "base/random.h"
+#include "serve/errors.h"
+#include "serve/gate.h"
+#include "serve/routes.h"
+#include "serve/worker_pool.h"
+
+namespace cadre::serve {
+namespace {
+
+// Parsing and encoding a body of this size takes about a millisecond; longer ones leave the io thread.
+constexpr size_t kInlineBodyBytes = 8 << 10;
+constexpr size_t kMaxWaitingWork = 1024;
+// What has ended in the engine gets this long to reach its clients.
+constexpr auto kLastAnswers = std::chrono::seconds(2);
+
+// Errors that the HTTP layer finds. A body past the limit is a bad request like any other.
+http::Response TransportError(int status, const std::string& message) {
+  if (status == 413) return ErrorResponse(400, message, "body");
+  return ErrorResponse(status, message);
+}
+
+}  // namespace
+
+class ApiServer::Impl {
+ public:
+  Impl(ServeOptions options, const session::Session& session, MetricsRegistry& registry)
+      : options_(std::move(options)),
+        metrics_(registry, options_.served_model_names.front(), session.model()),
+        api_{.options = options_,
+             .session = session,
+             .metrics = metrics_,
+             .started_at = time(nullptr),
+             .num_in_flight = 0,
+             .draining = false},
+        workers_(std::max(1, options_.num_workers), kMaxWaitingWork) {}
+
+  Status Start() {
+    http::ServerOptions http_options = options_.http;
+    http_options.error_response = TransportError;
+    CADRE_ASSIGN(
+        http_, http::Server::Start(std::move(http_options), [this](http::Request request, WriterPtr writer) {
+          Handle(std::move(request), std::move(writer));
+        }));
+    return {};
+  }
+
+  void Stop(TimePoint deadline) {
+    if (!http_ || std::exchange(stopped_, true)) return;
+    api_.draining = true;
+    api_.session.engine().Drain(deadline);
+    http_->Stop(std::max(Now(), std::min(deadline, Now() + kLastAnswers)) + kLastAnswers);
+    workers_.Stop();
+  }
+
+  http::Server& http() { return *http_; }
+
+ private:
+  void Handle(http::Request request, WriterPtr writer);
+  void Run(const Route& route, const http::Request& request, const WriterPtr& writer);
+
+  const ServeOptions options_;
+  ServeMetrics metrics_;
+  Api api_;
+  WorkerPool workers_;
+  std::unique_ptr<http::Server> http_;
+  bool stopped_ = false;
+};
+
+void ApiServer::Impl::Handle(http::Request request, WriterPtr writer) {
+  if (!options_.root_path.empty() && request.path.starts_with(options_.root_path)) {
+    request.path.erase(0, options_.root_path.size());
+    if (request.path.empty()) request.path.push_back('/');
+  }
+  http::Headers extra = CorsHeaders(options_.cors, request);
+  if (options_.enable_request_id_headers) {
+    const std::string* given = request.Header("X-Request-Id");
+    std::string id = given != nullptr ? *given : Format("{:016x}{:016x}", EntropySeed(), EntropySeed());
+    if (given == nullptr) request.headers.emplace_back("X-Request-Id", id);
+    extra.emplace_back("X-Request-Id", std::move(id));
+  }
+  if (request.method == "OPTIONS" && request.Header("Access-Control-Request-Method") != nullptr &&
+      !options_.cors.origins.empty()) {
+    return writer->Send(Preflight(options_.cors, request));
+  }
+  if (!extra.empty()) writer = WithHeaders(std::move(writer), std::move(extra));
+  if (!IsAuthorized(options_, request)) {
+    return writer->Send(ErrorResponse(
+        Error{Code::kUnauthenticated, "Unauthorized: send a valid key as 'Authorization: Bearer KEY'", ""}));
+  }
+  const auto route = FindRoute(request.method, request.path, options_.dev_mode);
+  if (!route.has_value()) {
+    if (route.error().param != "method") return writer->Send(ErrorResponse(route.error()));
+    http::Response response = ErrorResponse(405, Format("Method Not Allowed: {} answers to {}, not to {}",
+                                                        request.path, route.error().message, request.method));
+    response.headers.emplace_back("Allow", route.error().message);
+    return writer->Send(std::move(response));
+  }
+  if (!(*route)->is_built()) {
+    return writer->Send(ErrorResponse(
+        501, Format("{} {} of vLLM is not built yet in Cadre", request.method, (*route)->path)));
+  }
+  if (request.body.size() <= kInlineBodyBytes) return Run(**route, request, writer);
+  const Route& which = **route;
+  const bool taken =
+      workers_.Post([this, &which, request = std::move(request), writer] { Run(which, request, writer); });
+  if (!taken)
+    writer->Send(ErrorResponse(
+        Error{Code::kResourceExhausted, "too many large requests are waiting; try again later", ""}));
+}
+
+void ApiServer::Impl::Run(const Route& route, const http::Request& request, const WriterPtr& writer) {
+  if (route.sync != nullptr) {
+    auto response = route.sync(api_, request);
+    return writer->Send(response.has_value() ? std::move(*response) : ErrorResponse(response.error()));
+  }
+  if (api_.draining) {
+    return writer->Send(ErrorResponse(Error{Code::kUnavailable, "the server is shutting down", ""}));
+  }
+  if (const Status status = route.async(api_, request, writer); !status.has_value()) {
+    LogDebug("{} {}: {}", request.method, request.path, status.error().message);
+    writer->Send(ErrorResponse(status.error()));
+  }
+}
+
+Result<std::unique_ptr<ApiServer>> ApiServer::Start(ServeOptions options, const session::Session& session,
+                                                    MetricsRegistry& registry) {
+  if (options.served_model_names.empty()) {
+    return FailParam(Code::kInvalidArgument, "--served-model-name", "the model needs at least one name");
+  }
+  auto impl = std::make_unique<Impl>(std::move(options), session, registry);
+  CADRE_TRY(impl->Start());
+  return std::unique_ptr<ApiServer>(new ApiServer(std::move(impl)));
+}
+
+ApiServer::ApiServer(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+ApiServer::~ApiServer() {
+  Stop(Now());
+}
+int ApiServer::port() const {
+  return impl_->http().port();
+}
+std::string ApiServer::address() const {
+  return impl_->http().address();
+}
+void ApiServer::Stop(TimePoint deadline) {
+  impl_->Stop(deadline);
+}
+
+}  // namespace cadre::serve

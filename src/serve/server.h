@@ -1,0 +1,34 @@
+#pragma once
+// The API server: routes, keys, CORS and errors around the handlers.
+#include <memory>
+
+#include "base/metrics.h"
+#include "serve/options.h"
+#include "session/session.h"
+
+namespace cadre::serve {
+
+class ApiServer {
+ public:
+  /// Binds and serves. `session` (with its engine) and `registry` outlive the server.
+  /// Errors: kInvalidArgument / kUnavailable with the option that does not work (address, TLS files, no model
+  /// name).
+  static Result<std::unique_ptr<ApiServer>> Start(ServeOptions options, const session::Session& session,
+                                                  MetricsRegistry& registry);
+  ~ApiServer();  // as Stop(Now())
+
+  int port() const;
+  std::string address() const;  ///< for the ready line: "http://0.0.0.0:8000"
+
+  /// From now on 503 for new requests, also on /health; drains the engine (Engine::Drain) until `deadline`,
+  /// lets the last answers leave, and closes. No handler runs when it returns. Call again: no effect.
+  void Stop(TimePoint deadline);
+
+  class Impl;
+
+ private:
+  explicit ApiServer(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace cadre::serve
