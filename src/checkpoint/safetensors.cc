@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <optional>
+#include <tuple>
 
 #include "base/json.h"
 
@@ -130,9 +131,9 @@ Result<std::vector<TensorInfo>> ParseSafetensorsHeader(std::string_view header, 
     CADRE_ASSIGN(TensorInfo tensor, ParseTensor(member, file_bytes - data_begin, file));
     tensors.push_back(std::move(tensor));
   }
-  // Empty tensors may share an offset with the tensor that follows.
-  std::stable_sort(tensors.begin(), tensors.end(), [](const TensorInfo& a, const TensorInfo& b) {
-    return a.offset != b.offset ? a.offset < b.offset : a.num_bytes < b.num_bytes;
+  // Empty tensors share an offset with the tensor that follows.
+  std::sort(tensors.begin(), tensors.end(), [](const TensorInfo& a, const TensorInfo& b) {
+    return std::tie(a.offset, a.num_bytes, a.name) < std::tie(b.offset, b.num_bytes, b.name);
   });
   CADRE_TRY(CheckCovered(tensors, file_bytes - data_begin, file));
   for (TensorInfo& tensor : tensors) tensor.offset += data_begin;

@@ -1,5 +1,6 @@
 #include "checkpoint/shard_index.h"
 
+#include <algorithm>
 #include <map>
 
 #include "base/json.h"
@@ -7,6 +8,11 @@
 namespace cadre::checkpoint {
 
 Result<ShardIndex> ParseShardIndex(std::string_view text, const std::string& where) {
+  // Bounds the work: an entry costs a hundred bytes and more once parsed.
+  constexpr int64_t kMaxEntries = 4'000'000;
+  if (std::count(text.begin(), text.end(), ',') > kMaxEntries) {
+    return Fail(Code::kDataLoss, "{}: more than {} entries", where, kMaxEntries);
+  }
   auto json = Json::Parse(text, 8);
   if (!json) return Fail(Code::kDataLoss, "{}: {}", where, json.error().message);
   const Json* map = json->Find("weight_map");

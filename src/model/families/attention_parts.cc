@@ -118,6 +118,9 @@ void ReadMla(ConfigReader& config, ModelSpec& spec) {
   attention.kind = AttentionKind::kMla;
   attention.num_heads = static_cast<int32_t>(config.Int("num_attention_heads", 1, kMaxHeads));
   attention.num_kv_heads = 1;
+  if (int64_t{attention.num_heads} * spec.num_layers() > kMaxHeadsInAll) {
+    config.Refuse("num_attention_heads", Format("at most {} in all layers together", kMaxHeadsInAll));
+  }
   attention.q_lora_rank = static_cast<int32_t>(config.IntOr("q_lora_rank", 0, 1, kMaxHidden));
   attention.kv_lora_rank = static_cast<int32_t>(config.Int("kv_lora_rank", 1, kMaxHidden));
   attention.qk_nope_dim = static_cast<int32_t>(config.Int("qk_nope_head_dim", 1, kMaxHeadDim));

@@ -17,6 +17,7 @@ using checkpoint::ConfigReader;
 constexpr int64_t kMaxHidden = 1 << 17;
 constexpr int64_t kMaxInter = 1 << 20;
 constexpr int64_t kMaxHeads = 1 << 12;
+constexpr int64_t kMaxHeadsInAll = 1 << 18;  ///< over all layers, where each has matrices of its own (kMla)
 constexpr int64_t kMaxHeadDim = 1 << 12;
 constexpr int64_t kMaxLayers = 1 << 10;
 constexpr int64_t kMaxExperts = 1 << 13;
