@@ -196,7 +196,6 @@ Value FilterIndent(Runtime& rt, const Value& v, Args& args) {
 
 Value FilterTruncate(Runtime& rt, const Value& v, Args& args) {
   const Params p("truncate", args, {"length", "killwords", "end", "leeway"});
-  rt.NeedStr(v, "truncate input");
   const int64_t length = p[0] != nullptr ? rt.NeedInt(*p[0], "length") : 255;
   const std::string_view end = p[2] != nullptr ? rt.NeedStr(*p[2], "end") : "...";
   const int64_t leeway = p[3] != nullptr && !p[3]->IsNone() ? rt.NeedInt(*p[3], "leeway") : 5;
@@ -204,6 +203,7 @@ Value FilterTruncate(Runtime& rt, const Value& v, Args& args) {
   if (length < end_length) RaiseValue("expected length >= {}, got {}", end_length, length);
   if (leeway < 0) RaiseValue("expected leeway >= 0, got {}", leeway);
   if (length >= INT32_MAX || leeway >= INT32_MAX || rt.Length(v) <= length + leeway) return v;
+  rt.NeedStr(v, "truncate input");
   std::string_view kept = v.str().substr(0, ByteOffset(v.str(), length - end_length));
   if (!p.Flag(1)) {
     const size_t space = kept.rfind(' ');

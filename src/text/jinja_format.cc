@@ -376,7 +376,6 @@ std::string FormatValue(Runtime& rt, const Value& value, std::string_view spec_t
     return FormatText(rt, spec, value.str());
   }
   LimitSpec(spec, kMaxPrecision);
-  if (value.Is(Kind::kBool) && spec.type == 0) return FormatText(rt, spec, rt.ToStr(value));
   if (value.IsIntegral() && !(real_type && spec.type != 'n')) {
     if (spec.precision >= 0) RaiseValue("Precision not allowed in integer format specifier");
     if (spec.type != 0 && std::string_view("dnxXob").find(spec.type) == std::string_view::npos) wrong_type();

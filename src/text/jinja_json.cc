@@ -93,7 +93,7 @@ class Writer {
         text += Format("\\u{:04x}\\u{:04x}", 0xD7C0 + (static_cast<uint32_t>(c) >> 10),
                        0xDC00 + (static_cast<uint32_t>(c) & 0x3FF));
       } else if (c >= 0x7F) {
-        text += c == 0x7F ? std::string("\x7f") : Format("\\u{:04x}", static_cast<uint32_t>(c));
+        text += Format("\\u{:04x}", static_cast<uint32_t>(c));
       } else {
         std::string one;
         AppendJsonString(one, s.substr(pos, n));

@@ -164,7 +164,11 @@ class Lexer {
 
   Status Comment() {
     const size_t close = source_.find("#}", pos_);
-    if (close == std::string_view::npos) return Wrong("Missing end of comment tag");
+    if (close == std::string_view::npos) {
+      // Jinja minds only if something follows.
+      if (pos_ < source_.size()) return Wrong("Missing end of comment tag");
+      return {};
+    }
     size_t end = close + 2;
     if (close > pos_ && source_[close - 1] == '-') {
       end = SkipSpace(end);
@@ -179,7 +183,10 @@ class Lexer {
     line_starting_ = source_[pos_ - 1] == '\n';
     for (size_t at = pos_;; ++at) {
       at = source_.find("{%", at);
-      if (at == std::string_view::npos) return Wrong("Missing end of raw directive");
+      if (at == std::string_view::npos) {
+        if (pos_ < source_.size()) return Wrong("Missing end of raw directive");
+        return {};
+      }
       const size_t end = RawEnd(at);
       if (end == std::string_view::npos) continue;
       const char sign = At(at + 2) == '-' || At(at + 2) == '+' ? At(at + 2) : '\0';

@@ -490,10 +490,15 @@ Value Runtime::GetSlice(const Value& obj, const Value& start, const Value& stop,
   if (stride < 0 && first > last) count = (first - last - 1) / -(stride + (stride == INT64_MIN ? 1 : 0)) + 1;
   if (obj.Is(Kind::kRange)) {
     const RangeObj& range = obj.As<RangeObj>();
-    if (count == 0) return heap_.Make<RangeObj>(0, range.begin, range.begin, int64_t{1});
-    const int64_t new_step = count == 1 ? 1 : range.step * stride;
+    // first and last are at most the length, so that times the step they stay within the range's own 2^62; a step
+    // that would leave 2^61 (it then steps over everything) is cut.
+    constexpr int64_t kMaxStep = int64_t{1} << 61;
+    int64_t new_step = 0;
+    const bool huge = __builtin_mul_overflow(range.step, stride, &new_step);
+    if (huge) new_step = (range.step < 0) == (stride < 0) ? kMaxStep : -kMaxStep;
+    new_step = std::clamp(new_step, -kMaxStep, kMaxStep);
     const int64_t begin = range.begin + first * range.step;
-    return heap_.Make<RangeObj>(0, begin, begin + count * new_step, new_step);
+    return heap_.Make<RangeObj>(0, begin, range.begin + last * range.step, new_step);
   }
   if (obj.IsStr()) return SliceStr(obj, first, count, stride);
   const ValueVec& items = obj.As<ListObj>().items;

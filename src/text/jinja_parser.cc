@@ -177,6 +177,7 @@ class Scoped {
 
 StmtPtr Parser::ParseFor() {
   auto node = std::make_unique<ForStmt>(Take().line);
+  const Scoped one_more_for(fors_, fors_ + 1);
   node->target = ParseTarget(false, "in");
   ExpectName("in");
   node->iterable = ParseTuple({.conditional = false, .parentheses = false, .end_name = "recursive"});
@@ -377,6 +378,9 @@ Target Parser::NameTarget() {
   const Token& token = Expect(Tok::kName);
   for (const std::string_view constant : {"true", "false", "none", "True", "False", "None"}) {
     if (token.text == constant) Fail(token.line, "can't assign to 'const'");
+  }
+  if (token.text == "loop" && fors_ > 0) {
+    Fail(token.line, "Can't assign to special loop variable in for-loop target");
   }
   Target target;
   target.id = Id(token.text);

@@ -107,7 +107,8 @@ void Runtime::NeedHashable(const Value& v) {
     const Level level(*this);
     Charge(v.As<ListObj>().items.size() * 16);
     for (const Value& item : v.As<ListObj>().items) NeedHashable(item);
-  } else if (v.Is(Kind::kList) || v.Is(Kind::kDict) || v.Is(Kind::kDictView)) {
+  } else if (v.Is(Kind::kList) || v.Is(Kind::kDict) ||
+             (v.Is(Kind::kDictView) && v.As<DictViewObj>().part != DictViewObj::Part::kValues)) {
     RaiseType("unhashable type: '{}'", TypeName(v));
   }
 }
@@ -357,7 +358,8 @@ bool Iterator::Next(Value& out) {
       const std::string_view s = over_.str();
       if (pos_ >= s.size()) return false;
       const size_t n = CharSize(s, pos_);
-      out = rt_.Piece(over_, s.substr(pos_, n));
+      // Characters of markup are plain text, as str's iterator gives them.
+      out = over_.As<StrObj>().markup ? rt_.Str(std::string(s.substr(pos_, n))) : rt_.Piece(over_, s.substr(pos_, n));
       pos_ += n;
       return true;
     }
