@@ -213,8 +213,9 @@ Status ChatCompletions(Api& api, const http::Request& http, const WriterPtr& wri
   CADRE_ASSIGN(const Json body, ParseBody(http.body, ChatFields()));
   CADRE_TRY(CheckModel(api, body));
   session::GenerateRequest request;
-  CADRE_TRY(FillRequest(body, http, request));
+  CADRE_TRY(FillRequest(api, body, http, request));
   request.fill_context = true;
+  request.prompt_field = "messages";
   request.add_special_tokens = GetBool(body, "add_special_tokens", false);
   if (GetField(body, "max_completion_tokens") != nullptr) {
     request.sampling.max_tokens = GetInt(body, "max_completion_tokens", 0);
