@@ -5,10 +5,10 @@
 // output.
 #include <cstdint>
 #include <ctime>
-#include <map>
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 
 #include "base/error.h"
 #include "base/json.h"
@@ -57,22 +57,24 @@ class ChatTemplate {
 
 /// The templates of a model folder and the special tokens that belong into their context.
 struct ChatTemplateSource {
-  std::string text;                                   ///< the default template; empty if the folder has none
-  std::string tool_use;                               ///< the one for requests with tools; empty: use `text`
-  std::string origin;                                 ///< the file it was found in, for messages
-  std::map<std::string, std::string> special_tokens;  ///< "bos_token", "eos_token", ... -> text
+  std::string text;      ///< the default template; empty if the folder has none
+  std::string tool_use;  ///< the one for requests with tools; empty: use `text`
+  std::string origin;    ///< the file that `text` is from, for messages
+  Json special_tokens =
+      Json::Object();  ///< "bos_token", "eos_token", ... -> text; "additional_special_tokens" -> list
 
   const std::string& For(bool has_tools) const { return has_tools && !tool_use.empty() ? tool_use : text; }
-  /// Adds the special tokens to a context, where it has no member of that name yet.
+  /// Adds the special tokens to a context, where it has no member of that name yet: arguments of the request
+  /// win.
   void AddSpecialTokens(Json& context) const;
 };
 
-/// Finds the chat template of a model folder as the transformers library does: `chat_template.jinja` (and
-/// `additional_chat_templates/tool_use.jinja`), else `chat_template.json`, else `chat_template` in
-/// `tokenizer_config.json` (a string, or a list of {name, template}). Special tokens come from
-/// `tokenizer_config.json` and, where it lacks them, `special_tokens_map.json`. A folder without any template
-/// is no error: `text` is empty then. Errors: kNotFound (no such folder), kInvalidArgument / kDataLoss (a
-/// file that cannot be read or has the wrong shape; the file is named).
+/// Finds the chat template of a model folder as the transformers library does: `chat_template.jinja` (with
+/// `additional_chat_templates/tool_use.jinja`), else `chat_template` in `tokenizer_config.json` (a string, or
+/// a list of {name, template}: "default" and "tool_use"), else `chat_template.json`. Special tokens come from
+/// `tokenizer_config.json` and, where it lacks them, from `special_tokens_map.json`; as strings or as
+/// AddedToken objects. A folder without any template is no error: `text` is empty then. Errors: kNotFound (no
+/// such folder), kDataLoss (a file that cannot be read or has the wrong shape; the file is named).
 Result<ChatTemplateSource> FindChatTemplate(const std::string& folder);
 
 }  // namespace cadre

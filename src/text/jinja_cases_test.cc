@@ -1,5 +1,5 @@
-// A thousand small templates against what Jinja2 makes of them (tools/make_jinja_cases.py writes the table; with
-// CADRE_JINJA_CASES another table of the same form is tried).
+// A thousand small templates against what Jinja2 makes of them (tools/make_jinja_cases.py writes the table;
+// with CADRE_JINJA_CASES another table of the same form is tried).
 #include <gtest/gtest.h>
 
 #include <cstdlib>
@@ -14,8 +14,17 @@ namespace {
 Result<std::string> RenderCase(const std::string& source, const Json& context) {
   RenderLimits limits;
   limits.now.emplace();
-  *limits.now = {.tm_sec = 26, .tm_min = 9, .tm_hour = 15, .tm_mday = 14, .tm_mon = 2, .tm_year = 126, .tm_wday = 6,
-                 .tm_yday = 72, .tm_isdst = 0, .tm_gmtoff = 0, .tm_zone = nullptr};
+  *limits.now = {.tm_sec = 26,
+                 .tm_min = 9,
+                 .tm_hour = 15,
+                 .tm_mday = 14,
+                 .tm_mon = 2,
+                 .tm_year = 126,
+                 .tm_wday = 6,
+                 .tm_yday = 72,
+                 .tm_isdst = 0,
+                 .tm_gmtoff = 0,
+                 .tm_zone = nullptr};
   CADRE_ASSIGN(const ChatTemplate compiled, ChatTemplate::Compile(source));
   return compiled.Render(context, limits);
 }
@@ -37,7 +46,8 @@ TEST(JinjaCases, AsJinja2) {
       if (got.has_value()) {
         EXPECT_EQ(*got, want->AsString()) << source;
       } else {
-        ADD_FAILURE() << source << "\n  got:    " << got.error().message << "\n  wanted: " << want->AsString();
+        ADD_FAILURE() << source << "\n  got:    " << got.error().message
+                      << "\n  wanted: " << want->AsString();
       }
       continue;
     }

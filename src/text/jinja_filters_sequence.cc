@@ -2,6 +2,7 @@
 #include <memory>
 
 #include "text/jinja_filters.h"
+#include "text/jinja_sort.h"
 #include "text/jinja_text.h"
 
 namespace cadre::jinja {
@@ -11,19 +12,16 @@ bool IsAllDigits(std::string_view text) {
   return !text.empty() && text.find_first_not_of("0123456789") == std::string_view::npos && text.size() < 18;
 }
 
-// Sorts items by keys, stable. Throws TypeError where two keys do not compare.
-void SortByKeys(Runtime& rt, std::vector<std::pair<Value, Value>>& keyed, bool reverse) {
+// The items of (key, item) pairs, sorted by key, stable. Throws TypeError where two keys do not compare.
+ValueVec SortedItems(Runtime& rt, const std::vector<std::pair<Value, Value>>& keyed, bool reverse) {
   // Python's reverse keeps equal elements in order, so the comparison turns round and not the result.
-  std::stable_sort(keyed.begin(), keyed.end(), [&](const auto& a, const auto& b) {
+  const std::vector<uint32_t> order = StableOrder(keyed.size(), [&](uint32_t a, uint32_t b) {
     rt.Charge();
-    return reverse ? rt.Less(b.first, a.first) : rt.Less(a.first, b.first);
+    return reverse ? rt.Less(keyed[b].first, keyed[a].first) : rt.Less(keyed[a].first, keyed[b].first);
   });
-}
-
-ValueVec TakeItems(std::vector<std::pair<Value, Value>>& keyed) {
   ValueVec items;
   items.reserve(keyed.size());
-  for (auto& [key, item] : keyed) items.push_back(std::move(item));
+  for (const uint32_t i : order) items.push_back(keyed[i].second);
   return items;
 }
 
@@ -179,8 +177,7 @@ Value FilterDictSort(Runtime& rt, const Value& v, Args& args) {
     const Value& sort_key = by == "key" ? key : value;
     keyed.emplace_back(p.Flag(0) ? sort_key : IgnoreCase(rt, sort_key), rt.Pair(key, value));
   }
-  SortByKeys(rt, keyed, p.Flag(2));
-  return rt.List(TakeItems(keyed));
+  return rt.List(SortedItems(rt, keyed, p.Flag(2)));
 }
 
 Value FilterFirst(Runtime& rt, const Value& v, Args& args) {
@@ -204,20 +201,24 @@ Value FilterGroupBy(Runtime& rt, const Value& v, Args& args) {
   const Params p("groupby", args, {"attribute", "default", "case_sensitive"}, 1);
   const AttributePath path(rt, *p[0]);
   const bool case_sensitive = p.Flag(2);
-  std::vector<std::pair<Value, Value>> keyed;
-  for (const Value& item : ToVector(rt, v)) {
+  const ValueVec items = ToVector(rt, v);
+  ValueVec keys;
+  for (const Value& item : items) {
     const Value key = path.Get(rt, item, p[1]);
-    keyed.emplace_back(case_sensitive ? key : IgnoreCase(rt, key), item);
+    keys.push_back(case_sensitive ? key : IgnoreCase(rt, key));
   }
-  SortByKeys(rt, keyed, false);
+  const std::vector<uint32_t> order = StableOrder(items.size(), [&](uint32_t x, uint32_t y) {
+    rt.Charge();
+    return rt.Less(keys[x], keys[y]);
+  });
   ValueVec groups;
-  for (size_t begin = 0; begin < keyed.size();) {
+  for (size_t begin = 0; begin < order.size();) {
     size_t end = begin + 1;
-    while (end < keyed.size() && rt.Equal(keyed[begin].first, keyed[end].first)) ++end;
+    while (end < order.size() && rt.Equal(keys[order[begin]], keys[order[end]])) ++end;
     ValueVec members;
-    for (size_t i = begin; i < end; ++i) rt.Push(members, keyed[i].second);
+    for (size_t i = begin; i < end; ++i) rt.Push(members, items[order[i]]);
     // The group is named by the first member's own spelling.
-    Value grouper = case_sensitive ? keyed[begin].first : path.Get(rt, keyed[begin].second, p[1]);
+    Value grouper = case_sensitive ? keys[order[begin]] : path.Get(rt, members[0], p[1]);
     rt.Push(groups, rt.Pair(std::move(grouper), rt.List(std::move(members))));
     begin = end;
   }
@@ -342,8 +343,7 @@ Value FilterSort(Runtime& rt, const Value& v, Args& args) {
     }
     keyed.emplace_back(rt.List(std::move(keys)), item);
   }
-  SortByKeys(rt, keyed, p.Flag(0));
-  return rt.List(TakeItems(keyed));
+  return rt.List(SortedItems(rt, keyed, p.Flag(0)));
 }
 
 Value FilterSum(Runtime& rt, const Value& v, Args& args) {
@@ -367,9 +367,7 @@ Value FilterUnique(Runtime& rt, const Value& v, Args& args) {
     rt.NeedHashable(key);
     keyed.emplace_back(p.Flag(0) ? key : IgnoreCase(rt, key), item);
   }
-  std::vector<size_t> order(keyed.size());
-  for (size_t i = 0; i < order.size(); ++i) order[i] = i;
-  std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) {
+  const std::vector<uint32_t> order = StableOrder(keyed.size(), [&](uint32_t a, uint32_t b) {
     rt.Charge();
     return CompareKeys(keyed[a].first, keyed[b].first) < 0;
   });

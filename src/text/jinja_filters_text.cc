@@ -34,31 +34,36 @@ void AppendUrlQuoted(Builder& out, std::string_view text, bool for_query) {
 
 }  // namespace
 
-std::string EscapeHtml(std::string_view text) {
-  std::string out;
-  out.reserve(text.size());
-  for (const char c : text) {
-    switch (c) {
+std::string EscapeHtml(Runtime& rt, std::string_view text) {
+  Builder out(rt);
+  size_t plain = 0;  // start of the run that needs no escape
+  for (size_t i = 0; i < text.size(); ++i) {
+    std::string_view escape;
+    switch (text[i]) {
       case '&':
-        out += "&amp;";
+        escape = "&amp;";
         break;
       case '<':
-        out += "&lt;";
+        escape = "&lt;";
         break;
       case '>':
-        out += "&gt;";
+        escape = "&gt;";
         break;
       case '\'':
-        out += "&#39;";
+        escape = "&#39;";
         break;
       case '"':
-        out += "&#34;";
+        escape = "&#34;";
         break;
       default:
-        out += c;
+        continue;
     }
+    out.Append(text.substr(plain, i - plain));
+    out.Append(escape);
+    plain = i + 1;
   }
-  return out;
+  out.Append(text.substr(plain));
+  return std::move(out.text());
 }
 
 Value FilterCapitalize(Runtime& rt, const Value& v, Args& args) {
@@ -132,7 +137,7 @@ Value FilterEscape(Runtime& rt, const Value& v, Args& args) {
 Value FilterForceEscape(Runtime& rt, const Value& v, Args& args) {
   Params("forceescape", args, {});
   Value hold;
-  return rt.Str(EscapeHtml(Soft(rt, v, hold)), true);
+  return rt.Str(EscapeHtml(rt, Soft(rt, v, hold)), true);
 }
 
 Value FilterReplace(Runtime& rt, const Value& v, Args& args) {
@@ -303,9 +308,9 @@ Value FilterXmlAttr(Runtime& rt, const Value& v, Args& args) {
       RaiseValue("Invalid character in attribute name: {}", rt.ToRepr(key));
     }
     if (!out.text().empty() || p.Flag(0, true)) out.Append(" ");
-    out.Append(EscapeHtml(name));
+    out.Append(EscapeHtml(rt, name));
     out.Append("=\"");
-    out.Append(IsMarkup(value) ? std::string(value.str()) : EscapeHtml(rt.ToStr(value)));
+    out.Append(IsMarkup(value) ? std::string(value.str()) : EscapeHtml(rt, rt.ToStr(value)));
     out.Append("\"");
   }
   return out.Take();

@@ -254,7 +254,7 @@ class PercentFormatter {
     const Value value = named.IsMissing() ? Argument() : named;
     const std::string text = Convert(spec, value);
     const bool plain = markup && !(value.IsStr() && value.As<StrObj>().markup);
-    out_.Append(plain ? EscapeHtml(text) : text);
+    out_.Append(plain ? EscapeHtml(rt_, text) : text);
   }
 
   std::string Convert(Spec& spec, const Value& value) {

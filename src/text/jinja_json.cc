@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "text/jinja_runtime.h"
+#include "text/jinja_sort.h"
 #include "text/jinja_text.h"
 
 namespace cadre::jinja {
@@ -80,10 +81,16 @@ class Writer {
 
   void WriteString(std::string_view s) {
     if (!ascii_ || s.find_first_not_of(kPlainAscii) == std::string_view::npos) {
+      // In pieces, so that what must not be written is never made: an escape is six times its character.
+      constexpr size_t kPiece = 64 * 1024;
+      out_.Append("\"");
       std::string text;
-      rt_.CheckStringSize(out_.text().size() + s.size());
-      AppendJsonString(text, s);
-      return out_.Append(text);
+      for (; !s.empty(); s.remove_prefix(std::min(kPiece, s.size()))) {
+        text.clear();
+        AppendJsonString(text, s.substr(0, kPiece));
+        out_.Append(std::string_view(text).substr(1, text.size() - 2));
+      }
+      return out_.Append("\"");
     }
     std::string text = "\"";
     for (size_t pos = 0; pos < s.size();) {
@@ -145,10 +152,8 @@ class Writer {
       Write(value, depth + 1);
     };
     if (sort_) {
-      std::vector<uint32_t> order(items.size());
-      for (uint32_t i = 0; i < order.size(); ++i) order[i] = i;
-      std::stable_sort(order.begin(), order.end(),
-                       [&](uint32_t a, uint32_t b) { return rt_.Less(items[a].first, items[b].first); });
+      const std::vector<uint32_t> order = StableOrder(
+          items.size(), [&](uint32_t x, uint32_t y) { return rt_.Less(items[x].first, items[y].first); });
       for (const uint32_t i : order) member(items[i].first, items[i].second);
     } else {
       for (const auto& [key, value] : items) member(key, value);

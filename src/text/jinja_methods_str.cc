@@ -206,7 +206,7 @@ Value StrReplace(Runtime& rt, const Value& self, Args& args) {
   const std::string_view old = rt.NeedStr(*p[0], "replace() argument 1");
   rt.NeedStr(*p[1], "replace() argument 2");
   const bool escape = IsMarkup(self) && !IsMarkup(*p[1]);
-  const std::string fresh = escape ? EscapeHtml(p[1]->str()) : std::string(p[1]->str());
+  const std::string fresh = escape ? EscapeHtml(rt, p[1]->str()) : std::string(p[1]->str());
   int64_t left = p[2] != nullptr ? rt.NeedInt(*p[2], "count") : -1;
   Builder out(rt);
   size_t pos = 0;
@@ -290,7 +290,7 @@ Value StrJoin(Runtime& rt, const Value& self, Args& args) {
     if (!item.IsStr()) RaiseType("sequence item {}: expected str instance, {} found", i, TypeName(item));
     if (i > 0) out.Append(self.str());
     if (IsMarkup(self) && !IsMarkup(item)) {
-      out.Append(EscapeHtml(item.str()));
+      out.Append(EscapeHtml(rt, item.str()));
     } else {
       out.Append(item.str());
     }

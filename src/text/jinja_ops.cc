@@ -88,12 +88,12 @@ Value JoinStrings(Runtime& rt, const Value& a, const Value& b) {
   out.text().reserve(a.str().size() + b.str().size());
   // Markup escapes what plain text is added to it, on either side.
   if (right && !left) {
-    out.Append(EscapeHtml(a.str()));
+    out.Append(EscapeHtml(rt, a.str()));
   } else {
     out.Append(a.str());
   }
   if (left && !right) {
-    out.Append(EscapeHtml(b.str()));
+    out.Append(EscapeHtml(rt, b.str()));
   } else {
     out.Append(b.str());
   }
@@ -490,8 +490,8 @@ Value Runtime::GetSlice(const Value& obj, const Value& start, const Value& stop,
   if (stride < 0 && first > last) count = (first - last - 1) / -(stride + (stride == INT64_MIN ? 1 : 0)) + 1;
   if (obj.Is(Kind::kRange)) {
     const RangeObj& range = obj.As<RangeObj>();
-    // first and last are at most the length, so that times the step they stay within the range's own 2^62; a step
-    // that would leave 2^61 (it then steps over everything) is cut.
+    // first and last are at most the length, so that times the step they stay within the range's own 2^62; a
+    // step that would leave 2^61 (it then steps over everything) is cut.
     constexpr int64_t kMaxStep = int64_t{1} << 61;
     int64_t new_step = 0;
     const bool huge = __builtin_mul_overflow(range.step, stride, &new_step);

@@ -115,7 +115,7 @@ class Parser {
   size_t pos_ = 0;
   Program& program_;
   int nesting_ = 0;
-  int fors_ = 0;   // around the current statement, macros or not
+  int fors_ = 0;       // around the current statement, macros or not
   int loops_ = 0;      // around the current statement, within its macro
   bool soft_ = false;  // in an if: an unknown filter is an error only when it is reached
   std::vector<std::pair<int, std::string>>

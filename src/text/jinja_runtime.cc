@@ -4,6 +4,7 @@
 #include <charconv>
 #include <cmath>
 
+#include "text/jinja_sort.h"
 #include "text/jinja_text.h"
 
 namespace cadre::jinja {
@@ -126,10 +127,9 @@ Value Runtime::Dict(DictObj::Items items) {
     all_distinct = false;
   }
   if (!all_distinct) {
-    std::vector<uint32_t> order(items.size());
-    for (uint32_t i = 0; i < order.size(); ++i) order[i] = i;
-    std::stable_sort(order.begin(), order.end(),
-                     [&](uint32_t a, uint32_t b) { return CompareKeys(items[a].first, items[b].first) < 0; });
+    const std::vector<uint32_t> order = StableOrder(items.size(), [&](uint32_t x, uint32_t y) {
+      return CompareKeys(items[x].first, items[y].first) < 0;
+    });
     // Of equal keys the first keeps its place and gets the last one's value.
     std::vector<bool> drop(items.size());
     for (size_t first = 0; first < order.size();) {
@@ -244,7 +244,8 @@ void Runtime::AppendRepr(std::string& out, const Value& v) {
       CheckStringSize(out.size() + v.str().size());
       ChargeBytes(v.str().size() * 8);
       if (v.As<StrObj>().markup) out += "Markup(";
-      AppendStrRepr(out, v.str());
+      AppendStrRepr(out, v.str(), limits_.max_value_bytes);
+      CheckStringSize(out.size());
       if (v.As<StrObj>().markup) out += ")";
       break;
     case Kind::kList:
@@ -359,7 +360,8 @@ bool Iterator::Next(Value& out) {
       if (pos_ >= s.size()) return false;
       const size_t n = CharSize(s, pos_);
       // Characters of markup are plain text, as str's iterator gives them.
-      out = over_.As<StrObj>().markup ? rt_.Str(std::string(s.substr(pos_, n))) : rt_.Piece(over_, s.substr(pos_, n));
+      out = over_.As<StrObj>().markup ? rt_.Str(std::string(s.substr(pos_, n)))
+                                      : rt_.Piece(over_, s.substr(pos_, n));
       pos_ += n;
       return true;
     }

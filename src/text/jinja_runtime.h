@@ -320,6 +320,7 @@ Value StrFormat(Runtime& rt, const Value& pattern, Args& args);
 std::string FormatFloat(double d);  ///< repr(float)
 std::string Strftime(Runtime& rt, std::string_view format);
 Value ToJson(Runtime& rt, const Value& v, Args& args);
-std::string EscapeHtml(std::string_view text);
+/// HTML escapes, as markupsafe writes them.
+std::string EscapeHtml(Runtime& rt, std::string_view text);
 
 }  // namespace cadre::jinja

@@ -392,11 +392,11 @@ void SplitLines(std::string_view s, bool keep_ends, const Emit& emit) {
   if (begin < s.size()) emit(s.substr(begin));
 }
 
-void AppendStrRepr(std::string& out, std::string_view s) {
+void AppendStrRepr(std::string& out, std::string_view s, size_t max_bytes) {
   const bool has_single = s.find('\'') != std::string_view::npos;
   const char quote = has_single && s.find('"') == std::string_view::npos ? '"' : '\'';
   out += quote;
-  for (size_t pos = 0; pos < s.size();) {
+  for (size_t pos = 0; pos < s.size() && out.size() <= max_bytes;) {
     size_t n = 0;
     const char32_t c = CharAt(s, pos, &n);
     if (c == static_cast<char32_t>(quote) || c == '\\') {

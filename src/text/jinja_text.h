@@ -60,7 +60,7 @@ void SplitOn(std::string_view s, std::string_view separator, int64_t limit, bool
              const Emit& emit);
 void SplitLines(std::string_view s, bool keep_ends, const Emit& emit);
 
-/// repr(str).
-void AppendStrRepr(std::string& out, std::string_view s);
+/// repr(str). Stops when `out` has passed `max_bytes`.
+void AppendStrRepr(std::string& out, std::string_view s, size_t max_bytes);
 
 }  // namespace cadre::jinja

@@ -2,10 +2,10 @@
 
 #include <algorithm>
 #include <cmath>
-#include <numeric>
 
 #include "base/check.h"
 #include "text/jinja_runtime.h"
+#include "text/jinja_sort.h"
 #include "text/jinja_text.h"
 
 namespace cadre::jinja {
@@ -76,7 +76,14 @@ int CompareKeys(const Value& a, const Value& b) {
   switch (group) {
     case 1:
       if (a.IsIntegral() && b.IsIntegral()) return Sign(a.AsInt(), b.AsInt());
-      return Sign(a.AsDouble(), b.AsDouble());
+      {
+        // long double holds every int64_t and double exactly on x86 and AArch64.
+        const auto wide = [](const Value& v) {
+          return v.IsIntegral() ? static_cast<long double>(v.AsInt())
+                                : static_cast<long double>(v.AsDouble());
+        };
+        return Sign(wide(a), wide(b));
+      }
     case 3:
       return Sign(a.str().compare(b.str()), 0);
     case 5: {
@@ -131,10 +138,9 @@ const Value* DictObj::Find(const Value& key) const {
 }
 
 void DictObj::BuildIndex() const {
-  index_.resize(items.size());
-  std::iota(index_.begin(), index_.end(), 0u);
-  std::sort(index_.begin(), index_.end(),
-            [this](uint32_t a, uint32_t b) { return CompareKeys(items[a].first, items[b].first) < 0; });
+  index_ = StableOrder(items.size(), [this](uint32_t a, uint32_t b) {
+    return CompareKeys(items[a].first, items[b].first) < 0;
+  });
 }
 
 const char* TypeName(const Value& v) {
