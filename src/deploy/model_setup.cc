@@ -190,9 +190,7 @@ model::DecoderOptions DecoderOptionsOf(const ModelSetup& setup, const config::En
                                            options.scheduler.max_num_seqs * setup.max_model_len);
   const int64_t rows_of_all = (tokens + place.tp_size - 1) / place.tp_size * place.num_ranks();
   return {.max_num_tokens = tokens,
-          .max_expert_rows = rows_of_all * setup.spec.moe.top_k,
-          .tp_rank = place.tp_rank,
-          .tp_size = place.tp_size};
+          .max_expert_rows = rows_of_all * setup.spec.moe.top_k};
 }
 
 kv::Layout KvLayoutOf(const model::ModelSpec& spec, int tp_size, int block_size, DType type) {

@@ -1,6 +1,7 @@
 #include "engine/batch.h"
 
 #include <algorithm>
+#include <cstring>
 
 #include "kv/layout.h"
 
@@ -50,7 +51,7 @@ nn::StepBatch Batch::View() const {
 }
 
 // words: number of sequences, number of logits rows, then for each sequence {q_len, kv_len, tokens, blocks}, then rows.
-std::vector<int32_t> Batch::Serialize() const {
+std::string Batch::Serialize() const {
   std::vector<int32_t> words = {static_cast<int32_t>(sequences_.size()), static_cast<int32_t>(logit_rows_.size())};
   for (size_t i = 0; i < sequences_.size(); ++i) {
     const auto& sequence = sequences_[i];
@@ -63,10 +64,13 @@ std::vector<int32_t> Batch::Serialize() const {
                  block_tables_.begin() + static_cast<int64_t>(table_end));
   }
   words.insert(words.end(), logit_rows_.begin(), logit_rows_.end());
-  return words;
+  return {reinterpret_cast<const char*>(words.data()), words.size() * sizeof(int32_t)};
 }
 
-Batch Batch::Deserialize(std::span<const int32_t> words, int32_t block_size) {
+Batch Batch::Deserialize(std::string_view bytes, int32_t block_size) {
+  std::vector<int32_t> copy(bytes.size() / sizeof(int32_t));
+  std::memcpy(copy.data(), bytes.data(), copy.size() * sizeof(int32_t));
+  std::span<const int32_t> words = copy;
   Batch batch;
   const auto take = [&](size_t count) {
     const auto taken = words.first(count);

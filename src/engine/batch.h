@@ -2,6 +2,8 @@
 // One step's rows as flat arrays: what the model sees of the scheduler's plan.
 #include <cstdint>
 #include <span>
+#include <string>
+#include <string_view>
 #include <vector>
 
 #include "engine/scheduler.h"
@@ -20,9 +22,9 @@ class Batch {
   /// successor's log probability is wanted.
   Batch(std::span<const ScheduledSequence> plan, int32_t block_size);
 
-  /// The same over a wire between the ranks of a replica. `words` must come from Serialize().
-  std::vector<int32_t> Serialize() const;
-  static Batch Deserialize(std::span<const int32_t> words, int32_t block_size);
+  /// The same for the other ranks of a replica, which hold no sequences. `bytes` must come from Serialize().
+  std::string Serialize() const;
+  static Batch Deserialize(std::string_view bytes, int32_t block_size);
 
   nn::StepBatch View() const;
   /// Rows whose logits are wanted, ascending.

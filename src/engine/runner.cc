@@ -47,7 +47,10 @@ nn::StepContext Runner::ContextFor(const Batch& batch) const {
 Result<std::vector<StepOutput>> Runner::Run(std::span<const ScheduledSequence> plan) {
   BeginStep();
   const Batch batch(plan, options_.kv.layout.block_size);
-  if (options_.tensor_parallel != nullptr) CADRE_TRY(options_.tensor_parallel->Send(batch.Serialize()));
+  if (options_.tensor_parallel != nullptr) {
+    std::string bytes = batch.Serialize();
+    CADRE_TRY(options_.tensor_parallel->Broadcast(0, bytes));
+  }
   const nn::StepContext context = ContextFor(batch);
   CADRE_TRY(decoder_.Forward(context));
 
@@ -67,8 +70,9 @@ Result<std::vector<StepOutput>> Runner::Run(std::span<const ScheduledSequence> p
 
 Status Runner::Follow() {
   BeginStep();
-  CADRE_ASSIGN(const std::vector<int32_t> words, options_.tensor_parallel->Receive());
-  const Batch batch = Batch::Deserialize(words, options_.kv.layout.block_size);
+  std::string bytes;
+  CADRE_TRY(options_.tensor_parallel->Broadcast(0, bytes));
+  const Batch batch = Batch::Deserialize(bytes, options_.kv.layout.block_size);
   const nn::StepContext context = ContextFor(batch);
   CADRE_TRY(decoder_.Forward(context));
   return ForEachLogitChunk(batch, context, [](size_t, size_t) {});

@@ -232,6 +232,7 @@ void Connection::FailRequest(int status, const std::string& message) {
   state_ = State::kAnswering;
   deadline_ = TimePoint::max();
   keep_alive_ = false;
+  linger_ = true;
   ++serial_;
   Send(serial_, host_.error_response(status, message));
 }
@@ -363,7 +364,8 @@ void Connection::OnWritten(ErrorCode ec, size_t bytes) {
 }
 
 void Connection::AnswerSent() {
-  if (!keep_alive_ || draining_) return Linger();
+  if (linger_ || (!in_.empty() && !keep_alive_)) return Linger();
+  if (!keep_alive_ || draining_) return Close();  // nothing is unread: what was sent still arrives
   NewParser();
   Advance();
   StartRead();

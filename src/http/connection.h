@@ -83,6 +83,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
 
   uint64_t serial_ = 0;
   bool started_ = false, ended_ = false, chunked_ = false, keep_alive_ = false, is_head_ = false;
+  bool linger_ = false;  // part of the request may still be on its way
   bool advancing_ = false;
   std::string out_, writing_;
   size_t written_ = 0;

@@ -14,6 +14,7 @@
 #include "http/client.h"
 #include "http/server.h"
 #include "http/sse.h"
+#include "http/stream_load.h"
 
 namespace cadre::http {
 namespace {
@@ -520,6 +521,18 @@ TEST(Client, TimeOutCancelAndShutdown) {
   EXPECT_TRUE(Eventually([&] { return in == 3; }));
   client.reset();
   EXPECT_EQ(cut->code, static_cast<int>(Code::kCancelled));
+}
+
+TEST(Streams, HundredsAtOnceWhileHalfOfTheClientsVanish) {
+  StreamLoad load{.num_streams = 300, .num_events = 10, .interval = 10ms};
+  StreamLoadResult result = RunStreamLoad(load);
+  EXPECT_EQ(result.num_complete, 300);
+  EXPECT_EQ(result.num_disconnects, 0);
+  load.half_vanish = true;
+  result = RunStreamLoad(load);
+  EXPECT_EQ(result.num_complete, 150);
+  EXPECT_EQ(result.num_disconnects, 150);
+  EXPECT_EQ(result.num_connections_after, 0);
 }
 
 // A certificate for localhost made by the openssl program; skipped where there is none.

@@ -4,6 +4,7 @@
 
 #include "kernels/elementwise.h"
 #include "kernels/gemm.h"
+#include "model/shard.h"
 #include "nn/attention.h"
 #include "nn/feed_forward.h"
 #include "nn/moe.h"
@@ -32,6 +33,10 @@ int64_t Decoder::ScratchBytes(const ModelSpec& spec, const ModelWeights& weights
                                 ? nn::MoeScratchBytes(spec.moe, w.moe, options.max_num_tokens, options.max_expert_rows)
                                 : options.max_num_tokens * kFloat * (w.dense.gate_up.n + w.dense.down.k + spec.hidden));
   }
+  // Logits begins where the layers' scratch began: gathered rows, and over several ranks its part and all parts.
+  const int64_t logit_columns =
+      spec.hidden + (weights.lm_head.n < spec.vocab_size ? weights.lm_head.n + spec.vocab_size : 0);
+  layer = std::max(layer, options.max_logit_rows * logit_columns * kFloat);
   const int64_t angles = int64_t{spec.attention.rope.rotary_dim} * options.max_num_tokens * kFloat;
   const int64_t rows = int64_t{spec.hidden} * options.max_num_tokens * kFloat;
   return angles + 4 * rows + layer + kSlack;  // residual, normed, final rows twice
@@ -134,10 +139,25 @@ Status Decoder::Logits(const nn::StepContext& context, std::span<const int32_t> 
     kernels::Gemm(context.device, gemm);
     return {};
   }
-  CADRE_ASSIGN(float* const part, context.tensor_parallel->Own(num_rows * weights_.lm_head.n));
-  gemm.c = part;
+  // Each rank of the replica has the logits of its part of the vocabulary; all get all of them, rank 0 needs them.
+  const a2a::Collective& tp = *context.tensor_parallel;
+  float* own = arena_.Take<float>(num_rows * weights_.lm_head.n);
+  gemm.c = own;
   kernels::Gemm(context.device, gemm);
-  return context.tensor_parallel->Gather(0, num_rows, weights_.lm_head.n, logits);
+  std::vector<int64_t> part_bytes, widths;
+  for (int r = 0; r < tp.size(); ++r) {
+    widths.push_back(SplitRange(spec_.vocab_size, tp.size(), r).size());
+    part_bytes.push_back(num_rows * widths.back() * static_cast<int64_t>(sizeof(float)));
+  }
+  float* parts = arena_.Take<float>(num_rows * spec_.vocab_size);
+  CADRE_TRY(context.tensor_parallel->AllGather(own, part_bytes, parts));
+  for (int64_t begin = 0, r = 0; r < tp.size(); begin += widths[static_cast<size_t>(r++)]) {
+    const int64_t width = widths[static_cast<size_t>(r)];
+    for (int64_t row = 0; row < num_rows; ++row, parts += width) {
+      std::memcpy(logits + row * spec_.vocab_size + begin, parts, static_cast<size_t>(width) * sizeof(float));
+    }
+  }
+  return {};
 }
 
 }  // namespace cadre::model

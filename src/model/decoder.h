@@ -19,7 +19,7 @@ struct DecoderOptions {
   /// Rows that the exchange can bring to this rank's experts in one step: all ranks' rows times the choices that can
   /// fall here.
   int64_t max_expert_rows = 0;
-  int32_t tp_rank = 0, tp_size = 1;
+  int64_t max_logit_rows = 256;  ///< of one call to Logits
 };
 
 /// Runs on the engine thread of one rank. `spec` and `weights` must outlive it.
@@ -31,8 +31,8 @@ class Decoder {
   /// A step without rows still takes part in every exchange. Errors: only from the exchange between ranks.
   Status Forward(const nn::StepContext& context);
 
-  /// Logits f32 [rows.size(), vocab_size] of rows of the last step, on tp rank 0; the other ranks of the replica pass
-  /// null and send their part of the vocabulary.
+  /// Logits f32 [rows.size(), vocab_size] of rows of the last step. Every rank of a replica calls it with the same
+  /// rows (at most max_logit_rows) and gets the same logits.
   Status Logits(const nn::StepContext& context, std::span<const int32_t> rows, float* logits);
 
   /// The residual stream after the last Forward's final norm, f32 [T, hidden]; for tests of hidden states.

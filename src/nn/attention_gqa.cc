@@ -58,7 +58,7 @@ Status NormFullRow(const StepContext& context, const Shape& s, const AttentionIn
     }
   }
   if (context.tensor_parallel != nullptr) {
-    CADRE_TRY(context.tensor_parallel->AllReduce(squares, 2 * s.num_tokens));
+    CADRE_TRY(context.tensor_parallel->AllReduceSum(squares, 2 * s.num_tokens));
   }
   for (int64_t t = 0; t < s.num_tokens; ++t) {
     float* x = qkv + t * s.row;

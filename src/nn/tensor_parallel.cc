@@ -28,7 +28,7 @@ Status AddProduct(const StepContext& context, const void* a, const kernels::Pack
 
 Status AddPartial(const StepContext& context, float* partial, int64_t width, float* residual) {
   const int64_t count = context.batch.num_tokens() * width;
-  if (context.tensor_parallel != nullptr) CADRE_TRY(context.tensor_parallel->AllReduce(partial, count));
+  if (context.tensor_parallel != nullptr) CADRE_TRY(context.tensor_parallel->AllReduceSum(partial, count));
   for (int64_t i = 0; i < count; ++i) residual[i] += partial[i];
   return {};
 }

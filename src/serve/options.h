@@ -30,8 +30,9 @@ struct ServeOptions {
   bool return_tokens_as_token_ids = false;
   bool trust_request_chat_template = false;
   bool exclude_tools_when_tool_choice_none = false;
-  bool log_requests = false;  ///< one info line a request (never its text)
-  int num_workers = 1;        ///< threads for requests whose encoding takes long
+  bool log_requests = false;    ///< one info line a request (never its text)
+  int64_t stream_interval = 1;  ///< tokens per event where the request does not say
+  int num_workers = 1;          ///< threads for requests whose encoding takes long
 };
 
 }  // namespace cadre::serve

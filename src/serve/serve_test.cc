@@ -355,6 +355,16 @@ TEST(Serve, NeutralAndNullFieldsAreFine) {
   EXPECT_EQ(house.Post("/v1/chat/completions", body + "}").status, 200);
 }
 
+TEST(Serve, MaxTokensNullFillsTheContext) {
+  FakeEngineOptions options;
+  options.model.max_model_len = 50;
+  House house(options);
+  EXPECT_EQ(
+      At(house.PostJson("/v1/completions", R"({"prompt":"ab","max_tokens":null})"), "usage.total_tokens"),
+      Json(50));
+  EXPECT_EQ(At(house.PostJson("/v1/completions", R"({"prompt":"ab"})"), "usage.total_tokens"), Json(18));
+}
+
 TEST(Serve, ModelsVersionHealthPing) {
   House house;
   const Json models = Parsed(house.Get("/v1/models").body);

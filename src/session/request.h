@@ -60,7 +60,8 @@ struct GenerateRequest {
   std::optional<int64_t> truncate_prompt_tokens;  ///< -1: to what fits
   bool truncate_left = true;                      ///< drop from the front
   SamplingRequest sampling;
-  bool fill_context = false;  ///< without max_tokens: as many as fit (chat), else 16
+  std::string prompt_field = "prompt";  ///< the field the prompts came from, for messages
+  bool fill_context = false;            ///< without max_tokens: as many as fit (chat), else 16
   bool echo = false;
   bool stream = false;
   int64_t stream_interval = 1;  ///< tokens per delta

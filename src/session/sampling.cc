@@ -195,7 +195,7 @@ Result<engine::SamplingParams> ResolveSampling(const SamplingRequest& request,
 Result<int> FitMaxTokens(const GenerateRequest& request, const SamplingDefaults& defaults,
                          int64_t num_prompt_tokens, int64_t max_model_len, bool cap) {
   const SamplingRequest& sampling = request.sampling;
-  const char* shorter = request.fill_context ? "messages" : "prompt";
+  const std::string& shorter = request.prompt_field;
   const int64_t room = max_model_len - num_prompt_tokens;
   const bool only_prompt = request.echo && sampling.max_tokens == 0;
   if (room < (only_prompt ? 0 : 1)) {

@@ -99,7 +99,7 @@ Result<std::shared_ptr<Generation>> Session::Start(GenerateRequest request,
   const SamplingLimits limits{model().vocab_size, options_.max_logprobs, options_.max_sequences};
   CADRE_ASSIGN(engine::SamplingParams sampling,
                ResolveSampling(request.sampling, options_.defaults, limits, text_.get()));
-  const char* field = request.fill_context ? "messages" : "prompt";
+  const std::string& field = request.prompt_field;
   Accepted out;
   out.n = request.sampling.n;
   if (static_cast<int64_t>(request.prompts.size()) * out.n > limits.max_sequences) {

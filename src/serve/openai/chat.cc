@@ -15,7 +15,7 @@ class ChatAnswer final : public Answer {
  protected:
   void AppendChunk(std::string& out, size_t index, Choice& choice, const session::Delta& delta,
                    bool first) override {
-    if (first) AppendRoleChunk(out, index, choice);
+    if (first) AppendRoleChunk(out, index);
     const bool shows_tokens = options_.logprobs.has_value() || options_.return_token_ids;
     if (delta.text.empty() && delta.end == nullptr && !shows_tokens) return;
     out += frame();
@@ -86,7 +86,7 @@ class ChatAnswer final : public Answer {
   }
 
  private:
-  void AppendRoleChunk(std::string& out, size_t index, const Choice& choice) {
+  void AppendRoleChunk(std::string& out, size_t index) {
     out += frame();
     out += "{\"index\":";
     AppendInt(out, static_cast<int64_t>(index));
@@ -103,10 +103,7 @@ class ChatAnswer final : public Answer {
       out += ",\"prompt_text\":";
       AppendJsonString(out, PromptTextOf(0));
     }
-    Choice none = {};
-    none.num_tokens = 0;
-    (void)choice;
-    AppendChunkUsage(out, index, none);
+    AppendChunkUsage(out, index, Choice());  // no token yet
     out += "}\n\n";
   }
 
@@ -213,8 +210,9 @@ Status ChatCompletions(Api& api, const http::Request& http, const WriterPtr& wri
   CADRE_ASSIGN(const Json body, ParseBody(http.body, ChatFields()));
   CADRE_TRY(CheckModel(api, body));
   session::GenerateRequest request;
-  CADRE_TRY(FillRequest(body, http, request));
+  CADRE_TRY(FillRequest(api, body, http, request));
   request.fill_context = true;
+  request.prompt_field = "messages";
   request.add_special_tokens = GetBool(body, "add_special_tokens", false);
   if (GetField(body, "max_completion_tokens") != nullptr) {
     request.sampling.max_tokens = GetInt(body, "max_completion_tokens", 0);

@@ -188,9 +188,12 @@ Status Completions(Api& api, const http::Request& http, const WriterPtr& writer)
   CADRE_ASSIGN(const Json body, ParseBody(http.body, CompletionFields()));
   CADRE_TRY(CheckModel(api, body));
   session::GenerateRequest request;
-  CADRE_TRY(FillRequest(body, http, request));
+  CADRE_TRY(FillRequest(api, body, http, request));
   request.add_special_tokens = GetBool(body, "add_special_tokens", true);
   CADRE_ASSIGN(request.prompts, Prompts(body));
+  // As in vLLM: left out it is 16, null asks for all that fits.
+  const Json* max_tokens = body.Find("max_tokens");
+  request.fill_context = max_tokens != nullptr && max_tokens->is_null();
   AnswerOptions options;
   options.object = options.chunk_object = "text_completion";
   CADRE_TRY(FillAnswer(api, body, http, "cmpl-", options));

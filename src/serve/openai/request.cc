@@ -79,7 +79,8 @@ Status CheckModel(const Api& api, const Json& body) {
   return FailParam(Code::kNotFound, "model", "The model `{}` does not exist.", model->AsString());
 }
 
-Status FillRequest(const Json& body, const http::Request& http, session::GenerateRequest& out) {
+Status FillRequest(const Api& api, const Json& body, const http::Request& http,
+                   session::GenerateRequest& out) {
   session::SamplingRequest& s = out.sampling;
   s.temperature = GetNumber(body, "temperature");
   s.top_p = GetNumber(body, "top_p");
@@ -116,7 +117,7 @@ Status FillRequest(const Json& body, const http::Request& http, session::Generat
                      "`prompt_logprobs` are not available when `stream=True`.");
   }
   out.echo = GetBool(body, "echo", false);
-  out.stream_interval = GetInt(body, "stream_interval", 1);
+  out.stream_interval = GetInt(body, "stream_interval", std::max<int64_t>(1, api.options.stream_interval));
   out.truncate_prompt_tokens = GetWhole(body, "truncate_prompt_tokens");
   if (out.truncate_prompt_tokens == 0) {
     return FailParam(Code::kInvalidArgument, "truncate_prompt_tokens",

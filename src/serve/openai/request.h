@@ -9,7 +9,8 @@ namespace cadre::serve {
 Status CheckModel(const Api& api, const Json& body);
 
 /// Fills everything but the prompts, max_tokens' name and what concerns logprobs.
-Status FillRequest(const Json& body, const http::Request& http, session::GenerateRequest& out);
+Status FillRequest(const Api& api, const Json& body, const http::Request& http,
+                   session::GenerateRequest& out);
 
 /// Fills everything but the object names, logprobs and echo. Errors: stream_options without stream.
 Status FillAnswer(const Api& api, const Json& body, const http::Request& http, const char* prefix,
