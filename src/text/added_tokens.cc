@@ -113,8 +113,8 @@ void AddedTokens::Prepare(const Normalizer* normalizer) {
   }
   std::reverse(normalized.begin(),
                normalized.end());  // of equal normal forms the first counts; Build keeps the last
-  plain_.Build(std::move(plain));
-  normalized_.Build(std::move(normalized));
+  plain_.Build(plain);
+  normalized_.Build(normalized);
 }
 
 void AddedTokens::Split(std::string_view text, bool normalized, std::vector<Part>& parts) const {

@@ -61,7 +61,7 @@ Status Unigram::Read(const Json& json) {
     vocab_.Add(token, static_cast<int32_t>(i));
     if (!token.empty()) keys.emplace_back(token, static_cast<int32_t>(i));
   }
-  trie_.Build(std::move(keys));
+  trie_.Build(keys);
   unknown_score_ = least - kUnknownPenalty;
   if (byte_fallback) byte_tokens_ = ByteTokenIds(vocab_);
   return {};
