@@ -78,7 +78,7 @@ struct AttentionArgs {
   int64_t out_stride = 0;
 };
 /// Causal attention; runs on all threads of the device, on the caller alone where the work is below about 20
-/// us. Scratch is kept per thread inside: up to 1 MiB for head_dim 128, 1.5 MiB for MLA's 576, and 8 MiB of
+/// us. Scratch is kept per thread inside: 0.3 MiB for head_dim 128, 0.9 MiB for MLA's 576, and up to 8 MiB of
 /// partial results on the caller. Needs kv_len >= q_len >= 0 of every sequence.
 void Attention(const Device& device, const AttentionArgs& args);
 
