@@ -8,9 +8,19 @@
 // MLA keeps one latent row a token (kv_lora_rank, then the rotary part) in K's panels only; values are its
 // first v_dim columns.
 //
-// The arithmetic of a query row is fixed by its position alone: scores in f32 over 16-token panels from
-// position 0 (or from the panel where the window begins), online softmax, partial results of fixed spans of
-// positions merged in rising order. Neither the other rows nor the number of threads can change a bit.
+// Heads lie one after the other in a block, K's panels of a head before its V's; a head's V is padded to 64
+// bytes.
+//
+// The arithmetic of a query row is fixed by its position alone. Positions are cut into spans of 256, aligned
+// from position 0. In a span: scores in f32, one chain of sums in rising k each (pairs of k for bf16); the
+// largest; weights exp(score - largest) in f32, which bf16 pools round to bf16, and their sum as rounded; the
+// weighted sum of V, one chain in rising position. Spans are merged in rising order (online softmax), then
+// sinks, division, one rounding. Neither the other rows nor the number of threads, the blocks or their table
+// can change a bit. Instruction sets differ in the last bits (fused or not, the bf16 dot product flushes
+// subnormals), so they are part of the arithmetic's name.
+//
+// A position that a row may not see (behind the end, after it, before its window) cannot reach its result,
+// whatever bytes lie there: NaN and infinity included.
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -32,7 +42,7 @@ struct KvLayerView {
   DType type = DType::kBf16;  ///< kBf16 or kF32
 };
 
-/// Bytes of one block of one layer: what block_stride must at least be.
+/// Bytes of one block of one layer: what block_stride must at least be. A multiple of 64.
 int64_t KvBlockBytes(const KvLayerView& view);
 
 struct KvWriteArgs {
@@ -67,7 +77,9 @@ struct AttentionArgs {
   void* out = nullptr;  ///< [T, num_heads, v_dim] of kv.type
   int64_t out_stride = 0;
 };
-/// Causal attention; runs on all threads of the device. Scratch is kept per thread inside.
+/// Causal attention; runs on all threads of the device, on the caller alone where the work is below about 20
+/// us. Scratch is kept per thread inside: 0.3 MiB for head_dim 128, 0.9 MiB for MLA's 576, and up to 8 MiB of
+/// partial results on the caller. Needs kv_len >= q_len >= 0 of every sequence.
 void Attention(const Device& device, const AttentionArgs& args);
 
 }  // namespace cadre::kernels

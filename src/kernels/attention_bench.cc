@@ -1,6 +1,6 @@
-// Attention beside its floor: the larger of bytes / bandwidth and operations / peak of two Zen 4 cores (53.6
-// GB/s; 469 GFLOP/s with bf16 products). `of_floor` is the share of that speed; it may pass 1 where the cache
-// holds the data.
+// Attention beside its floor: the larger of bytes / bandwidth and operations / peak of two Zen 4 cores
+// (53.6 GB/s; 469 GFLOP/s with bf16 products; half of it with one thread). `of_floor` is the share of that
+// speed (the library prints its "/s" behind it); it may pass 1 where the cache holds the data.
 //
 //   kernels_bench --benchmark_filter=Attention
 #include <benchmark/benchmark.h>

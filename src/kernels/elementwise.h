@@ -1,5 +1,7 @@
 #pragma once
-// The row-wise operations between the matrix products. All arithmetic is f32; rows are independent.
+// The row-wise operations between the matrix products. All arithmetic is f32; rows are independent: a row's
+// result depends neither on the others nor on the threads. exp is accurate to 2 units in the last place on
+// [-87.33, 88.37], 0 below and infinite above. Less than about 20 us of work stays on the calling thread.
 #include <cstdint>
 
 #include "kernels/device.h"

@@ -11,7 +11,7 @@
 
 namespace cadre::kernels {
 
-class EveryIsa : public testing::TestWithParam<Isa> {
+class EveryIsa : public ::testing::TestWithParam<Isa> {
  protected:
   void SetUp() override {
     if (!IsaSupported(GetParam())) GTEST_SKIP() << "this CPU lacks " << IsaName(GetParam());
@@ -36,9 +36,9 @@ class EveryIsa : public testing::TestWithParam<Isa> {
 };
 
 inline auto AllIsas() {
-  return testing::Values(Isa::kPortable, Isa::kAvx2, Isa::kAvx512, Isa::kAvx512Bf16);
+  return ::testing::Values(Isa::kPortable, Isa::kAvx2, Isa::kAvx512, Isa::kAvx512Bf16);
 }
-inline std::string IsaParamName(const testing::TestParamInfo<Isa>& info) {
+inline std::string IsaParamName(const ::testing::TestParamInfo<Isa>& info) {
   return IsaName(info.param);
 }
 

@@ -29,6 +29,10 @@ struct TopKArgs {
   int32_t* experts = nullptr;  ///< out [num_rows, top_k], best first; ties: lowest expert first
   float* weights = nullptr;    ///< out [num_rows, top_k]
 };
+/// NaN counts as the lowest score, so the chosen experts are always in range and distinct. Groups are masked
+/// as transformers 5 does: kMax (DeepSeek-V2) sets the scores of the other groups to 0, weights included;
+/// kSumOfTop2 (DeepSeek-V3) bars them from the choice. Needs top_k <= num_experts and num_groups that divide
+/// num_experts.
 void RouterTopK(const Device& device, const TopKArgs& args);
 
 }  // namespace cadre::kernels
