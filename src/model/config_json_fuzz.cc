@@ -1,11 +1,12 @@
-// Whatever text claims to be a config.json: an error, or a spec whose weights can be planned without overflow.
+// Whatever text claims to be a config.json: an error, or a spec whose weights can be planned without
+// overflow.
 #include <cstdint>
 #include <string_view>
 
 #include "base/check.h"
 #include "model/registry.h"
-#include "model/rope.h"
 #include "model/weight_plan.h"
+#include "nn/rope.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const auto config = cadre::Json::Parse({reinterpret_cast<const char*>(data), size});
@@ -16,11 +17,12 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     return 0;
   }
   CADRE_CHECK(spec->num_parameters() > 0 && spec->num_active_parameters() > 0);
-  const auto steps = cadre::model::RopeInverseFrequencies(spec->attention.rope);
+  const auto steps = cadre::nn::RopeInverseFrequencies(spec->attention.rope);
   CADRE_CHECK(2 * steps.size() == static_cast<size_t>(spec->attention.rope.rotary_dim));
   for (const int32_t tp : {1, 2}) {
     const auto plan = cadre::model::PlanWeights(
-        *spec, {.type = cadre::DType::kF32, .tp_rank = tp - 1, .tp_size = tp, .ep_rank = tp - 1, .ep_size = tp});
+        *spec,
+        {.type = cadre::DType::kF32, .tp_rank = tp - 1, .tp_size = tp, .ep_rank = tp - 1, .ep_size = tp});
     if (plan) CADRE_CHECK(plan->dense_bytes > 0 && plan->expert_bytes >= 0 && plan->total_bytes() > 0);
   }
   return 0;

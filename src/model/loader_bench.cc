@@ -98,7 +98,8 @@ void BM_Load(benchmark::State& state) {
   const auto files = *checkpoint::ReadModelFiles(Folder().path());
   const ModelSpec spec = *ReadModelSpec(files.config, files.generation_config);
   const WeightPlan plan = *PlanWeights(spec, layout);
-  const Arena dense = *Arena::Allocate(plan.dense_bytes), experts = *Arena::Allocate(plan.expert_bytes);
+  const sys::Region dense = *sys::AllocateRegion(static_cast<size_t>(plan.dense_bytes)),
+                    experts = *sys::AllocateRegion(static_cast<size_t>(plan.expert_bytes));
   ModelWeights weights = PlaceWeights(spec, plan, dense.data(), experts.data());
   int64_t bytes = 0;
   for (auto _ : state) bytes += LoadWeights(spec, plan, *source, pool, {}, weights)->source_bytes;
@@ -114,7 +115,7 @@ BENCHMARK(BM_Load)
 void BM_PlainCopy(benchmark::State& state) {
   sys::ThreadPool pool({.num_threads = static_cast<int>(state.range(0)), .cpus = {}, .spin = false});
   const auto source = *checkpoint::OpenCheckpoint(Folder().path());
-  const Arena arena = *Arena::Allocate(int64_t{1} << 30);
+  const sys::Region arena = *sys::AllocateRegion(static_cast<size_t>(int64_t{1} << 30));
   constexpr int64_t kChunk = 512 << 10;
   std::vector<std::vector<std::byte>> buffers(2, std::vector<std::byte>(kChunk));
   int64_t bytes = 0;

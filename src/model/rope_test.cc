@@ -1,4 +1,4 @@
-#include "model/rope.h"
+#include "nn/rope.h"
 
 #include <gtest/gtest.h>
 
@@ -10,7 +10,7 @@ namespace {
 
 // Wanted numbers: the functions of transformers 5.23, run in float32.
 void ExpectSteps(const RopeSpec& rope, const std::vector<double>& wanted) {
-  const std::vector<float> found = RopeInverseFrequencies(rope);
+  const std::vector<float> found = nn::RopeInverseFrequencies(rope);
   ASSERT_EQ(found.size(), wanted.size());
   for (size_t i = 0; i < wanted.size(); ++i) EXPECT_NEAR(found[i] / wanted[i], 1.0, 1e-6) << i;
 }

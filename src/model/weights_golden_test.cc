@@ -1,7 +1,7 @@
 // Every published-style folder whose architecture is known: what lies packed in memory equals the file.
 #include "model/golden_models.h"
 #include "model/registry.h"
-#include "model/test_support.h"
+#include "model/weights_testing.h"
 
 namespace cadre::model {
 namespace {
