@@ -32,7 +32,9 @@ std::vector<float> WantedSum(int ranks, int64_t count, int round) {
 
 void Same(const std::vector<float>& got, const std::vector<float>& want) {
   ASSERT_EQ(got.size(), want.size());
-  ASSERT_EQ(std::memcmp(got.data(), want.data(), got.size() * 4), 0);
+  if (!got.empty()) {
+    ASSERT_EQ(std::memcmp(got.data(), want.data(), got.size() * 4), 0);
+  }
 }
 
 void RunRank(fabric::Rendezvous& rendezvous, int64_t split_bytes) {
