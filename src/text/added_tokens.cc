@@ -70,26 +70,26 @@ Result<AddedToken> ReadAddedToken(const Json& json, const std::string& what) {
   return token;
 }
 
-Status AddedTokens::Read(const Json& json, const Vocab& vocab) {
+Status AddedTokens::Read(const Json& json, const Model& model) {
   if (json.is_null()) return {};
   if (!json.is_array())
     return Fail(Code::kInvalidArgument, "added_tokens: expected an array, found {}", json.TypeName());
   for (size_t i = 0; i < json.AsArray().size(); ++i) {
     CADRE_ASSIGN(AddedToken token, ReadAddedToken(json.AsArray()[i], fmt::format("added_tokens[{}]", i)));
-    Add(std::move(token), vocab);
+    Add(std::move(token), model);
   }
   return {};
 }
 
-void AddedTokens::Add(AddedToken token, const Vocab& vocab) {
+void AddedTokens::Add(AddedToken token, const Model& model) {
   if (token.content.empty()) return;
   if (const auto known = by_content_.find(token.content); known != by_content_.end()) {
     token.id = list_[known->second].id;
     list_[known->second] = std::move(token);
     return;
   }
-  token.id = vocab.Find(token.content);
-  if (token.id < 0) token.id = std::max(greatest_id_ + 1, static_cast<int32_t>(vocab.size()));
+  token.id = model.vocab().Find(token.content);
+  if (token.id < 0) token.id = std::max(greatest_id_ + 1, static_cast<int32_t>(model.size()));
   greatest_id_ = std::max(greatest_id_, token.id);
   by_content_[token.content] = list_.size();
   by_id_[token.id] = list_.size();
@@ -99,26 +99,28 @@ void AddedTokens::Add(AddedToken token, const Vocab& vocab) {
 void AddedTokens::Prepare(const Normalizer* normalizer) {
   std::vector<std::pair<std::string_view, int32_t>> plain;
   std::vector<std::pair<std::string_view, int32_t>> normalized;
-  normalized_contents_.clear();
-  normalized_contents_.reserve(list_.size());  // views into it must stay
   for (size_t i = 0; i < list_.size(); ++i) {
-    if (!list_[i].normalized) {
-      plain.emplace_back(list_[i].content, static_cast<int32_t>(i));
+    AddedToken& token = list_[i];
+    token.shown = token.content;
+    if (!token.normalized) {
+      plain.emplace_back(token.content, static_cast<int32_t>(i));
       continue;
     }
-    Normalized content{list_[i].content};
-    if (normalizer != nullptr) normalizer->Apply(content);
-    if (content.text.empty()) continue;
-    normalized_contents_.push_back(std::move(content.text));
-    normalized.emplace_back(normalized_contents_.back(), static_cast<int32_t>(i));
+    Normalized normal{token.content};
+    if (normalizer != nullptr) normalizer->Apply(normal);
+    token.shown = std::move(normal.text);
+    if (!token.shown.empty()) normalized.emplace_back(token.shown, static_cast<int32_t>(i));
   }
-  plain_.Build(std::move(plain));
-  normalized_.Build(std::move(normalized));
+  std::reverse(normalized.begin(),
+               normalized.end());  // of equal normal forms the first counts; Build keeps the last
+  plain_.Build(plain);
+  normalized_.Build(normalized);
 }
 
 void AddedTokens::Split(std::string_view text, bool normalized, std::vector<Part>& parts) const {
   const Trie& trie = normalized ? normalized_ : plain_;
-  size_t done = 0;  // up to here the text is in parts
+  size_t done = 0;                    // up to here the text is in parts
+  size_t run_begin = 1, run_end = 0;  // the spaces that rstrip looked at last
   size_t pos = trie.empty() ? text.size() : 0;
   while (pos < text.size()) {
     if (!trie.StartsKey(text[pos])) {
@@ -141,10 +143,15 @@ void AddedTokens::Split(std::string_view text, bool normalized, std::vector<Part
     pos = end;
     if (token.single_word && (EndsWithWord(text.substr(0, begin)) || BeginsWithWord(text.substr(end))))
       continue;
-    if (token.lstrip) begin = std::min(begin, SpacesBefore(text.substr(0, begin), std::min(done, begin)));
-    if (token.rstrip) end = SpacesBehind(text, end);
+    // A token of spaces may be found again in the spaces that the one before it took along. What then happens
+    // is the reference library's way: it counts again, unless it takes spaces to its left.
+    if (token.lstrip) begin = std::max(done, SpacesBefore(text.substr(0, begin), std::min(done, begin)));
+    if (token.rstrip) {
+      if (end < run_begin || end > run_end) run_begin = end, run_end = SpacesBehind(text, end);
+      end = run_end;
+    }
     if (begin > done) parts.push_back({text.substr(done, begin - done), -1});
-    parts.push_back({text.substr(begin, end - begin), token.id});
+    if (begin < end) parts.push_back({text.substr(begin, end - begin), token.id});
     done = end;
   }
   if (done < text.size()) parts.push_back({text.substr(done), -1});

@@ -11,14 +11,15 @@
 
 #include "base/error.h"
 #include "base/json.h"
+#include "text/model.h"
 #include "text/normalizer.h"
 #include "text/trie.h"
-#include "text/vocab.h"
 
 namespace cadre::text {
 
 struct AddedToken {
   std::string content;
+  std::string shown;  ///< what its id stands for: the content, in normal form if `normalized`
   int32_t id = -1;
   bool single_word = false;  ///< found only where no word goes on at either side
   bool lstrip = false;       ///< takes the whitespace before it along
@@ -37,9 +38,9 @@ class AddedTokens {
 
   /// Reads "added_tokens". Ids come from the vocabulary where it has the content, else they count on from its
   /// end: so does the reference library, whatever the file says.
-  Status Read(const Json& json, const Vocab& vocab);
+  Status Read(const Json& json, const Model& model);
   /// Adds one more, or gives the flags of `token` to the one with its content.
-  void Add(AddedToken token, const Vocab& vocab);
+  void Add(AddedToken token, const Model& model);
   /// To be called once after all Add: prepares Split. `normalizer` may be null.
   void Prepare(const Normalizer* normalizer);
 
@@ -61,7 +62,6 @@ class AddedTokens {
   int32_t greatest_id_ = -1;
   Trie plain_;
   Trie normalized_;
-  std::vector<std::string> normalized_contents_;
 };
 
 /// Reads one token: {"content": ..., flags} (`what` names it in messages).

@@ -138,8 +138,7 @@ std::string Decoder::BytesOf(std::string_view token) const {
     std::string bytes;
     switch (step.kind) {
       case Kind::kByteLevel:
-        if (LettersToBytes(text, bytes)) return bytes;
-        break;
+        return LettersToBytes(text, bytes) ? bytes : text;
       case Kind::kByteFallback:
         if (const int byte = ByteOfToken(text); byte >= 0) return std::string(1, static_cast<char>(byte));
         break;

@@ -47,6 +47,8 @@ class Model {
   /// Appends the ids of `piece` (valid UTF-8; raw bytes of it if bytes_in()) to `out`.
   virtual void Encode(std::string_view piece, Scratch& scratch, std::vector<int32_t>& out) const = 0;
   const Vocab& vocab() const { return vocab_; }
+  /// Number of tokens as the reference library counts: added tokens get the ids behind it.
+  virtual size_t size() const { return vocab_.size(); }
 
  protected:
   Vocab vocab_;

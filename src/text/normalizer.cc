@@ -149,7 +149,8 @@ class ReplaceNormalizer : public Normalizer {
       out.append(text.text, done, match.begin - done);
       out += content_;
       done = match.end;
-      if (out.empty()) text.lost_start = true;
+      // What replaces several characters counts as the last of them.
+      if (out.empty() || (match.begin == 0 && match.end > Utf8Length(text.text[0]))) text.lost_start = true;
     }
     out.append(text.text, done);
     text.text = std::move(out);

@@ -6,85 +6,13 @@
 #include <vector>
 
 #include "base/format.h"
+#include "text/onig_properties.h"
 #include "text/utf8.h"
 
 namespace cadre::text {
 namespace {
 
-constexpr std::string_view kSpace = "\\t-\\r\\x{85}\\p{Z}";
-constexpr std::string_view kWord = "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}";
-constexpr std::string_view kHex = "0-9a-fA-F";
 constexpr int kMaxClassDepth = 32;
-
-struct NamedSet {
-  std::string_view name;  // lower case, without '_', '-' and ' '
-  std::string_view set;   // what stands between [ and ]
-};
-// POSIX names and long category names; PCRE2 knows the short ones, the scripts and many binary properties.
-constexpr NamedSet kNamedSets[] = {
-    {"alnum", "\\p{Alphabetic}\\p{Nd}"},
-    {"alpha", "\\p{Alphabetic}"},
-    {"ascii", "\\x{0}-\\x{7f}"},
-    {"blank", "\\t\\p{Zs}"},
-    {"cntrl", "\\p{Cc}"},
-    {"digit", "\\p{Nd}"},
-    {"lower", "\\p{Lowercase}"},
-    {"punct", "\\p{P}$+<=>^`|~"},
-    {"space", kSpace},
-    {"upper", "\\p{Uppercase}"},
-    {"word", kWord},
-    {"xdigit", kHex},
-    {"any", "\\x{0}-\\x{10ffff}"},
-    {"letter", "\\p{L}"},
-    {"uppercaseletter", "\\p{Lu}"},
-    {"lowercaseletter", "\\p{Ll}"},
-    {"titlecaseletter", "\\p{Lt}"},
-    {"casedletter", "\\p{Lu}\\p{Ll}\\p{Lt}"},
-    {"lc", "\\p{Lu}\\p{Ll}\\p{Lt}"},
-    {"modifierletter", "\\p{Lm}"},
-    {"otherletter", "\\p{Lo}"},
-    {"mark", "\\p{M}"},
-    {"combiningmark", "\\p{M}"},
-    {"nonspacingmark", "\\p{Mn}"},
-    {"spacingmark", "\\p{Mc}"},
-    {"enclosingmark", "\\p{Me}"},
-    {"number", "\\p{N}"},
-    {"decimalnumber", "\\p{Nd}"},
-    {"letternumber", "\\p{Nl}"},
-    {"othernumber", "\\p{No}"},
-    {"punctuation", "\\p{P}"},
-    {"connectorpunctuation", "\\p{Pc}"},
-    {"dashpunctuation", "\\p{Pd}"},
-    {"openpunctuation", "\\p{Ps}"},
-    {"closepunctuation", "\\p{Pe}"},
-    {"initialpunctuation", "\\p{Pi}"},
-    {"finalpunctuation", "\\p{Pf}"},
-    {"otherpunctuation", "\\p{Po}"},
-    {"symbol", "\\p{S}"},
-    {"mathsymbol", "\\p{Sm}"},
-    {"currencysymbol", "\\p{Sc}"},
-    {"modifiersymbol", "\\p{Sk}"},
-    {"othersymbol", "\\p{So}"},
-    {"separator", "\\p{Z}"},
-    {"spaceseparator", "\\p{Zs}"},
-    {"lineseparator", "\\p{Zl}"},
-    {"paragraphseparator", "\\p{Zp}"},
-    {"other", "\\p{C}"},
-    {"control", "\\p{Cc}"},
-    {"format", "\\p{Cf}"},
-    {"unassigned", "\\p{Cn}"},
-    {"privateuse", "\\p{Co}"},
-    {"surrogate", "\\p{Cs}"},
-};
-
-std::string PlainName(std::string_view name) {
-  std::string plain;
-  for (const char c : name) {
-    if (c == '_' || c == '-' || c == ' ') continue;
-    plain += static_cast<char>(c >= 'A' && c <= 'Z' ? c + 32 : c);
-  }
-  return plain;
-}
 
 bool IsDigit(char c) {
   return c >= '0' && c <= '9';
@@ -112,7 +40,7 @@ struct Set {
 
 class Translator {
  public:
-  explicit Translator(std::string_view pattern) : in_(pattern) {}
+  Translator(std::string_view pattern, bool with_additions) : in_(pattern), with_additions_(with_additions) {}
 
   Result<std::string> Run() {
     groups_.push_back({0, 0});
@@ -308,7 +236,7 @@ class Translator {
   Status Escape() {
     BeginAtom();
     const char c = Peek(1);
-    const std::string word = "[" + std::string(kWord) + "]";
+    const std::string word = Set{false, WordSet(false, with_additions_)}.Text();
     switch (c) {
       case 'b':
         out_ += "(?:(?<=" + word + ")(?!" + word + ")|(?<!" + word + ")(?=" + word + "))";
@@ -338,9 +266,9 @@ class Translator {
       default:
         break;
     }
-    if (c >= '1' && c <= '9') return Stop(Code::kUnsupported, "back references are not supported");
+    if (c >= '1' && c <= '9') return BackReference();
     Set set;
-    CADRE_ASSIGN(const bool is_set, ReadSetEscape(set));
+    CADRE_ASSIGN(const bool is_set, ReadSetEscape(set, false));
     if (is_set) {
       out_ += set.Text();
       return {};
@@ -350,26 +278,33 @@ class Translator {
     return {};
   }
 
+  Status BackReference() {
+    if (IsDigit(Peek(2))) return Stop(Code::kUnsupported, "back references past \\9 are not supported");
+    out_ += fmt::format("\\g{{{}}}", Peek(1));
+    pos_ += 2;
+    return {};
+  }
+
   // At a backslash: reads \s \S \w \W \d \D \h \H \p{} \P{} into `set`; false (nothing read) if it is none of
   // these.
-  Result<bool> ReadSetEscape(Set& set) {
+  Result<bool> ReadSetEscape(Set& set, bool in_class) {
     const char c = Peek(1);
     switch (c) {
       case 's':
       case 'S':
-        set.items = kSpace;
+        set.items = kSpaceSet;
         break;
       case 'w':
       case 'W':
-        set.items = kWord;
+        set.items = WordSet(in_class, with_additions_);
         break;
       case 'd':
       case 'D':
-        set.items = "\\p{Nd}";
+        set.items = PropertySet("Nd", with_additions_);
         break;
       case 'h':
       case 'H':
-        set.items = kHex;
+        set.items = kHexSet;
         break;
       case 'p':
       case 'P':
@@ -396,11 +331,7 @@ class Translator {
         return Stop(Code::kInvalidArgument, "bad property name '{}'", name);
       }
     }
-    set.items = "\\p{" + std::string(name) + "}";
-    const std::string plain = PlainName(name);
-    for (const NamedSet& known : kNamedSets) {
-      if (known.name == plain) set.items = known.set;
-    }
+    set.items = PropertySet(name, with_additions_);
     pos_ = end + 1;
     return true;
   }
@@ -544,7 +475,7 @@ class Translator {
     }
     if (Peek() == '\\') {
       Set set;
-      CADRE_ASSIGN(const bool is_set, ReadSetEscape(set));
+      CADRE_ASSIGN(const bool is_set, ReadSetEscape(set, true));
       if (is_set) {
         AddSet(set, into);
         return {};
@@ -599,17 +530,15 @@ class Translator {
       set.negated = true;
       name.remove_prefix(1);
     }
-    for (const NamedSet& known : kNamedSets) {
-      if (known.name != name) continue;
-      set.items = known.set;
-      AddSet(set, into);
-      pos_ = end + 2;
-      return true;
-    }
-    return Stop(Code::kUnsupported, "class '[:{}:]' is not supported", name);
+    set.items = PosixSet(name, with_additions_);
+    if (set.items.empty()) return Stop(Code::kUnsupported, "class '[:{}:]' is not supported", name);
+    AddSet(set, into);
+    pos_ = end + 2;
+    return true;
   }
 
   std::string_view in_;
+  bool with_additions_;
   size_t pos_ = 0;
   std::string out_;
   std::vector<Group> groups_;
@@ -620,8 +549,8 @@ class Translator {
 
 }  // namespace
 
-Result<std::string> OnigToPcre2(std::string_view pattern) {
-  return Translator(pattern).Run();
+Result<std::string> OnigToPcre2(std::string_view pattern, bool with_additions) {
+  return Translator(pattern, with_additions).Run();
 }
 
 }  // namespace cadre::text

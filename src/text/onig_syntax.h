@@ -14,7 +14,9 @@
 
 namespace cadre::text {
 
-/// Errors: kUnsupported or kInvalidArgument with the byte offset in `pattern` (valid UTF-8). Cost: linear.
-Result<std::string> OnigToPcre2(std::string_view pattern);
+/// `with_additions` spells out the code points that PCRE2's Unicode lacks (unicode_additions.h); without them
+/// the pattern is quicker. Errors: kUnsupported or kInvalidArgument with the byte offset in `pattern` (valid
+/// UTF-8). Cost: linear.
+Result<std::string> OnigToPcre2(std::string_view pattern, bool with_additions);
 
 }  // namespace cadre::text

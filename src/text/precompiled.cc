@@ -45,7 +45,6 @@ class Precompiled : public Normalizer {
     size_t begin = 0;
     for (const size_t end : GraphemeEnds(in)) {
       AddCluster(in.substr(begin, end - begin), out);
-      if (out.empty()) text.lost_start = true;
       begin = end;
     }
     text.text = std::move(out);

@@ -3,19 +3,24 @@
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include <pcre2.h>
 
+#include <algorithm>
 #include <atomic>
 
 #include "base/check.h"
 #include "base/log.h"
 #include "text/onig_syntax.h"
+#include "text/unicode_additions.h"
 #include "text/utf8.h"
 
 namespace cadre::text {
 namespace {
 
 constexpr size_t kMaxPatternBytes = 1 << 16;
-// Steps of backtracking at one place. The patterns of published tokenizers need a handful, whatever the text.
-constexpr uint32_t kMatchLimit = 1'000'000;
+// Steps of backtracking for one match: room for walking back over a whole text some times, which published
+// patterns do (a megabyte of spaces), not for its square.
+uint32_t MatchLimit(size_t text_bytes) {
+  return static_cast<uint32_t>(std::min<size_t>(1'000'000 + 16 * text_bytes, UINT32_MAX));
+}
 constexpr size_t kJitStackBytes = 1 << 20;
 
 // What a match needs and no two threads may share. One pair of offsets: only the whole match is asked for.
@@ -25,7 +30,6 @@ struct MatchState {
         context(pcre2_match_context_create(nullptr)),
         stack(pcre2_jit_stack_create(1 << 15, kJitStackBytes, nullptr)) {
     CADRE_CHECK(data != nullptr && context != nullptr && stack != nullptr);
-    pcre2_set_match_limit(context, kMatchLimit);
     pcre2_set_heap_limit(context, 16 * 1024);  // KiB; for where there is no JIT
     pcre2_jit_stack_assign(context, nullptr, stack);
   }
@@ -47,15 +51,47 @@ MatchState& ThisThread() {
   return state;
 }
 
+// A compiled pattern.
+class Program {
+ public:
+  Program() = default;
+  ~Program() { pcre2_code_free(code); }
+  Program(const Program&) = delete;
+  Program& operator=(const Program&) = delete;
+
+  Status Compile(std::string_view pattern, const std::string& translated);
+
+  pcre2_code* code = nullptr;
+  bool has_jit = false;
+};
+
+Status Program::Compile(std::string_view pattern, const std::string& translated) {
+  int error = 0;
+  size_t offset = 0;
+  pcre2_compile_context* context = pcre2_compile_context_create(nullptr);
+  CADRE_CHECK(context != nullptr);
+  pcre2_set_newline(context, PCRE2_NEWLINE_LF);
+  code = pcre2_compile(reinterpret_cast<PCRE2_SPTR>(translated.data()), translated.size(),
+                       PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C, &error, &offset,
+                       context);
+  pcre2_compile_context_free(context);
+  if (code == nullptr) {
+    PCRE2_UCHAR message[160];
+    pcre2_get_error_message(error, message, sizeof(message));
+    return Fail(Code::kInvalidArgument, "regular expression '{}' does not compile: {} (at byte {} of '{}')",
+                pattern, reinterpret_cast<const char*>(message), offset, translated);
+  }
+  has_jit = pcre2_jit_compile(code, PCRE2_JIT_COMPLETE) == 0;
+  return {};
+}
+
 }  // namespace
 
 struct Regex::Impl {
-  pcre2_code* code = nullptr;
-  bool has_jit = false;
   std::string pattern;
-  std::atomic<bool> complained = false;
-
-  ~Impl() { pcre2_code_free(code); }
+  Program plain;
+  Program extended;  // knows the newest code points, and is slower for it; no code if it would be the same
+  mutable std::atomic<bool> complained = false;
 };
 
 Regex::Regex(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
@@ -70,38 +106,29 @@ Result<Regex> Regex::Compile(std::string_view pattern) {
   }
   if (ValidUtf8Prefix(pattern) != pattern.size())
     return Fail(Code::kInvalidArgument, "a regular expression that is not UTF-8");
-  CADRE_ASSIGN(const std::string translated, OnigToPcre2(pattern));
-  int error = 0;
-  size_t offset = 0;
+  CADRE_ASSIGN(const std::string plain, OnigToPcre2(pattern, false));
+  CADRE_ASSIGN(const std::string extended, OnigToPcre2(pattern, true));
   auto impl = std::make_unique<Impl>();
   impl->pattern = pattern;
-  pcre2_compile_context* context = pcre2_compile_context_create(nullptr);
-  CADRE_CHECK(context != nullptr);
-  pcre2_set_newline(context, PCRE2_NEWLINE_LF);
-  impl->code = pcre2_compile(reinterpret_cast<PCRE2_SPTR>(translated.data()), translated.size(),
-                             PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C, &error,
-                             &offset, context);
-  pcre2_compile_context_free(context);
-  if (impl->code == nullptr) {
-    PCRE2_UCHAR message[160];
-    pcre2_get_error_message(error, message, sizeof(message));
-    return Fail(Code::kInvalidArgument, "regular expression '{}' does not compile: {} (at byte {} of '{}')",
-                pattern, reinterpret_cast<const char*>(message), offset, translated);
-  }
-  impl->has_jit = pcre2_jit_compile(impl->code, PCRE2_JIT_COMPLETE) == 0;
+  CADRE_TRY(impl->plain.Compile(pattern, plain));
+  if (extended != plain) CADRE_TRY(impl->extended.Compile(pattern, extended));
   return Regex(std::move(impl));
 }
 
 void Regex::FindAll(std::string_view text, std::vector<Span>& matches) const {
+  if (text.empty()) return;  // not even an empty match
   MatchState& state = ThisThread();
+  pcre2_set_match_limit(state.context, MatchLimit(text.size()));
   const auto* subject = reinterpret_cast<PCRE2_SPTR>(text.data());
   const size_t* found = pcre2_get_ovector_pointer(state.data);
-  const auto match = impl_->has_jit ? &pcre2_jit_match : &pcre2_match;
-  const uint32_t options = impl_->has_jit ? 0 : PCRE2_NO_UTF_CHECK;
+  const bool extends = impl_->extended.code != nullptr && HasAddedPoint(text);
+  const Program& program = extends ? impl_->extended : impl_->plain;
+  const auto match = program.has_jit ? &pcre2_jit_match : &pcre2_match;
+  const uint32_t options = program.has_jit ? 0 : PCRE2_NO_UTF_CHECK;
   size_t from = 0;
   size_t last_end = text.size() + 1;
   while (from <= text.size()) {
-    const int rc = match(impl_->code, subject, text.size(), from, options, state.data, state.context);
+    const int rc = match(program.code, subject, text.size(), from, options, state.data, state.context);
     if (rc == PCRE2_ERROR_NOMATCH) return;
     if (rc < 0) {
       if (!impl_->complained.exchange(true)) {

@@ -69,7 +69,7 @@ Status Tokenizer::ReadJson(const Json& json) {
   if (raw_bytes) pre_tokenizers_.KeepRawBytes();
   CADRE_TRY(post_processor_.Read(MemberOrNull(json, "post_processor")));
   CADRE_TRY(decoder_.Read(MemberOrNull(json, "decoder")));
-  return added_.Read(MemberOrNull(json, "added_tokens"), model_->vocab());
+  return added_.Read(MemberOrNull(json, "added_tokens"), *model_);
 }
 
 Status Tokenizer::ReadSentencePiece(const std::string& path, std::string_view bytes) {
@@ -86,7 +86,7 @@ Status Tokenizer::ReadSentencePiece(const std::string& path, std::string_view by
 void Tokenizer::UseConfig(TokenizerConfig config) {
   const Vocab& vocab = model_->vocab();
   for (const AddedToken& token : config.added) {
-    if (added_.Find(token.content) == nullptr) added_.Add(token, vocab);
+    if (added_.Find(token.content) == nullptr) added_.Add(token, *model_);
   }
   for (const std::string* role : {&config.bos, &config.eos, &config.pad, &config.unk}) {
     if (role->empty() || added_.Find(*role) != nullptr || vocab.Find(*role) < 0) continue;
@@ -94,7 +94,7 @@ void Tokenizer::UseConfig(TokenizerConfig config) {
     token.content = *role;
     token.special = true;
     token.normalized = false;
-    added_.Add(std::move(token), vocab);
+    added_.Add(std::move(token), *model_);
   }
   if (config.bos.empty()) config.bos = config_.bos;
   if (config.eos.empty()) config.eos = config_.eos;
@@ -111,13 +111,16 @@ void Tokenizer::Finish() {
   added_.Prepare(normalizer_.get());
   vocab_size_ = std::max(model_->vocab().id_end(), added_.id_end());
   is_special_.resize(static_cast<size_t>(vocab_size_), false);
-  for (const AddedToken& token : added_.list()) {
-    if (token.special) is_special_[static_cast<size_t>(token.id)] = true;
-  }
   bytes_begin_.reserve(static_cast<size_t>(vocab_size_) + 1);
   for (int32_t id = 0; id < vocab_size_; ++id) {
     bytes_begin_.push_back(static_cast<uint32_t>(token_bytes_.size()));
-    if (const auto token = IdToToken(id)) token_bytes_ += decoder_.BytesOf(*token);
+    const auto token = IdToToken(id);
+    if (!token) continue;
+    token_bytes_ += decoder_.BytesOf(*token);
+    // By content: a vocabulary may hold it twice. One whose normal form differs is not special to the
+    // reference library either.
+    const AddedToken* added = added_.Find(*token);
+    if (added != nullptr && added->special) is_special_[static_cast<size_t>(id)] = true;
   }
   bytes_begin_.push_back(static_cast<uint32_t>(token_bytes_.size()));
 }
@@ -130,7 +133,7 @@ std::optional<int32_t> Tokenizer::TokenToId(std::string_view token) const {
 }
 
 std::optional<std::string_view> Tokenizer::IdToToken(int32_t id) const {
-  if (const AddedToken* added = added_.Find(id)) return added->content;
+  if (const AddedToken* added = added_.Find(id)) return added->shown;
   if (!model_->vocab().Has(id)) return std::nullopt;
   return model_->vocab().Text(id);
 }

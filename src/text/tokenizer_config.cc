@@ -49,8 +49,8 @@ Status ReadAdded(const Json& json, const std::string& path, TokenizerConfig& con
     }
     config.added.push_back(std::move(token));
   }
-  std::stable_sort(config.added.begin(), config.added.end(),
-                   [](const AddedToken& a, const AddedToken& b) { return a.id < b.id; });
+  std::sort(config.added.begin(), config.added.end(),
+            [](const AddedToken& a, const AddedToken& b) { return a.id < b.id; });
   return {};
 }
 

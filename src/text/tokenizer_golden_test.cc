@@ -87,7 +87,8 @@ TEST(TokenizerGolden, SentencePieceAgreesWithReference) {
     auto loaded = Tokenizer::Load(alone.string());
     std::filesystem::remove_all(alone);
     ASSERT_TRUE(loaded) << loaded.error().message;
-    for (const Json& one : ReadCases(folder).AsArray()) {
+    const Json cases = ReadCases(folder);
+    for (const Json& one : cases.AsArray()) {
       if (one.Find("sentencepiece_ids") == nullptr) continue;
       SCOPED_TRACE(one.Find("text")->AsString());
       const auto ids = Ids(*one.Find("sentencepiece_ids"));

@@ -1,11 +1,18 @@
 #include "text/trie.h"
 
 #include <algorithm>
+#include <numeric>
 
 namespace cadre::text {
 
-void Trie::Build(std::vector<std::pair<std::string_view, int32_t>> keys) {
-  std::stable_sort(keys.begin(), keys.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
+void Trie::Build(const std::vector<std::pair<std::string_view, int32_t>>& keys) {
+  std::vector<size_t> order(keys.size());
+  std::iota(order.begin(), order.end(), size_t{0});
+  std::sort(order.begin(), order.end(), [&](size_t a, size_t b) {
+    const int compared = keys[a].first.compare(keys[b].first);
+    return compared != 0 ? compared < 0 : a < b;
+  });
+  const auto key = [&](size_t i) { return keys[order[i]].first; };
   struct Range {  // the keys below a node
     size_t begin, end, depth;
   };
@@ -15,12 +22,12 @@ void Trie::Build(std::vector<std::pair<std::string_view, int32_t>> keys) {
   std::fill(std::begin(starts_), std::end(starts_), false);
   for (size_t node = 0; node < nodes_.size(); ++node) {  // breadth first: children become neighbours
     auto [begin, end, depth] = ranges[node];
-    for (; begin < end && keys[begin].first.size() == depth; ++begin) nodes_[node].value = keys[begin].second;
+    for (; begin < end && key(begin).size() == depth; ++begin) nodes_[node].value = keys[order[begin]].second;
     nodes_[node].first_child = static_cast<uint32_t>(nodes_.size());
     while (begin < end) {
-      const char label = keys[begin].first[depth];
+      const char label = key(begin)[depth];
       size_t next = begin;
-      while (next < end && keys[next].first[depth] == label) ++next;
+      while (next < end && key(next)[depth] == label) ++next;
       ranges.push_back({begin, next, depth + 1});
       nodes_.push_back({});
       labels_.push_back(static_cast<unsigned char>(label));

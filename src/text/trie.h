@@ -13,7 +13,7 @@ class Trie {
  public:
   /// Keys must not be empty; of equal keys the last one stays. Cost: sorting, then linear in the bytes of the
   /// keys.
-  void Build(std::vector<std::pair<std::string_view, int32_t>> keys);
+  void Build(const std::vector<std::pair<std::string_view, int32_t>>& keys);
 
   bool empty() const { return nodes_.size() <= 1; }
   /// True if some key begins with this byte.

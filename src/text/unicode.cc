@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "base/check.h"
+#include "text/unicode_additions.h"
 #include "text/utf8.h"
 
 namespace cadre::text {
@@ -14,11 +15,8 @@ utf8proc_category_t CategoryOf(char32_t cp) {
   return utf8proc_category(static_cast<utf8proc_int32_t>(cp));
 }
 
-// Below this every code point is its own NFC and combines with nothing before it.
-constexpr char32_t kFirstCombining = 0x300;
-
-// Offset of the last code point that starts before the first one at or past kFirstCombining: all before it is
-// in NFC already. text.size() if there is none.
+// Below U+0300 every code point is its own NFC and combines with nothing before it. So all is in NFC up to
+// the last code point before the first one past there: its offset, or text.size() if there is none.
 size_t NfcPrefix(std::string_view text) {
   size_t last = 0;
   for (size_t pos = 0; pos < text.size();) {
@@ -52,16 +50,30 @@ void Decompose(Point cp, bool compatible, std::vector<Point>& out) {
   out.insert(out.end(), points, points + count);
 }
 
+uint64_t RankOf(Point cp) {
+  return static_cast<uint64_t>(utf8proc_get_property(cp)->combining_class);
+}
+
+// Sorts by combining class; marks of one class keep their order.
+void SortMarks(std::vector<Point>::iterator begin, std::vector<Point>::iterator end) {
+  if (std::is_sorted(begin, end, [](Point a, Point b) { return RankOf(a) < RankOf(b); })) return;
+  const std::vector<Point> marks(begin, end);
+  std::vector<uint64_t> order;  // class, then place
+  order.reserve(marks.size());
+  for (size_t i = 0; i < marks.size(); ++i) order.push_back(RankOf(marks[i]) << 32 | i);
+  std::sort(order.begin(), order.end());
+  for (const uint64_t place : order) *begin++ = marks[place & UINT32_MAX];
+}
+
 // Puts runs of marks into canonical order. utf8proc_decompose would do it in quadratic time.
 void Reorder(std::vector<Point>& points) {
-  const auto rank = [](Point cp) { return utf8proc_get_property(cp)->combining_class; };
   for (auto it = points.begin(); it != points.end();) {
-    if (rank(*it) == 0) {
+    if (RankOf(*it) == 0) {
       ++it;
       continue;
     }
-    const auto end = std::find_if(it, points.end(), [&](Point cp) { return rank(cp) == 0; });
-    std::stable_sort(it, end, [&](Point a, Point b) { return rank(a) < rank(b); });
+    const auto end = std::find_if(it, points.end(), [&](Point cp) { return RankOf(cp) == 0; });
+    SortMarks(it, end);
     it = end;
   }
 }
@@ -123,7 +135,8 @@ bool IsWhitespace(char32_t cp) {
 bool IsNumeric(char32_t cp) {
   if (cp < 0x80) return cp >= '0' && cp <= '9';
   const utf8proc_category_t c = CategoryOf(cp);
-  return c == UTF8PROC_CATEGORY_ND || c == UTF8PROC_CATEGORY_NL || c == UTF8PROC_CATEGORY_NO;
+  return c == UTF8PROC_CATEGORY_ND || c == UTF8PROC_CATEGORY_NL || c == UTF8PROC_CATEGORY_NO ||
+         IsAddedTo(cp, "N");
 }
 
 bool IsAsciiPunctuation(char32_t cp) {

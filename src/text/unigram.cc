@@ -21,6 +21,7 @@ class Unigram : public Model {
  public:
   Status Read(const Json& json);
   void Encode(std::string_view piece, Scratch& scratch, std::vector<int32_t>& out) const override;
+  size_t size() const override { return scores_.size(); }  // tokens that occur twice count twice
 
  private:
   void FindBest(std::string_view piece, Scratch& scratch) const;
@@ -60,7 +61,7 @@ Status Unigram::Read(const Json& json) {
     vocab_.Add(token, static_cast<int32_t>(i));
     if (!token.empty()) keys.emplace_back(token, static_cast<int32_t>(i));
   }
-  trie_.Build(std::move(keys));
+  trie_.Build(keys);
   unknown_score_ = least - kUnknownPenalty;
   if (byte_fallback) byte_tokens_ = ByteTokenIds(vocab_);
   return {};
