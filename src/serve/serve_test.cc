@@ -7,8 +7,6 @@
 namespace cadre::serve {
 namespace {
 
-using testing::HasSubstr;
-
 TEST(Serve, CompletionOfText) {
   House house(House::Saying("hello"));
   const Json got =
