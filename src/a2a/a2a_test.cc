@@ -293,9 +293,9 @@ TEST(AllToAll, ARankThatNeverArrivesIsNamedAndAnAbortFreesAll) {
           status = (*made)->Combine(nullptr, nullptr, false);
         }
         ASSERT_FALSE(status);
-        EXPECT_EQ(status.error().message, std::string("rank 1 did not arrive at ") +
-                                              (in_combine ? "combine" : "dispatch") +
-                                              " of step 41 within 0.1 s");
+        const std::string want = std::string("rank 1 did not arrive at ") +
+                                 (in_combine ? "combine" : "dispatch") + " of step 41 within ";
+        EXPECT_TRUE(status.error().message.starts_with(want)) << status.error().message;
       });
     }
   }
