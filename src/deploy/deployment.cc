@@ -1,6 +1,7 @@
 #include "deploy/deployment.h"
 
 #include "base/log.h"
+#include "deploy/process_deployment.h"
 #include "deploy/progress.h"
 #include "deploy/rank_runtime.h"
 #include "sys/cpu.h"
@@ -44,8 +45,9 @@ class LocalDeployment : public Deployment {
 Result<std::unique_ptr<Deployment>> Deployment::Start(const config::EngineOptions& options) {
   CADRE_ASSIGN(ModelSetup setup, PrepareModel(options));
   LogSetup(options, setup);
+  if (options.parallel.expert_parallel_size() > 1) return StartProcesses(options, std::move(setup));
   Progress progress("loading weights", options.model.show_progress);
-  CADRE_ASSIGN(auto rank, RankRuntime::Start(options, setup, {}, {},
+  CADRE_ASSIGN(auto rank, RankRuntime::Start(options, setup, {}, {}, TimePoint::max(),
                                              [&](int64_t done, int64_t total) { progress.Update(done, total); }));
   const model::LoadReport& report = rank->load_report();
   LogInfo("loaded {} in {:.2f} s ({:.2f} GB/s)", sys::FormatBytes(report.source_bytes), report.seconds,

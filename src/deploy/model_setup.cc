@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "a2a/a2a.h"
 #include "base/log.h"
 #include "eplb/placement.h"
 #include "model/registry.h"
@@ -133,12 +134,21 @@ Status PlanMemory(const config::EngineOptions& options, ModelSetup& setup) {
         model::Decoder::ScratchBytes(setup.spec, shapes, DecoderOptionsOf(setup, options, place));
     in.buffer_bytes = std::max(in.buffer_bytes, scratch);
   }
+  if (setup.is_moe() && num_ranks > 1) {
+    CADRE_ASSIGN(in.exchange_bytes,
+                 a2a::BufferBytes({.backend = parallel.all2all_backend,
+                                   .hidden = setup.spec.hidden,
+                                   .act_type = setup.type,
+                                   .top_k = setup.spec.moe.top_k,
+                                   .max_rows = DecoderOptionsOf(setup, options, {}).max_num_tokens,
+                                   .layout = maps.front().layout()}));
+  }
   CADRE_ASSIGN(const sys::MemoryInfo memory, sys::ReadMemoryInfo());
   in.total_bytes = memory.total();
   in.total_source = memory.limited_by;
   in.utilization = options.cache.gpu_memory_utilization;
   in.num_local_ranks = num_ranks;
-  in.num_local_replicas = num_ranks;
+  in.num_local_replicas = parallel.tensor_parallel_size;  // data-parallel ranks share one copy of each shard
   in.max_model_len = setup.max_model_len;
   in.max_num_seqs = options.scheduler.max_num_seqs;
   in.kv_cache_bytes = options.cache.kv_cache_memory_bytes;
