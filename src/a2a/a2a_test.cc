@@ -9,7 +9,7 @@
 
 #include "a2a/reference.h"
 #include "base/random.h"
-#include "fabric/test_ranks.h"
+#include "fabric/ranks_testing.h"
 
 namespace cadre::a2a {
 namespace {

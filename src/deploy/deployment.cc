@@ -23,6 +23,9 @@ void LogSetup(const config::EngineOptions& options, const ModelSetup& setup) {
             parallel.data_parallel_size,
             parallel.enable_expert_parallel ? Format("{}", parallel.expert_parallel_size()) : "off");
   }
+  if (!setup.is_moe() && parallel.enable_expert_parallel) {
+    LogInfo("{} has no experts: --enable-expert-parallel has no effect", spec.architecture);
+  }
   LogInfo("{}", setup.memory.table);
 }
 

@@ -131,7 +131,7 @@ void LocalEngine::Drain(TimePoint deadline) {
       inbox_->Wake();
     }
   }
-  thread_.join();
+  if (thread_.joinable()) thread_.join();
 }
 
 void LocalEngine::Loop() {
