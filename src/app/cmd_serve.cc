@@ -1,7 +1,10 @@
+#include <optional>
+
 #include "app/run.h"
 #include "base/log.h"
 #include "deploy/api_front.h"
 #include "deploy/signals.h"
+#include "deploy/stats_log.h"
 
 namespace cadre::app {
 namespace {
@@ -27,6 +30,11 @@ Status Run(const config::ServeOptions& options) {
   CADRE_ASSIGN(const auto deployment, deploy::Deployment::Start(options.engine));
   CADRE_ASSIGN(const auto front, deploy::ApiFront::Start(options, *deployment));
   SayReady(options, front->address(), SecondsSince(start));
+  std::optional<deploy::StatsLog> stats_log;
+  if (options.api.log_stats && options.api.log_stats_interval_s > 0) {
+    stats_log.emplace(deployment->engine(), std::chrono::duration_cast<Duration>(std::chrono::duration<double>(
+                                                options.api.log_stats_interval_s)));
+  }
 
   const int signal = deploy::WaitForStopSignalOr(deployment->failure_fd());
   if (signal == 0) {

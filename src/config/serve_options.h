@@ -168,11 +168,8 @@ struct ApiOptions {
   std::string response_role = "assistant";
   bool return_tokens_as_token_ids = false;
   bool exclude_tools_when_tool_choice_none = false;
-  bool enable_prompt_tokens_details = true;
   bool enable_force_include_usage = false;
-  bool enable_server_load_tracking = false;
   bool enable_log_requests = false;
-  std::optional<int64_t> max_log_len;
   bool log_stats = true;
   double log_stats_interval_s = 10;  ///< VLLM_LOG_STATS_INTERVAL
 

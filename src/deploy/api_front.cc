@@ -70,6 +70,7 @@ Result<session::SessionOptions> SessionOptionsOf(const config::EngineOptions& op
     CADRE_ASSIGN(session.defaults, session::SamplingDefaults::FromJson(setup.files.generation_config));
   }
   session.eos_token_ids = setup.spec.eos_token_ids;
+  session.seed = static_cast<uint64_t>(options.model.seed);
   session.max_logprobs = static_cast<int>(options.model.max_logprobs);
   session.content_format = ContentFormatOf(api.chat_template_content_format);
   session.chat_template_kwargs = api.default_chat_template_kwargs;

@@ -22,6 +22,7 @@ void LogSetup(const config::EngineOptions& options, const ModelSetup& setup) {
     LogInfo("tensor parallel {}, data parallel {}, expert parallel {}", parallel.tensor_parallel_size,
             parallel.data_parallel_size,
             parallel.enable_expert_parallel ? Format("{}", parallel.expert_parallel_size()) : "off");
+    if (setup.is_moe()) LogInfo("exchange {} ({})", parallel.all2all_backend, parallel.all2all_backend_source);
   }
   if (!setup.is_moe() && parallel.enable_expert_parallel) {
     LogInfo("{} has no experts: --enable-expert-parallel has no effect", spec.architecture);

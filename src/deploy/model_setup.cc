@@ -47,6 +47,10 @@ Status ChooseArithmetic(const config::EngineOptions& options, ModelSetup& setup)
     LogInfo("the checkpoint is {}; it is computed in bfloat16 (--dtype float32 computes in float32)",
             DTypeName(setup.spec.checkpoint_type));
   }
+  if (options.cache.kv_cache_dtype == "bfloat16" && setup.type == DType::kF32) {
+    return FailParam(Code::kUnsupported, "--kv-cache-dtype",
+                     "--kv-cache-dtype bfloat16 with --dtype float32 is not built; leave it auto");
+  }
   if (options.cpu.isa == "auto") {
     setup.isa = kernels::BestIsa();
     return {};

@@ -70,6 +70,7 @@ Status RankRuntime::Connect(const config::EngineOptions& options, const ModelSet
                                          .join_deadline = join_deadline,
                                          .spin = setup.spin}));
   }
+  if (exchange_ != nullptr && place.num_ranks() > 1 && place.rank() == 0) LogInfo("{}", exchange_->Describe());
   const kv::Layout layout = setup.memory_input.kv;
   CADRE_ASSIGN(kv_, sys::AllocateRegion(static_cast<size_t>(layout.PoolBytes(setup.memory.num_kv_blocks))));
   decoder_ = std::make_unique<model::Decoder>(spec_, weights_, decoder_options);

@@ -93,6 +93,12 @@ Status Session::Truncate(const GenerateRequest& request, std::vector<int32_t>& i
   return {};
 }
 
+uint64_t Session::DrawSeed() const {
+  constexpr uint64_t kStream = 1;  // 0 is the sampler's own
+  const auto words = Philox(options_.seed, kStream, num_drawn_seeds_.fetch_add(1, std::memory_order_relaxed));
+  return uint64_t{words[0]} << 32 | words[1];
+}
+
 Result<std::shared_ptr<Generation>> Session::Start(GenerateRequest request,
                                                    std::shared_ptr<Listener> listener,
                                                    PostFunction post) const {
@@ -142,7 +148,7 @@ Result<std::shared_ptr<Generation>> Session::Start(GenerateRequest request,
       // As vLLM: sequence i of a seeded request draws as a request with seed + i would.
       spec.request.sampling.seed =
           request.sampling.seed ? static_cast<uint64_t>(*request.sampling.seed) + static_cast<uint64_t>(i)
-                                : EntropySeed();
+                                : DrawSeed();
       spec.request.cache_salt = request.cache_salt;
       spec.request.priority = request.priority;
       spec.request.data_parallel_rank = request.data_parallel_rank;

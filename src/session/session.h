@@ -1,5 +1,7 @@
 #pragma once
 // Between text and tokens: the last place that knows text on the way down, the first on the way up.
+#include <atomic>
+
 #include "session/chat.h"
 #include "session/generation.h"
 #include "session/request.h"
@@ -12,6 +14,7 @@ struct SessionOptions {
   SamplingDefaults defaults;  ///< of generation_config.json; see SamplingDefaults::FromJson
   std::vector<int32_t>
       eos_token_ids;  ///< of config.json; joined with the tokenizer's and generation_config's
+  uint64_t seed = 0;  ///< of the seeds that requests without one draw, in turn
   int max_logprobs = 20;
   int64_t max_sequences = 1024;  ///< prompts times n of one request
   bool cap_max_tokens = false;   ///< too large max_tokens are cut instead of refused
@@ -43,12 +46,14 @@ class Session {
   Result<std::vector<int32_t>> CheckIds(const std::vector<int64_t>& ids, const char* field) const;
 
  private:
+  uint64_t DrawSeed() const;
   Status Truncate(const GenerateRequest& request, std::vector<int32_t>& ids) const;
 
   const SessionOptions options_;
   engine::Engine& engine_;
   const std::shared_ptr<const TextModel> text_;
   std::vector<int32_t> eos_token_ids_;
+  mutable std::atomic<uint64_t> num_drawn_seeds_{0};
 };
 
 }  // namespace cadre::session
