@@ -115,39 +115,6 @@ Result<engine::MemoryPlan> PlanForAutoLen(ModelSetup& setup) {
   return plan;
 }
 
-// The largest sizes over all ranks: ranks with more experts, or one more head row, decide.
-Status PlanMemory(const config::EngineOptions& options, ModelSetup& setup) {
-  const config::ParallelOptions& parallel = options.parallel;
-  const int num_ranks = parallel.expert_parallel_size();
-  CADRE_ASSIGN(const auto maps, StartMaps(parallel, setup.spec));
-  engine::MemoryPlanInput& in = setup.memory_input;
-  in.kv = KvLayoutOf(setup.spec, parallel.tensor_parallel_size, options.cache.block_size, setup.type);
-  for (int rank = 0; rank < num_ranks; ++rank) {
-    const RankPlace place = PlaceOf(parallel, rank);
-    const auto layout = WeightLayoutOf(setup, parallel, place, maps);
-    CADRE_ASSIGN(const model::WeightPlan plan, model::PlanWeights(setup.spec, layout));
-    in.dense_bytes = std::max(in.dense_bytes, plan.dense_bytes);
-    in.expert_bytes = std::max(in.expert_bytes, plan.expert_bytes);
-    const model::ModelWeights shapes = model::PlaceWeights(setup.spec, plan, nullptr, nullptr);
-    const int64_t scratch =
-        model::Decoder::ScratchBytes(setup.spec, shapes, DecoderOptionsOf(setup, options, place));
-    in.buffer_bytes = std::max(in.buffer_bytes, scratch);
-  }
-  CADRE_ASSIGN(const sys::MemoryInfo memory, sys::ReadMemoryInfo());
-  in.total_bytes = memory.total();
-  in.total_source = memory.limited_by;
-  in.utilization = options.cache.gpu_memory_utilization;
-  in.num_local_ranks = num_ranks;
-  in.num_local_replicas = num_ranks;
-  in.max_model_len = setup.max_model_len;
-  in.max_num_seqs = options.scheduler.max_num_seqs;
-  in.kv_cache_bytes = options.cache.kv_cache_memory_bytes;
-  in.num_kv_blocks = options.cache.num_gpu_blocks_override;
-  const bool choose_len = options.model.max_model_len == config::kAutoModelLen;
-  CADRE_ASSIGN(setup.memory, choose_len ? PlanForAutoLen(setup) : engine::MakeMemoryPlan(in));
-  return {};
-}
-
 }  // namespace
 
 RankPlace PlaceOf(const config::ParallelOptions& parallel, int rank) {
@@ -205,7 +172,40 @@ kv::Layout KvLayoutOf(const model::ModelSpec& spec, int tp_size, int block_size,
           .type = type};
 }
 
-Result<ModelSetup> PrepareModel(const config::EngineOptions& options) {
+// The largest sizes over all ranks: ranks with more experts, or one more head row, decide.
+Status PlanMemory(const config::EngineOptions& options, ModelSetup& setup) {
+  const config::ParallelOptions& parallel = options.parallel;
+  const int num_ranks = parallel.expert_parallel_size();
+  CADRE_ASSIGN(const auto maps, StartMaps(parallel, setup.spec));
+  engine::MemoryPlanInput& in = setup.memory_input;
+  in.kv = KvLayoutOf(setup.spec, parallel.tensor_parallel_size, options.cache.block_size, setup.type);
+  for (int rank = 0; rank < num_ranks; ++rank) {
+    const RankPlace place = PlaceOf(parallel, rank);
+    const auto layout = WeightLayoutOf(setup, parallel, place, maps);
+    CADRE_ASSIGN(const model::WeightPlan plan, model::PlanWeights(setup.spec, layout));
+    in.dense_bytes = std::max(in.dense_bytes, plan.dense_bytes);
+    in.expert_bytes = std::max(in.expert_bytes, plan.expert_bytes);
+    const model::ModelWeights shapes = model::PlaceWeights(setup.spec, plan, nullptr, nullptr);
+    const int64_t scratch =
+        model::Decoder::ScratchBytes(setup.spec, shapes, DecoderOptionsOf(setup, options, place));
+    in.buffer_bytes = std::max(in.buffer_bytes, scratch);
+  }
+  CADRE_ASSIGN(const sys::MemoryInfo memory, sys::ReadMemoryInfo());
+  in.total_bytes = memory.total();
+  in.total_source = memory.limited_by;
+  in.utilization = options.cache.gpu_memory_utilization;
+  in.num_local_ranks = num_ranks;
+  in.num_local_replicas = num_ranks;
+  in.max_model_len = setup.max_model_len;
+  in.max_num_seqs = options.scheduler.max_num_seqs;
+  in.kv_cache_bytes = options.cache.kv_cache_memory_bytes;
+  in.num_kv_blocks = options.cache.num_gpu_blocks_override;
+  const bool choose_len = options.model.max_model_len == config::kAutoModelLen;
+  CADRE_ASSIGN(setup.memory, choose_len ? PlanForAutoLen(setup) : engine::MakeMemoryPlan(in));
+  return {};
+}
+
+Result<ModelSetup> DescribeModel(const config::EngineOptions& options) {
   ModelSetup setup;
   CADRE_TRY(ReadFiles(options.model, setup));
   CADRE_TRY(ChooseArithmetic(options, setup));
@@ -215,6 +215,11 @@ Result<ModelSetup> PrepareModel(const config::EngineOptions& options) {
     return FailParam(Code::kInvalidArgument, "--block-size", "--block-size {} is not a multiple of 16",
                      options.cache.block_size);
   }
+  return setup;
+}
+
+Result<ModelSetup> PrepareModel(const config::EngineOptions& options) {
+  CADRE_ASSIGN(ModelSetup setup, DescribeModel(options));
   CADRE_TRY(PlanMemory(options, setup));
   return setup;
 }
