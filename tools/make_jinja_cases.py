@@ -525,6 +525,9 @@ u.find('本')
 '{:.3}'.format('abcdef')
 '{:.3}'.format(3.14159)
 '{:n}'.format(5)
+'{:.3} {:.3} {:.3} {:.1} {:.3}'.format(999.0, 900.0, 99.0, 0.0, 0.00001234)
+'{:>6}|{:+}'.format(true, true)
+(xs|reverse).foo.bar
 'abc'.nope()
 'abc'.upper
 'abc'.upper(1)

@@ -8,7 +8,7 @@
 #include "a2a/a2a.h"
 #include "base/format.h"
 #include "base/random.h"
-#include "fabric/test_ranks.h"
+#include "fabric/ranks_testing.h"
 
 namespace cadre::a2a {
 namespace {

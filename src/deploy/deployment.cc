@@ -1,6 +1,7 @@
 #include "deploy/deployment.h"
 
 #include "base/log.h"
+#include "deploy/process_deployment.h"
 #include "deploy/progress.h"
 #include "deploy/rank_runtime.h"
 #include "sys/cpu.h"
@@ -21,6 +22,9 @@ void LogSetup(const config::EngineOptions& options, const ModelSetup& setup) {
     LogInfo("tensor parallel {}, data parallel {}, expert parallel {}", parallel.tensor_parallel_size,
             parallel.data_parallel_size,
             parallel.enable_expert_parallel ? Format("{}", parallel.expert_parallel_size()) : "off");
+  }
+  if (!setup.is_moe() && parallel.enable_expert_parallel) {
+    LogInfo("{} has no experts: --enable-expert-parallel has no effect", spec.architecture);
   }
   LogInfo("{}", setup.memory.table);
 }
@@ -44,8 +48,9 @@ class LocalDeployment : public Deployment {
 Result<std::unique_ptr<Deployment>> Deployment::Start(const config::EngineOptions& options) {
   CADRE_ASSIGN(ModelSetup setup, PrepareModel(options));
   LogSetup(options, setup);
+  if (options.parallel.expert_parallel_size() > 1) return StartProcesses(options, std::move(setup));
   Progress progress("loading weights", options.model.show_progress);
-  CADRE_ASSIGN(auto rank, RankRuntime::Start(options, setup, {}, {},
+  CADRE_ASSIGN(auto rank, RankRuntime::Start(options, setup, {}, {}, TimePoint::max(),
                                              [&](int64_t done, int64_t total) { progress.Update(done, total); }));
   const model::LoadReport& report = rank->load_report();
   LogInfo("loaded {} in {:.2f} s ({:.2f} GB/s)", sys::FormatBytes(report.source_bytes), report.seconds,

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "a2a/a2a.h"
 #include "base/log.h"
 #include "eplb/placement.h"
 #include "model/registry.h"
@@ -117,6 +118,48 @@ Result<engine::MemoryPlan> PlanForAutoLen(ModelSetup& setup) {
 
 }  // namespace
 
+// The largest sizes over all ranks: ranks with more experts, or one more head row, decide.
+Status PlanMemory(const config::EngineOptions& options, ModelSetup& setup) {
+  const config::ParallelOptions& parallel = options.parallel;
+  const int num_ranks = parallel.expert_parallel_size();
+  CADRE_ASSIGN(const auto maps, StartMaps(parallel, setup.spec));
+  engine::MemoryPlanInput& in = setup.memory_input;
+  in.kv = KvLayoutOf(setup.spec, parallel.tensor_parallel_size, options.cache.block_size, setup.type);
+  for (int rank = 0; rank < num_ranks; ++rank) {
+    const RankPlace place = PlaceOf(parallel, rank);
+    const auto layout = WeightLayoutOf(setup, parallel, place, maps);
+    CADRE_ASSIGN(const model::WeightPlan plan, model::PlanWeights(setup.spec, layout));
+    in.dense_bytes = std::max(in.dense_bytes, plan.dense_bytes);
+    in.expert_bytes = std::max(in.expert_bytes, plan.expert_bytes);
+    const model::ModelWeights shapes = model::PlaceWeights(setup.spec, plan, nullptr, nullptr);
+    const int64_t scratch =
+        model::Decoder::ScratchBytes(setup.spec, shapes, DecoderOptionsOf(setup, options, place));
+    in.buffer_bytes = std::max(in.buffer_bytes, scratch);
+  }
+  if (setup.is_moe() && num_ranks > 1) {
+    CADRE_ASSIGN(in.exchange_bytes,
+                 a2a::BufferBytes({.backend = parallel.all2all_backend,
+                                   .hidden = setup.spec.hidden,
+                                   .act_type = setup.type,
+                                   .top_k = setup.spec.moe.top_k,
+                                   .max_rows = DecoderOptionsOf(setup, options, {}).max_num_tokens,
+                                   .layout = maps.front().layout()}));
+  }
+  CADRE_ASSIGN(const sys::MemoryInfo memory, sys::ReadMemoryInfo());
+  in.total_bytes = memory.total();
+  in.total_source = memory.limited_by;
+  in.utilization = options.cache.gpu_memory_utilization;
+  in.num_local_ranks = num_ranks;
+  in.num_local_replicas = parallel.tensor_parallel_size;  // data-parallel ranks share one copy of each shard
+  in.max_model_len = setup.max_model_len;
+  in.max_num_seqs = options.scheduler.max_num_seqs;
+  in.kv_cache_bytes = options.cache.kv_cache_memory_bytes;
+  in.num_kv_blocks = options.cache.num_gpu_blocks_override;
+  const bool choose_len = options.model.max_model_len == config::kAutoModelLen;
+  CADRE_ASSIGN(setup.memory, choose_len ? PlanForAutoLen(setup) : engine::MakeMemoryPlan(in));
+  return {};
+}
+
 RankPlace PlaceOf(const config::ParallelOptions& parallel, int rank) {
   return {.tp_rank = rank % parallel.tensor_parallel_size,
           .tp_size = parallel.tensor_parallel_size,
@@ -170,39 +213,6 @@ kv::Layout KvLayoutOf(const model::ModelSpec& spec, int tp_size, int block_size,
           .latent = latent,
           .block_size = block_size,
           .type = type};
-}
-
-// The largest sizes over all ranks: ranks with more experts, or one more head row, decide.
-Status PlanMemory(const config::EngineOptions& options, ModelSetup& setup) {
-  const config::ParallelOptions& parallel = options.parallel;
-  const int num_ranks = parallel.expert_parallel_size();
-  CADRE_ASSIGN(const auto maps, StartMaps(parallel, setup.spec));
-  engine::MemoryPlanInput& in = setup.memory_input;
-  in.kv = KvLayoutOf(setup.spec, parallel.tensor_parallel_size, options.cache.block_size, setup.type);
-  for (int rank = 0; rank < num_ranks; ++rank) {
-    const RankPlace place = PlaceOf(parallel, rank);
-    const auto layout = WeightLayoutOf(setup, parallel, place, maps);
-    CADRE_ASSIGN(const model::WeightPlan plan, model::PlanWeights(setup.spec, layout));
-    in.dense_bytes = std::max(in.dense_bytes, plan.dense_bytes);
-    in.expert_bytes = std::max(in.expert_bytes, plan.expert_bytes);
-    const model::ModelWeights shapes = model::PlaceWeights(setup.spec, plan, nullptr, nullptr);
-    const int64_t scratch =
-        model::Decoder::ScratchBytes(setup.spec, shapes, DecoderOptionsOf(setup, options, place));
-    in.buffer_bytes = std::max(in.buffer_bytes, scratch);
-  }
-  CADRE_ASSIGN(const sys::MemoryInfo memory, sys::ReadMemoryInfo());
-  in.total_bytes = memory.total();
-  in.total_source = memory.limited_by;
-  in.utilization = options.cache.gpu_memory_utilization;
-  in.num_local_ranks = num_ranks;
-  in.num_local_replicas = num_ranks;
-  in.max_model_len = setup.max_model_len;
-  in.max_num_seqs = options.scheduler.max_num_seqs;
-  in.kv_cache_bytes = options.cache.kv_cache_memory_bytes;
-  in.num_kv_blocks = options.cache.num_gpu_blocks_override;
-  const bool choose_len = options.model.max_model_len == config::kAutoModelLen;
-  CADRE_ASSIGN(setup.memory, choose_len ? PlanForAutoLen(setup) : engine::MakeMemoryPlan(in));
-  return {};
 }
 
 Result<ModelSetup> DescribeModel(const config::EngineOptions& options) {

@@ -17,6 +17,9 @@
 
 namespace cadre::deploy {
 
+/// Waiting requests before a client is told to come again, where --max-num-queued-reqs does not say.
+constexpr int64_t kMaxQueuedRequests = 4096;
+
 /// A rank's coordinates. rank = dp_rank * tp_size + tp_rank.
 struct RankPlace {
   int tp_rank = 0, tp_size = 1;
@@ -42,10 +45,6 @@ struct ModelSetup {
   engine::MemoryPlan memory;
 
   bool is_moe() const { return spec.moe.num_experts > 0; }
-  /// Whether the ranks take their steps together: a MoE model over several ranks. Dense replicas do not.
-  bool lockstep(const config::ParallelOptions& parallel) const {
-    return is_moe() ? parallel.tensor_parallel_size * parallel.data_parallel_size > 1 : parallel.tensor_parallel_size > 1;
-  }
 };
 
 /// Locates and reads the configuration files, checks the flags against the model and the machine, and plans the

@@ -5,7 +5,8 @@
 namespace cadre::deploy {
 
 Result<std::unique_ptr<RankRuntime>> RankRuntime::Start(const config::EngineOptions& options, const ModelSetup& setup,
-                                                        RankPlace place, RankLinks links, LoadProgress progress) {
+                                                        RankPlace place, RankLinks links, TimePoint join_deadline,
+                                                        LoadProgress progress) {
   std::unique_ptr<RankRuntime> rank(new RankRuntime());
   rank->links_ = std::move(links);
   rank->spec_ = setup.spec;
@@ -14,25 +15,47 @@ Result<std::unique_ptr<RankRuntime>> RankRuntime::Start(const config::EngineOpti
       .num_threads = setup.threads_per_rank,
       .cpus = setup.cpus_of_rank.empty() ? std::vector<int>() : setup.cpus_of_rank[local_rank],
       .spin = setup.spin});
-  CADRE_TRY(rank->Load(options, setup, place, std::move(progress)));
-  CADRE_TRY(rank->Connect(options, setup, place));
+  CADRE_TRY(rank->Load(options, setup, place, join_deadline, std::move(progress)));
+  CADRE_TRY(rank->Connect(options, setup, place, join_deadline));
   return rank;
 }
 
+// Ranks with the same tp rank hold the same dense weights: the one of the first replica reads them into memory that the
+// others map read-only. Every rank takes part in making every shard's segment.
+Result<std::byte*> RankRuntime::PlaceDense(const config::EngineOptions& options, const ModelSetup& setup,
+                                           RankPlace place, int64_t bytes, TimePoint join_deadline) {
+  if (links_.rendezvous == nullptr) {
+    CADRE_ASSIGN(dense_, sys::AllocateRegion(static_cast<size_t>(bytes)));
+    return dense_.data();
+  }
+  for (int tp = 0; tp < place.tp_size; ++tp) {
+    const auto layout = WeightLayoutOf(setup, options.parallel, PlaceOf(options.parallel, tp), maps_);
+    CADRE_ASSIGN(const auto plan, model::PlanWeights(spec_, layout));
+    CADRE_ASSIGN(auto mapping, links_.rendezvous->Share(Format("dense{}", tp), tp,
+                                                        static_cast<size_t>(plan.dense_bytes), join_deadline));
+    shared_dense_.push_back(std::move(mapping));
+  }
+  return shared_dense_[static_cast<size_t>(place.tp_rank)].data;
+}
+
 Status RankRuntime::Load(const config::EngineOptions& options, const ModelSetup& setup, RankPlace place,
-                         LoadProgress progress) {
+                         TimePoint join_deadline, LoadProgress progress) {
   CADRE_ASSIGN(maps_, StartMaps(options.parallel, spec_));
   CADRE_ASSIGN(const auto plan, model::PlanWeights(spec_, WeightLayoutOf(setup, options.parallel, place, maps_)));
-  CADRE_ASSIGN(dense_, sys::AllocateRegion(static_cast<size_t>(plan.dense_bytes)));
+  CADRE_ASSIGN(std::byte* const dense, PlaceDense(options, setup, place, plan.dense_bytes, join_deadline));
   CADRE_ASSIGN(experts_, sys::AllocateRegion(static_cast<size_t>(plan.expert_bytes)));
-  weights_ = model::PlaceWeights(spec_, plan, dense_.data(), experts_.data());
+  weights_ = model::PlaceWeights(spec_, plan, dense, experts_.data());
   CADRE_ASSIGN(const auto source, checkpoint::OpenCheckpoint(setup.location.folder));
-  CADRE_ASSIGN(load_report_,
-               model::LoadWeights(spec_, plan, *source, *pool_, {.progress = std::move(progress)}, weights_));
+  const model::LoadOptions load{.dense = place.dp_rank == 0, .progress = std::move(progress)};
+  CADRE_ASSIGN(load_report_, model::LoadWeights(spec_, plan, *source, *pool_, load, weights_));
+  if (links_.rendezvous != nullptr) {
+    CADRE_TRY(links_.rendezvous->ExchangeBlobs("loaded", {}, "", join_deadline));  // nobody reads before all is there
+  }
   return {};
 }
 
-Status RankRuntime::Connect(const config::EngineOptions& options, const ModelSetup& setup, RankPlace place) {
+Status RankRuntime::Connect(const config::EngineOptions& options, const ModelSetup& setup, RankPlace place,
+                            TimePoint join_deadline) {
   const kernels::Device device{.isa = setup.isa, .pool = pool_.get()};
   const model::DecoderOptions decoder_options = DecoderOptionsOf(setup, options, place);
   if (setup.is_moe()) {
@@ -44,6 +67,7 @@ Status RankRuntime::Connect(const config::EngineOptions& options, const ModelSet
                                          .layout = maps_.front().layout(),
                                          .device = device,
                                          .rendezvous = links_.rendezvous,
+                                         .join_deadline = join_deadline,
                                          .spin = setup.spin}));
   }
   const kv::Layout layout = setup.memory_input.kv;
@@ -55,10 +79,16 @@ Status RankRuntime::Connect(const config::EngineOptions& options, const ModelSet
                                .tensor_parallel = links_.tensor_parallel.get(),
                                .vocab_size = spec_.vocab_size};
   for (const eplb::ExpertMap& map : maps_) runner.expert_maps.push_back(&map);
+  if (const auto timeout = options.parallel.distributed_timeout_s) runner.step_timeout = std::chrono::seconds(*timeout);
+  auto made = std::make_unique<engine::Runner>(*decoder_, std::move(runner));
+  if (place.tp_rank != 0) {
+    follower_ = std::move(made);
+    return {};
+  }
   const config::SchedulerOptions& scheduler = options.scheduler;
   engine_ = std::make_unique<engine::LocalEngine>(
       engine::LocalEngineOptions{
-          .rank = place.rank(),
+          .rank = place.dp_rank,
           .model_info = {.vocab_size = spec_.vocab_size,
                          .max_model_len = setup.max_model_len,
                          .num_kv_blocks = setup.memory.num_kv_blocks,
@@ -67,9 +97,16 @@ Status RankRuntime::Connect(const config::EngineOptions& options, const ModelSet
                         .max_num_batched_tokens = static_cast<int32_t>(scheduler.max_num_batched_tokens),
                         .enable_chunked_prefill = scheduler.enable_chunked_prefill,
                         .enable_prefix_caching = options.cache.enable_prefix_caching},
-          .max_queued_requests = scheduler.max_num_queued_reqs.value_or(4096)},
-      std::make_unique<engine::Runner>(*decoder_, std::move(runner)), std::move(links_.gate));
+          .max_queued_requests = scheduler.max_num_queued_reqs.value_or(kMaxQueuedRequests)},
+      std::move(made), std::move(links_.gate));
   return {};
+}
+
+Status RankRuntime::Follow() {
+  while (true) {
+    CADRE_ASSIGN(const bool stepped, follower_->Follow());
+    if (!stepped) return {};
+  }
 }
 
 }  // namespace cadre::deploy

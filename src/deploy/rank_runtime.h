@@ -8,6 +8,7 @@
 #include "a2a/collective.h"
 #include "deploy/model_setup.h"
 #include "engine/local_engine.h"
+#include "fabric/rendezvous.h"
 #include "model/loader.h"
 #include "sys/threads.h"
 
@@ -24,28 +25,38 @@ using LoadProgress = std::function<void(int64_t done, int64_t total)>;
 
 class RankRuntime {
  public:
-  /// Loads the rank's weights and starts its engine (on tp rank 0) or its follower thread. Errors as the parts say.
+  /// Loads the rank's weights and, on tensor-parallel rank 0, starts its engine. With a rendezvous it is collective:
+  /// one rank of each shard reads the dense weights, the others map them. Errors as the parts say.
   static Result<std::unique_ptr<RankRuntime>> Start(const config::EngineOptions& options, const ModelSetup& setup,
-                                                    RankPlace place, RankLinks links, LoadProgress progress);
+                                                    RankPlace place, RankLinks links, TimePoint join_deadline,
+                                                    LoadProgress progress);
 
   /// Null on tensor-parallel ranks other than 0.
   engine::Engine* engine() const { return engine_.get(); }
+  /// What such a rank does instead: computes the steps of its replica until that ends.
+  Status Follow();
   const model::LoadReport& load_report() const { return load_report_; }
 
  private:
   RankRuntime() = default;
-  Status Load(const config::EngineOptions& options, const ModelSetup& setup, RankPlace place, LoadProgress progress);
-  Status Connect(const config::EngineOptions& options, const ModelSetup& setup, RankPlace place);
+  Status Load(const config::EngineOptions& options, const ModelSetup& setup, RankPlace place, TimePoint join_deadline,
+              LoadProgress progress);
+  Result<std::byte*> PlaceDense(const config::EngineOptions& options, const ModelSetup& setup, RankPlace place,
+                                int64_t bytes, TimePoint join_deadline);
+  Status Connect(const config::EngineOptions& options, const ModelSetup& setup, RankPlace place,
+                 TimePoint join_deadline);
 
   RankLinks links_;
   std::unique_ptr<sys::ThreadPool> pool_;
   model::ModelSpec spec_;
   std::vector<eplb::ExpertMap> maps_;
+  std::vector<fabric::Mapping> shared_dense_;  // by tp rank; one of them is ours
   sys::Region dense_, experts_, kv_;
   model::ModelWeights weights_;
   model::LoadReport load_report_;
   std::unique_ptr<a2a::AllToAll> exchange_;
   std::unique_ptr<model::Decoder> decoder_;
+  std::unique_ptr<engine::Runner> follower_;
   std::unique_ptr<engine::LocalEngine> engine_;
 };
 

@@ -131,13 +131,14 @@ void LocalEngine::Drain(TimePoint deadline) {
       inbox_->Wake();
     }
   }
-  thread_.join();
+  if (thread_.joinable()) thread_.join();
 }
 
 void LocalEngine::Loop() {
   bool stop = false;
   Status status;
   while (!stop) {
+    if (gate_ != nullptr) gate_->BeginTurn();
     TakeInbox();
     status = Turn(stop);
     PublishStats();
@@ -145,6 +146,7 @@ void LocalEngine::Loop() {
     LogError("the engine of rank {} stops: {}", options_.rank, status.error().message);
     break;
   }
+  if (status) status = runner_->ReleaseFollowers();
   {
     const std::lock_guard lock(inbox_->mutex);
     inbox_->health = status ? Status(Fail(Code::kUnavailable, "the engine has ended")) : status;
@@ -206,8 +208,7 @@ Status LocalEngine::Turn(bool& stop) {
   CADRE_ASSIGN(const StepGate::Turn turn, gate_->Agree(num_tokens, draining && scheduler_.empty()));
   if (turn == StepGate::Turn::kStep) return Step(plan);
   stop = turn == StepGate::Turn::kStop;
-  if (!stop) gate_->Sleep();
-  return {};
+  return stop ? Status() : gate_->Sleep();
 }
 
 void LocalEngine::WaitForWork() {

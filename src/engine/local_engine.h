@@ -29,11 +29,13 @@ class StepGate {
     kSleep,  ///< nobody has: Sleep(), then ask again
     kStop,   ///< all are asked to stop
   };
+  /// Called before the engine looks for work: a Wake() after this ends the next Sleep() at once.
+  virtual void BeginTurn() = 0;
   /// Tells the others what this rank would do next and learns what all do. `num_tokens` 0: no work here.
   /// `wants_stop`: this rank has nothing left and has been asked to end. Errors name who is missing.
   virtual Result<Turn> Agree(int64_t num_tokens, bool wants_stop) = 0;
-  /// Sleeps until Wake() is called on any rank of the group.
-  virtual void Sleep() = 0;
+  /// Sleeps until Wake() is called on any rank of the group. Errors: a rank has died.
+  virtual Status Sleep() = 0;
   /// Any thread.
   virtual void Wake() = 0;
 };

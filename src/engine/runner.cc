@@ -28,9 +28,8 @@ Runner::Runner(model::Decoder& decoder, RunnerOptions options)
       rows_per_chunk_(std::clamp<int64_t>(kLogitBytes / (options.vocab_size * static_cast<int64_t>(sizeof(float))), 1, 256)),
       scratch_(static_cast<size_t>(options.device.pool->num_threads())) {}
 
-void Runner::BeginStep() {
-  ++step_;
-  const TimePoint deadline = Now() + options_.step_timeout;
+void Runner::BeginStep(Duration timeout) {
+  const TimePoint deadline = timeout == Duration::max() ? TimePoint::max() : Now() + timeout;
   if (options_.exchange != nullptr) options_.exchange->BeginStep(step_, deadline);
   if (options_.tensor_parallel != nullptr) options_.tensor_parallel->BeginStep(step_, deadline);
 }
@@ -45,7 +44,8 @@ nn::StepContext Runner::ContextFor(const Batch& batch) const {
 }
 
 Result<std::vector<StepOutput>> Runner::Run(std::span<const ScheduledSequence> plan) {
-  BeginStep();
+  ++step_;
+  BeginStep(options_.step_timeout);
   const Batch batch(plan, options_.kv.layout.block_size);
   if (options_.tensor_parallel != nullptr) {
     std::string bytes = batch.Serialize();
@@ -68,14 +68,25 @@ Result<std::vector<StepOutput>> Runner::Run(std::span<const ScheduledSequence> p
   return outputs;
 }
 
-Status Runner::Follow() {
-  BeginStep();
+Result<bool> Runner::Follow() {
+  ++step_;
+  BeginStep(Duration::max());  // between two requests there may lie a night
   std::string bytes;
   CADRE_TRY(options_.tensor_parallel->Broadcast(0, bytes));
+  if (bytes.empty()) return false;
+  BeginStep(options_.step_timeout);
   const Batch batch = Batch::Deserialize(bytes, options_.kv.layout.block_size);
   const nn::StepContext context = ContextFor(batch);
   CADRE_TRY(decoder_.Forward(context));
-  return ForEachLogitChunk(batch, context, [](size_t, size_t) {});
+  CADRE_TRY(ForEachLogitChunk(batch, context, [](size_t, size_t) {}));
+  return true;
+}
+
+Status Runner::ReleaseFollowers() {
+  if (options_.tensor_parallel == nullptr) return {};
+  BeginStep(options_.step_timeout);
+  std::string nothing;
+  return options_.tensor_parallel->Broadcast(0, nothing);
 }
 
 Status Runner::ForEachLogitChunk(const Batch& batch, const nn::StepContext& context,

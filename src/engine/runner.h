@@ -36,8 +36,11 @@ class Runner {
   /// probabilities go straight into their sequences. Errors: only from the exchange between ranks.
   Result<std::vector<StepOutput>> Run(std::span<const ScheduledSequence> plan);
 
-  /// The part of a tensor-parallel rank that has no scheduler: receives the rows of one step and computes them.
-  Status Follow();
+  /// The part of a tensor-parallel rank that has no scheduler: waits for the rows of one step, as long as it takes,
+  /// and computes them. False when the rank with the scheduler has ended.
+  Result<bool> Follow();
+  /// Ends Follow on the other ranks of the replica. Call once, after the last step.
+  Status ReleaseFollowers();
 
  private:
   // A row of logits and what it is for.
@@ -47,7 +50,7 @@ class Runner {
     int64_t prompt_position = -1;    // set: score the prompt token at this position
   };
 
-  void BeginStep();
+  void BeginStep(Duration timeout);
   nn::StepContext ContextFor(const Batch& batch) const;
   std::vector<LogitUse> UsesOf(std::span<const ScheduledSequence> plan, std::vector<StepOutput>& outputs) const;
   void Use(const LogitUse& use, std::span<const float> logits, nn::SamplerScratch& scratch) const;

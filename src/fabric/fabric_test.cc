@@ -5,7 +5,7 @@
 #include <csignal>
 
 #include "base/format.h"
-#include "fabric/test_ranks.h"
+#include "fabric/ranks_testing.h"
 
 namespace cadre::fabric {
 namespace {

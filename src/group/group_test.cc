@@ -5,7 +5,7 @@
 #include <deque>
 #include <mutex>
 
-#include "fabric/test_ranks.h"
+#include "fabric/ranks_testing.h"
 #include "group/heartbeat.h"
 #include "group/join.h"
 #include "group/lockstep.h"

@@ -19,7 +19,8 @@ class GemmRun {
     num_segments_ = (args.m + most - 1) / most;
     const int64_t rows = (args.m + num_segments_ - 1) / num_segments_;
     panels_per_tile_ = PanelsPerTile(weight_kernels_, rows);
-    while (panels_per_tile_ > 1 && num_panels_ < panels_per_tile_ * device.pool->num_threads()) {
+    num_threads_ = device.pool == nullptr ? 1 : device.pool->num_threads();
+    while (panels_per_tile_ > 1 && num_panels_ < panels_per_tile_ * num_threads_) {
       panels_per_tile_ /= 2;  // a narrow weight: something for everybody
     }
   }
@@ -33,9 +34,8 @@ class GemmRun {
       work.Add(num_tiles, panel_ns * static_cast<double>(panels_per_tile_),
                (MinPanels(weight_kernels_, rows) + panels_per_tile_ - 1) / panels_per_tile_);
     }
-    const int num_threads = device_.pool == nullptr ? 1 : device_.pool->num_threads();
-    if (work.WorthSharing(num_threads)) {
-      device_.pool->Run([&](int) { Eat(work, num_threads); });
+    if (work.WorthSharing(num_threads_)) {
+      device_.pool->Run([&](int) { Eat(work, num_threads_); });
     } else {
       Eat(work, 1);
     }
@@ -80,6 +80,7 @@ class GemmRun {
   const WeightKernels& weight_kernels_;
   const int64_t num_panels_;
   int64_t num_segments_ = 0, panels_per_tile_ = 1;
+  int num_threads_ = 1;
 };
 
 }  // namespace
@@ -94,8 +95,10 @@ void Gemm(const Device& device, const GemmArgs& args) {
 void GemmBatch(const Device& device, std::span<const GemmArgs> batch) {
   // Each product on one thread: there are as many as heads, and each is small.
   const Device alone{.isa = device.isa, .pool = nullptr};
-  device.pool->ForEach(static_cast<int64_t>(batch.size()),
-                       [&](int64_t i, int) { Gemm(alone, batch[static_cast<size_t>(i)]); });
+  const auto product = [&](int64_t i, int) { Gemm(alone, batch[static_cast<size_t>(i)]); };
+  const auto count = static_cast<int64_t>(batch.size());
+  if (device.pool != nullptr) return device.pool->ForEach(count, product);
+  for (int64_t i = 0; i < count; ++i) product(i, 0);
 }
 
 }  // namespace cadre::kernels

@@ -2,7 +2,7 @@
 // format, threads, m, n, k.
 #include "kernels/gemm.h"
 
-#include "kernels/bench_data.h"
+#include "kernels/bench_testing.h"
 
 namespace cadre::kernels {
 namespace {

@@ -2,7 +2,7 @@
 
 #include <cmath>
 
-#include "kernels/gemm_test_data.h"
+#include "kernels/gemm_testing.h"
 #include "kernels/ref/gemm_reference.h"
 
 namespace cadre::kernels {

@@ -6,7 +6,7 @@
 #include <cmath>
 
 #include "base/random.h"
-#include "kernels/bench_data.h"
+#include "kernels/bench_testing.h"
 
 namespace cadre::kernels {
 namespace {

@@ -2,7 +2,7 @@
 // format.
 #include <ctime>
 
-#include "kernels/bench_data.h"
+#include "kernels/bench_testing.h"
 
 namespace cadre::kernels {
 namespace {

@@ -3,7 +3,7 @@
 #include <bit>
 #include <cmath>
 
-#include "kernels/gemm_test_data.h"
+#include "kernels/gemm_testing.h"
 
 namespace cadre::kernels {
 namespace {

@@ -18,10 +18,10 @@ struct Layout {
   int32_t block_size = 16;   ///< tokens a block, a multiple of 16
   DType type = DType::kBf16;
 
-  /// Bytes of one block of one layer.
+  /// Bytes of one block of one layer: for each head its K panels, then its V panels, both in whole cache lines.
   int64_t BlockBytes() const {
-    const int64_t dims = latent ? k_dim : k_dim + v_dim;
-    return int64_t{num_kv_heads} * dims * block_size * DTypeBytes(type);
+    const auto lines = [&](int64_t dim) { return (dim * block_size * DTypeBytes(type) + 63) / 64 * 64; };
+    return num_kv_heads * (lines(k_dim) + (latent ? 0 : lines(v_dim)));
   }
   /// Bytes of one block over all layers: the price of block_size tokens of context.
   int64_t BytesPerBlock() const { return BlockBytes() * num_layers; }

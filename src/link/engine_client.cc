@@ -192,6 +192,11 @@ int64_t EngineClient::num_in_flight() const {
   return static_cast<int64_t>(state_->sinks.size());
 }
 
+bool EngineClient::draining() const {
+  const std::lock_guard lock(state_->mutex);
+  return state_->draining;
+}
+
 void EngineClient::Drain(TimePoint deadline) {
   const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(deadline - Now());
   {

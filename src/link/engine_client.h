@@ -36,6 +36,8 @@ class EngineClient : public engine::Engine {
 
   /// Requests handed over and not ended: fresh, where Stats() is as old as the rank's last message.
   int64_t num_in_flight() const;
+  /// Drain has been called.
+  bool draining() const;
   /// Ends every request with `error` and refuses new ones: the rank is known to be gone. Any thread.
   void Fail(const Error& error);
 

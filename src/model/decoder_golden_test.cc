@@ -7,7 +7,7 @@
 #include "eplb/placement.h"
 #include "kernels/isa.h"
 #include "model/decoder.h"
-#include "model/golden_models.h"
+#include "model/golden_testing.h"
 #include "model/loader.h"
 #include "model/registry.h"
 

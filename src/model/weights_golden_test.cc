@@ -1,5 +1,5 @@
 // Every published-style folder whose architecture is known: what lies packed in memory equals the file.
-#include "model/golden_models.h"
+#include "model/golden_testing.h"
 #include "model/registry.h"
 #include "model/weights_testing.h"
 

@@ -66,8 +66,7 @@ class CheckingWriter final : public http::ResponseWriter {
 
 inline int FuzzBody(AsyncHandler handler, std::string_view bytes) {
   static InstantEngine engine;
-  static const session::Session session({.content_format = session::ContentFormat::kString}, engine,
-                                        std::make_shared<session::FakeText>());
+  static const session::Session session({}, engine, std::make_shared<session::FakeText>());
   static MetricsRegistry registry;
   static ServeMetrics metrics(registry, "fuzz", engine.model_info());
   static ServeOptions options = [] {

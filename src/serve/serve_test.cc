@@ -2,7 +2,7 @@
 #include <gtest/gtest.h>
 
 #include "serve/openai/schema.h"
-#include "serve/test_house.h"
+#include "serve/house_testing.h"
 
 namespace cadre::serve {
 namespace {

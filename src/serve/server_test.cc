@@ -7,7 +7,7 @@
 
 #include "serve/openai/schema.h"
 #include "serve/routes.h"
-#include "serve/test_house.h"
+#include "serve/house_testing.h"
 
 namespace cadre::serve {
 namespace {

@@ -30,16 +30,9 @@ Result<std::string> ChatTemplate::Render(const Json& context, const RenderLimits
     jinja::Interpreter interpreter(*program_, context, limits, &line);
     return interpreter.Run();
   } catch (EvalError& e) {
-    switch (e.kind) {
-      case EvalError::Kind::kRaised:
-        return FailParam(Code::kInvalidArgument, "messages", "{}", e.message);
-      case EvalError::Kind::kLimit:
-        return FailParam(Code::kResourceExhausted, "chat_template", "chat template, line {}: {}", line,
-                         e.message);
-      default:
-        return FailParam(Code::kInvalidArgument, "chat_template", "chat template, line {}: {}", line,
-                         e.message);
-    }
+    if (e.kind == EvalError::Kind::kRaised)
+      return FailParam(Code::kInvalidArgument, "messages", "{}", e.message);
+    return FailParam(Code::kInvalidArgument, "chat_template", "chat template, line {}: {}", line, e.message);
   }
 }
 

@@ -41,8 +41,8 @@ class ChatTemplate {
   /// Renders with the members of the JSON object `context` as variables (messages, tools, documents,
   /// add_generation_prompt, bos_token, ... and any keyword argument of the request). `context` is only read.
   /// Errors: kInvalidArgument. When the template itself called raise_exception, `message` is exactly its
-  /// message and `param` is "messages"; for everything else `message` names the template's line and `param`
-  /// is "chat_template". Limits: kResourceExhausted, with the limit's name. Cost: about 50 ns per expression.
+  /// message and `param` is "messages"; for everything else, limits included, `message` names the template's
+  /// line and `param` is "chat_template". Cost: about 50 ns per expression; 20 messages take 15 to 50 us.
   Result<std::string> Render(const Json& context, const RenderLimits& limits = {}) const;
 
   /// True if the template reads a variable of this name somewhere ("tools", "enable_thinking", ...).

@@ -4,6 +4,7 @@
 #include "text/byte_level.h"
 #include "text/decode_stages.h"
 #include "text/json_fields.h"
+#include "text/normalizer.h"
 #include "text/utf8.h"
 
 namespace cadre::text {
@@ -92,9 +93,18 @@ std::string ReplaceAll(std::string_view text, std::string_view from, std::string
 
 Status Decoder::Read(const Json& json) {
   steps_.clear();
-  if (!json.is_null()) return Add(json, "decoder", 0);
-  steps_.push_back({Kind::kJoin, {}, {}});
-  return {};
+  if (json.is_null()) {
+    steps_.push_back({Kind::kJoin, {}, {}});
+    return {};
+  }
+  CADRE_TRY(Add(json, "decoder", 0));
+  double growth = 1;
+  for (const DecoderStep& step : steps_) {
+    if (step.kind == Kind::kReplace) growth *= GrowthOfReplace(step.pattern, step.text);
+    if (step.kind == Kind::kByteLevel) growth *= static_cast<double>(kReplacementText.size());
+  }
+  if (growth <= kMaxGrowth) return {};
+  return Fail(Code::kUnsupported, "decoder: may let a text grow {}-fold; the most is {}", growth, kMaxGrowth);
 }
 
 Status Decoder::Add(const Json& json, const std::string& where, int depth) {

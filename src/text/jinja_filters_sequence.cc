@@ -316,11 +316,11 @@ Value FilterReverse(Runtime& rt, const Value& v, Args& args) {
   std::reverse(items.begin(), items.end());
   Value list = rt.List(std::move(items));
   // Python's reversed() is an iterator; only what it cannot reverse becomes a list.
-  if (v.Is(Kind::kGenerator) || v.IsUndefined()) return list;
+  if (v.Is(Kind::kGenerator)) return list;
   auto it = std::make_shared<Iterator>(rt, std::move(list));
-  const char* type = v.Is(Kind::kTuple)   ? "reversed"
-                     : v.Is(Kind::kRange) ? "range_iterator"
-                                          : "list_reverseiterator";
+  const char* type = v.Is(Kind::kTuple) || v.IsUndefined() ? "reversed"
+                     : v.Is(Kind::kRange)                  ? "range_iterator"
+                                                           : "list_reverseiterator";
   return rt.Generator([it](Value& out) { return it->Next(out); }, type);
 }
 

@@ -56,6 +56,22 @@ std::string FloatDigits(double magnitude, char type, int64_t precision, bool alt
   return text;
 }
 
+// As %g, but a whole number gets ".0", and an exponent where that would be a digit too many.
+std::string GeneralDigits(double magnitude, int64_t precision) {
+  precision = std::max<int64_t>(precision, 1);
+  std::string text = FloatDigits(magnitude, 'g', precision, false);
+  if (text.find_first_of(".e") != std::string::npos) return text;
+  if (static_cast<int64_t>(text.size()) < precision) return text + ".0";
+  text = FloatDigits(magnitude, 'e', precision - 1, false);
+  const size_t e = text.find('e');
+  size_t end = e;
+  if (text.find('.') < e) {
+    while (text[end - 1] == '0') --end;
+    if (text[end - 1] == '.') --end;
+  }
+  return text.erase(end, e - end);
+}
+
 struct NumberText {
   std::string sign, prefix, digits;
 };
@@ -113,11 +129,7 @@ std::string FormatReal(Runtime& rt, const Spec& spec, double value) {
   } else if (spec.type == '%') {
     number.digits = FloatDigits(magnitude * 100, 'f', spec.precision, spec.alternate);
   } else if (spec.type == 0) {
-    number.digits = spec.precision < 0
-                        ? FormatFloat(magnitude)
-                        : FloatDigits(magnitude, 'g', std::max<int64_t>(spec.precision, 1), false);
-    const bool bare = number.digits.find_first_of(".en") == std::string::npos;
-    if (bare && static_cast<int64_t>(number.digits.size()) < spec.precision) number.digits += ".0";
+    number.digits = spec.precision < 0 ? FormatFloat(magnitude) : GeneralDigits(magnitude, spec.precision);
   } else {
     const int64_t precision =
         (spec.type == 'g' || spec.type == 'G') && spec.precision == 0 ? 1 : spec.precision;

@@ -232,6 +232,10 @@ const char* TypeRepr(const Value& v) {
       }
       return "dict_items object";
     case Kind::kGenerator:
+      for (const char* repr : {"list_reverseiterator object", "reversed object", "range_iterator object"}) {
+        const std::string_view type = v.As<GeneratorObj>().type_name;
+        if (std::string_view(repr).starts_with(type)) return repr;
+      }
       return "generator object";
     case Kind::kNamespace:
       return "jinja2.utils.Namespace object";

@@ -20,12 +20,24 @@ class SequenceNormalizer : public Normalizer {
   void Apply(Normalized& text) const override {
     for (const auto& part : parts) part->Apply(text);
   }
+  double growth() const override {
+    double product = 1;
+    for (const auto& part : parts) product *= part->growth();
+    return product;
+  }
+  size_t num_passes() const override {
+    size_t sum = 0;
+    for (const auto& part : parts) sum += part->num_passes();
+    return sum;
+  }
 };
 
 class NormalFormNormalizer : public Normalizer {
  public:
   explicit NormalFormNormalizer(NormalForm form) : form_(form) {}
   void Apply(Normalized& text) const override { text.text = ToNormalForm(text.text, form_); }
+  // Unicode Standard Annex 15, section 10: the most that UTF-8 grows.
+  double growth() const override { return form_ == NormalForm::kNfc || form_ == NormalForm::kNfd ? 3 : 11; }
 
  private:
   NormalForm form_;
@@ -36,6 +48,7 @@ class PointNormalizer : public Normalizer {
  public:
   using Map = void (*)(char32_t cp, std::string& out);
   explicit PointNormalizer(Map map) : map_(map) {}
+  double growth() const override { return 2; }  // letters of bytes; a space on both sides; other lower case
 
   void Apply(Normalized& text) const override {
     std::string out;
@@ -100,6 +113,7 @@ void ToLetters(char32_t cp, std::string& out) {
 class StripNormalizer : public Normalizer {
  public:
   StripNormalizer(bool left, bool right) : left_(left), right_(right) {}
+  double growth() const override { return 1; }
 
   void Apply(Normalized& text) const override {
     size_t begin = 0;
@@ -129,6 +143,7 @@ class PrependNormalizer : public Normalizer {
   void Apply(Normalized& text) const override {
     if (!text.text.empty()) text.text.insert(0, prepend_);
   }
+  double growth() const override { return 1.0 + static_cast<double>(prepend_.size()); }
 
  private:
   std::string prepend_;
@@ -138,6 +153,8 @@ class ReplaceNormalizer : public Normalizer {
  public:
   ReplaceNormalizer(Pattern pattern, std::string content)
       : pattern_(std::move(pattern)), content_(std::move(content)) {}
+
+  double growth() const override { return GrowthOfReplace(pattern_, content_); }
 
   void Apply(Normalized& text) const override {
     std::vector<Span> matches;

@@ -7,6 +7,7 @@
 
 #include "text/byte_level.h"
 #include "text/json_fields.h"
+#include "text/normalizer.h"
 #include "text/regex.h"
 #include "text/splitter.h"
 #include "text/unicode.h"
@@ -90,6 +91,7 @@ class FixedLength : public PreTokenizer {
 // Puts a space before every piece that has none.
 class PrefixSpace : public PreTokenizer {
  public:
+  double growth() const override { return 2; }
   void Apply(PieceList& list) const override {
     for (Piece& piece : list.pieces) {
       if (!piece.text.starts_with(' ')) piece.text = list.rewritten.emplace_back(" ").append(piece.text);
@@ -99,6 +101,7 @@ class PrefixSpace : public PreTokenizer {
 
 class Letters : public PreTokenizer {
  public:
+  double growth() const override { return 2; }
   void Apply(PieceList& list) const override {
     for (Piece& piece : list.pieces) piece.text = list.rewritten.emplace_back(BytesToLetters(piece.text));
   }
@@ -113,6 +116,8 @@ class Metaspace : public PreTokenizer {
         prepend_(prepend),
         split_(split),
         splitter_(SplitBehavior::kMergedWithNext, false) {}
+
+  double growth() const override { return 1 + static_cast<double>(mark_.size()); }
 
   void Apply(PieceList& list) const override {
     for (Piece& piece : list.pieces) Mark(piece, list);
@@ -238,6 +243,13 @@ Result<std::unique_ptr<PreTokenizer>> MakeSimple(const std::string& type, const 
 Status PreTokenizers::Read(const Json& json) {
   if (json.is_null()) return {};
   CADRE_TRY(Add(json, "pre_tokenizer", 0));
+  double growth = 1;
+  for (const auto& step : steps_) growth *= step->growth();
+  if (growth > kMaxGrowth || steps_.size() > kMaxPasses) {
+    return Fail(Code::kUnsupported,
+                "pre_tokenizer: {} steps that may let a text grow {}-fold; the most is {} and {}",
+                steps_.size(), growth, kMaxPasses, kMaxGrowth);
+  }
   ends_with_letters_ = ends_with_letters_ && num_letter_steps_ == 1;
   return {};
 }

@@ -26,6 +26,8 @@ class PreTokenizer {
  public:
   virtual ~PreTokenizer() = default;
   virtual void Apply(PieceList& list) const = 0;
+  /// See Normalizer.
+  virtual double growth() const { return 1; }
 };
 
 /// A whole "pre_tokenizer", sequences flattened.

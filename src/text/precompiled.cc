@@ -6,6 +6,7 @@
 //
 // The way the table is used is tokenizers' own, not SentencePiece's: whole grapheme clusters of less than six
 // bytes are looked up first, and the *shortest* entry that begins a cluster replaces all of it.
+#include <algorithm>
 #include <cstring>
 #include <optional>
 #include <vector>
@@ -36,6 +37,16 @@ class Precompiled : public Normalizer {
                   where);
     }
     return {};
+  }
+
+  double growth() const override {
+    size_t longest = 1;
+    for (size_t begin = 0; begin < texts_.size();) {
+      const size_t end = std::min(texts_.find('\0', begin), texts_.size());
+      longest = std::max(longest, end - begin);
+      begin = end + 1;
+    }
+    return static_cast<double>(longest);
   }
 
   void Apply(Normalized& text) const override {

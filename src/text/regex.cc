@@ -172,6 +172,13 @@ Result<Pattern> Pattern::FromJson(const Json& json, std::string_view where) {
   return pattern;
 }
 
+double GrowthOfReplace(const Pattern& pattern, std::string_view content) {
+  const auto size = static_cast<double>(content.size());
+  if (content.empty()) return 1;
+  if (pattern.literal().empty()) return 1 + size;  // an expression may match nothing, before every character
+  return std::max(1.0, size / static_cast<double>(pattern.literal().size()));
+}
+
 void Pattern::FindAll(std::string_view text, std::vector<Span>& matches) const {
   if (regex_ != nullptr) return regex_->FindAll(text, matches);
   for (size_t at = text.find(literal_); at != text.npos; at = text.find(literal_, at + literal_.size())) {

@@ -53,4 +53,7 @@ class Pattern {
   std::shared_ptr<const Regex> regex_;  // shared: a pattern may be copied into running decoders
 };
 
+/// How often longer a text can become, at most, if `content` stands for every match.
+double GrowthOfReplace(const Pattern& pattern, std::string_view content);
+
 }  // namespace cadre::text

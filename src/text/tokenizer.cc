@@ -63,6 +63,12 @@ Result<std::unique_ptr<Tokenizer>> Tokenizer::FromJson(std::string_view tokenize
 Status Tokenizer::ReadJson(const Json& json) {
   if (!json.is_object()) return Fail(Code::kInvalidArgument, "expected an object, found {}", json.TypeName());
   CADRE_ASSIGN(normalizer_, MakeNormalizer(MemberOrNull(json, "normalizer"), "normalizer"));
+  if (normalizer_ != nullptr &&
+      (normalizer_->growth() > kMaxGrowth || normalizer_->num_passes() > kMaxPasses)) {
+    return Fail(Code::kUnsupported,
+                "normalizer: {} steps that may let a text grow {}-fold; the most is {} and {}",
+                normalizer_->num_passes(), normalizer_->growth(), kMaxPasses, kMaxGrowth);
+  }
   CADRE_TRY(pre_tokenizers_.Read(MemberOrNull(json, "pre_tokenizer")));
   bool raw_bytes = pre_tokenizers_.ends_with_letters();
   CADRE_ASSIGN(model_, MakeModel(MemberOrNull(json, "model"), raw_bytes));

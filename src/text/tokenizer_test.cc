@@ -2,8 +2,10 @@
 
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <filesystem>
 #include <fstream>
+#include <thread>
 
 #include "base/random.h"
 #include "text/bpe_merges.h"
@@ -90,12 +92,54 @@ TEST(Tokenizer, DamagedFilesAreErrors) {
             std::string::npos);
 }
 
+TEST(Tokenizer, TextMayNotGrowWithoutMeasure) {
+  const auto repeated = [](const std::string& part, int times) {
+    std::string all = part;
+    for (int i = 1; i < times; ++i) all += "," + part;
+    return all;
+  };
+  const std::string model = R"("model":{"type":"BPE","vocab":{},"merges":[]}})";
+  const std::string doubles = R"({"type":"Replace","pattern":{"String":"a"},"content":"aa"})";
+  EXPECT_NE(MessageFor(R"({"normalizer":{"type":"Sequence","normalizers":[)" + repeated(doubles, 40) + "]}," +
+                       model)
+                .find("grow"),
+            std::string::npos);
+  EXPECT_NE(MessageFor(R"({"normalizer":{"type":"Sequence","normalizers":[)" +
+                       repeated(R"({"type":"Strip"})", 300) + "]}," + model)
+                .find("grow"),
+            std::string::npos);
+  EXPECT_NE(MessageFor(R"({"pre_tokenizer":{"type":"Sequence","pretokenizers":[)" +
+                       repeated(R"({"type":"ByteLevel"})", 40) + "]}," + model)
+                .find("grow"),
+            std::string::npos);
+  EXPECT_NE(
+      MessageFor(R"({"decoder":{"type":"Sequence","decoders":[)" + repeated(doubles, 40) + "]}," + model)
+          .find("grow"),
+      std::string::npos);
+}
+
 TEST(Tokenizer, EveryBytePassesThroughByteLevel) {
   std::string text;
   for (char32_t cp = 0; cp < 0x2FF; ++cp) AppendUtf8(text, cp);
   text += "\xE6\x9D\xB1\xF0\x9F\x98\x80";
   EXPECT_EQ(Demo().Decode(Demo().Encode(text, false), false), text);
   EXPECT_EQ(Demo().Decode(Demo().Encode("a\xFF\xFE", false), false), "a\xEF\xBF\xBD\xEF\xBF\xBD");
+}
+
+TEST(Tokenizer, ThreadsShareIt) {
+  const std::string text = "Four score and seven years ago, 17 + 25 = 42.\n\n  caf\xC3\xA9 <|im_end|>";
+  const std::vector<int32_t> expected = Demo().Encode(text, false);
+  std::vector<std::thread> threads;
+  std::atomic<int> num_wrong = 0;
+  for (int t = 0; t < 4; ++t) {
+    threads.emplace_back([&] {
+      for (int i = 0; i < 200; ++i) {
+        if (Demo().Encode(text, false) != expected || Demo().Decode(expected, false) != text) ++num_wrong;
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(num_wrong, 0);
 }
 
 TEST(Tokenizer, RolesComeFromTokenizerConfig) {

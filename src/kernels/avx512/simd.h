@@ -2,7 +2,9 @@
 // Sixteen floats in one register; portable/simd.h says what each function means.
 // g++ 12's own header reads registers whose content does not matter (_mm512_undefined_ps), and warns of it.
 #pragma GCC diagnostic push
+#ifndef __clang__  // which has no such warning
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#endif
 #pragma GCC diagnostic ignored "-Wuninitialized"
 #include <immintrin.h>
 #pragma GCC diagnostic pop

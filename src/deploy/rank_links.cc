@@ -1,0 +1,63 @@
+#include "deploy/rank_links.h"
+
+#include "deploy/lockstep_gate.h"
+#include "group/join.h"
+#include "kernels/isa.h"
+
+namespace cadre::deploy {
+namespace {
+
+// What must be equal on all ranks: a difference would show as a wrong answer or a hang.
+std::vector<group::ConfigField> SharedConfig(const config::EngineOptions& options, const ModelSetup& setup) {
+  const config::ParallelOptions& parallel = options.parallel;
+  return {{"version", CADRE_VERSION},
+          {"model", setup.files.config.Dump()},
+          {"--dtype", DTypeName(setup.type)},
+          {"instruction set", kernels::IsaName(setup.isa)},
+          {"--tensor-parallel-size", Format("{}", parallel.tensor_parallel_size)},
+          {"--data-parallel-size", Format("{}", parallel.data_parallel_size)},
+          {"--enable-expert-parallel", parallel.enable_expert_parallel ? "true" : "false"},
+          {"--all2all-backend", parallel.all2all_backend},
+          {"--expert-placement-strategy", parallel.expert_placement_strategy},
+          {"--max-num-batched-tokens", Format("{}", options.scheduler.max_num_batched_tokens)},
+          {"--max-model-len", Format("{}", setup.max_model_len)},
+          {"--block-size", Format("{}", options.cache.block_size)}};
+}
+
+// The world ranks of this rank's tensor-parallel replica, and of all replicas' first ranks.
+std::vector<int> ReplicaRanks(RankPlace place) {
+  std::vector<int> ranks;
+  for (int tp = 0; tp < place.tp_size; ++tp) ranks.push_back(place.dp_rank * place.tp_size + tp);
+  return ranks;
+}
+std::vector<int> SchedulerRanks(RankPlace place) {
+  std::vector<int> ranks;
+  for (int dp = 0; dp < place.dp_size; ++dp) ranks.push_back(dp * place.tp_size);
+  return ranks;
+}
+
+}  // namespace
+
+Result<RankLinks> MakeLinks(const config::EngineOptions& options, const ModelSetup& setup, RankPlace place,
+                            fabric::Rendezvous& rendezvous, TimePoint deadline) {
+  CADRE_TRY(group::CheckSameConfig(rendezvous, {}, SharedConfig(options, setup), deadline));
+  RankLinks links{.rendezvous = &rendezvous};
+  if (place.tp_size > 1) {
+    CADRE_ASSIGN(links.tensor_parallel, a2a::Collective::Create({.name = Format("tp{}", place.dp_rank),
+                                                                 .rendezvous = &rendezvous,
+                                                                 .ranks = ReplicaRanks(place),
+                                                                 .join_deadline = deadline,
+                                                                 .spin = setup.spin}));
+  }
+  if (setup.is_moe() && place.dp_size > 1 && place.tp_rank == 0) {
+    CADRE_ASSIGN(auto lockstep, group::Lockstep::Create({.rendezvous = &rendezvous,
+                                                         .ranks = SchedulerRanks(place),
+                                                         .spin = setup.spin,
+                                                         .join_deadline = deadline}));
+    const Duration step_timeout = std::chrono::seconds(options.parallel.distributed_timeout_s.value_or(60));
+    links.gate = std::make_unique<LockstepGate>(std::move(lockstep), step_timeout);
+  }
+  return links;
+}
+
+}  // namespace cadre::deploy

@@ -1,0 +1,27 @@
+#include "deploy/rank_process.h"
+
+#include <signal.h>
+
+#include "deploy/rank_links.h"
+#include "fabric/broker.h"
+#include "group/heartbeat.h"
+#include "link/engine_server.h"
+#include "sys/process.h"
+
+namespace cadre::deploy {
+
+Status RunRank(const config::EngineOptions& options, int rank) {
+  sys::DieWithParent(SIGKILL);
+  const RankPlace place = PlaceOf(options.parallel, rank);
+  const TimePoint deadline = Now() + std::chrono::seconds(options.parallel.engine_ready_timeout_s);
+  sys::Fd link(kLinkFd);
+  CADRE_ASSIGN(const auto rendezvous, fabric::JoinHost(sys::Fd(kBrokerFd), deadline));
+  CADRE_ASSIGN(const ModelSetup setup, PrepareModel(options));
+  CADRE_ASSIGN(RankLinks links, MakeLinks(options, setup, place, *rendezvous, deadline));
+  CADRE_ASSIGN(const auto runtime, RankRuntime::Start(options, setup, place, std::move(links), deadline, {}));
+  const group::Heartbeat heartbeat({.control = rendezvous->control(), .rank = rank, .watched = {}});
+  if (runtime->engine() != nullptr) return link::ServeEngine(*runtime->engine(), std::move(link));
+  return runtime->Follow();
+}
+
+}  // namespace cadre::deploy

@@ -1,0 +1,157 @@
+// A request's answer is the same bit by bit alone, in any batch, with or without prefix hits, chunked or not, preempted
+// or not; and in bf16 over data-parallel ranks too, where it meets other company. Walks the product on the demo model.
+#include <random>
+
+#include "multirank/thread_ranks.h"
+
+namespace cadre::test {
+namespace {
+
+constexpr const char* kDemo = CADRE_SOURCE_DIR "/models/demo";
+constexpr int kMaxTokens = 12;
+
+std::vector<engine::Request> Requests() {
+  std::mt19937 rng(5);
+  std::vector<engine::Request> requests;
+  std::vector<int32_t> shared(40);
+  for (auto& token : shared) token = static_cast<int32_t>(rng() % 2048);
+  for (int i = 0; i < 7; ++i) {
+    std::vector<int32_t> prompt(shared.begin(), shared.begin() + static_cast<int64_t>(rng() % 41));
+    for (uint32_t n = 1 + rng() % 70; n > 0; --n) prompt.push_back(static_cast<int32_t>(rng() % 2048));
+    auto request = GreedyRequest(std::move(prompt), kMaxTokens);
+    request.sampling.temperature = i % 2 == 0 ? 0.0 : 0.9;
+    request.sampling.top_p = i % 3 == 0 ? 0.8 : 1.0;
+    request.sampling.seed = static_cast<uint64_t>(i) * 77;
+    request.sampling.logprobs = 2;
+    requests.push_back(std::move(request));
+  }
+  return requests;
+}
+
+struct Answer {
+  std::vector<int32_t> tokens;
+  std::vector<float> logprobs;  // all of them, to see every bit
+  friend bool operator==(const Answer&, const Answer&) = default;
+};
+
+std::vector<Answer> Ask(engine::Engine& engine, const std::vector<engine::Request>& requests, bool at_once) {
+  std::vector<std::shared_ptr<Collector>> collectors;
+  std::vector<std::unique_ptr<engine::RequestHandle>> handles;
+  std::vector<Answer> answers;
+  for (const auto& request : requests) {
+    collectors.push_back(std::make_shared<Collector>());
+    auto handle = engine.Submit(request, collectors.back());
+    EXPECT_TRUE(handle.has_value());
+    handles.push_back(std::move(*handle));
+    if (!at_once) collectors.back()->Wait();
+  }
+  for (const auto& collector : collectors) {
+    if (at_once) collector->Wait();
+    Answer answer{.tokens = collector->tokens};
+    for (const auto& logprobs : collector->logprobs) {
+      for (const auto& logprob : logprobs) answer.logprobs.push_back(logprob.logprob);
+    }
+    answers.push_back(std::move(answer));
+  }
+  return answers;
+}
+
+std::vector<Answer> Alone(const std::string& dtype) {
+  config::EngineOptions options = TestOptions(kDemo, dtype);
+  options.cache.enable_prefix_caching = false;
+  options.scheduler.max_num_batched_tokens = 512;
+  ThreadRanks ranks(options);
+  return Ask(*ranks.engine(), Requests(), false);
+}
+
+// The engine publishes its numbers after the last event of a step.
+engine::RankStats StatsWhenIdle(engine::Engine& engine) {
+  engine::RankStats stats;
+  for (int i = 0; i < 1000; ++i) {
+    stats = engine.Stats().front();
+    if (stats.num_running == 0) break;
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  }
+  return stats;
+}
+
+class Invariance : public testing::TestWithParam<std::string> {};
+
+TEST_P(Invariance, BatchChunksPrefixThreadsAndPreemption) {
+  const std::vector<Answer> wanted = Alone(GetParam());
+  for (const int64_t batched_tokens : {7, 512}) {
+    for (const bool prefix_caching : {false, true}) {
+      for (const int threads : {1, 3}) {
+        for (const int64_t num_blocks : {32, 9}) {  // nine: two long sequences do not fit together
+          SCOPED_TRACE(Format("step of {} tokens, prefix caching {}, {} threads, {} blocks", batched_tokens,
+                              prefix_caching, threads, num_blocks));
+          config::EngineOptions options = TestOptions(kDemo, GetParam());
+          options.scheduler.max_num_batched_tokens = batched_tokens;
+          options.cache.enable_prefix_caching = prefix_caching;
+          options.cache.num_gpu_blocks_override = num_blocks;
+          options.model.max_model_len = 144;
+          options.cpu.threads = threads;
+          ThreadRanks ranks(options);
+          ASSERT_NE(ranks.engine(), nullptr) << ranks.error().message;
+          EXPECT_EQ(Ask(*ranks.engine(), Requests(), true), wanted);
+          EXPECT_EQ(Ask(*ranks.engine(), Requests(), true), wanted);  // now the prefixes are known
+          const auto stats = StatsWhenIdle(*ranks.engine());
+          if (prefix_caching && num_blocks == 32) {
+            EXPECT_GT(stats.prefix_cache_hits, 0);
+          }
+          if (num_blocks == 9 && batched_tokens == 512) {
+            EXPECT_GT(stats.num_preemptions, 0);
+          }
+          EXPECT_EQ(stats.num_running, 0);
+        }
+      }
+    }
+  }
+}
+
+// One expert-parallel rank or several: sums over experts are grouped by rank, so only f32 promises equal tokens.
+TEST(InvarianceOverRanks, F32TokensAreEqualInEveryLayout) {
+  const std::vector<Answer> wanted = Alone("float32");
+  for (const auto& [tp, dp, ep] : {std::tuple(1, 2, true), {1, 3, false}, {2, 2, true}, {2, 1, false}}) {
+    SCOPED_TRACE(Format("tp {} dp {} ep {}", tp, dp, ep));
+    config::EngineOptions options = TestOptions(kDemo, "float32");
+    options.parallel.tensor_parallel_size = tp;
+    options.parallel.data_parallel_size = dp;
+    options.parallel.enable_expert_parallel = ep;
+    ThreadRanks ranks(options);
+    ASSERT_NE(ranks.engine(), nullptr) << ranks.error().message;
+    const auto answers = Ask(*ranks.engine(), Requests(), true);
+    for (size_t i = 0; i < wanted.size(); ++i) EXPECT_EQ(answers[i].tokens, wanted[i].tokens) << "request " << i;
+  }
+}
+
+// The same layout twice, with other company on the other rank: bits are equal in bf16.
+TEST(InvarianceOverRanks, CompanyOnOtherRanksDoesNotChangeABit) {
+  config::EngineOptions options = TestOptions(kDemo, "bfloat16");
+  options.parallel.data_parallel_size = 2;
+  options.parallel.enable_expert_parallel = true;
+  ThreadRanks ranks(options);
+  ASSERT_NE(ranks.engine(), nullptr) << ranks.error().message;
+  EXPECT_EQ(Ask(*ranks.engine(), Requests(), true), Ask(*ranks.engine(), Requests(), false));
+}
+
+TEST(EngineLife, CancelEndsARequestAndDrainEndsAll) {
+  ThreadRanks ranks(TestOptions(kDemo, "bfloat16"));
+  const auto cancelled = std::make_shared<Collector>();
+  auto handle = ranks.engine()->Submit(GreedyRequest({1, 2, 3}, 400), cancelled);
+  ASSERT_TRUE(handle.has_value());
+  (*handle)->Cancel();
+  EXPECT_EQ(cancelled->Wait().reason, engine::FinishReason::kAbort);
+  const auto running = std::make_shared<Collector>();
+  ASSERT_TRUE(ranks.engine()->Submit(GreedyRequest({1, 2, 3}, 5), running).has_value());
+  ranks.engine()->Drain(Now() + std::chrono::seconds(30));
+  EXPECT_EQ(running->Wait().reason, engine::FinishReason::kLength);
+  const auto late = ranks.engine()->Submit(GreedyRequest({1}, 1), std::make_shared<Collector>());
+  ASSERT_FALSE(late.has_value());
+  EXPECT_EQ(late.error().code, Code::kUnavailable);
+}
+
+INSTANTIATE_TEST_SUITE_P(Types, Invariance, testing::Values("bfloat16", "float32"));
+
+}  // namespace
+}  // namespace cadre::test

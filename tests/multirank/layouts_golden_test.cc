@@ -1,0 +1,74 @@
+// Promise 2 in f32: the reference library's greedy tokens come out of every layout of ranks.
+#include "model/golden_testing.h"
+#include "model/registry.h"
+#include "multirank/thread_ranks.h"
+
+namespace cadre::test {
+namespace {
+
+struct Layout {
+  int tp, dp;
+  bool ep;
+  const char* backend;
+};
+
+bool Legal(const model::ModelSpec& spec, const Layout& layout) {
+  const auto& a = spec.attention;
+  if (a.num_heads % layout.tp != 0) return false;
+  return a.kind == nn::AttentionKind::kMla || a.num_kv_heads % layout.tp == 0 || layout.tp % a.num_kv_heads == 0;
+}
+
+class GoldenLayouts : public testing::TestWithParam<std::string> {
+ protected:
+  void Walk(const std::vector<Layout>& layouts) {
+    const std::string folder = model::test::GoldenModelsFolder() + "/" + GetParam();
+    if (GetParam() == "none") GTEST_SKIP() << "no golden models in " << model::test::GoldenModelsFolder();
+    const auto files = checkpoint::ReadModelFiles(folder);
+    ASSERT_TRUE(files.has_value());
+    if (model::FindFamily(files->config) == nullptr) GTEST_SKIP() << GetParam() << ": its architecture is not built yet";
+    const auto spec = model::ReadModelSpec(files->config, files->generation_config);
+    ASSERT_TRUE(spec.has_value());
+    const model::test::GoldenFile golden(folder + "/golden.safetensors");
+    std::vector<engine::Request> requests;
+    std::vector<std::vector<int32_t>> wanted;
+    for (int i = 0; i < 3; ++i) {
+      const auto golden_case = golden.Case(i);
+      wanted.push_back(golden_case.greedy);
+      requests.push_back(GreedyRequest(golden_case.prompt, static_cast<int>(golden_case.greedy.size())));
+    }
+    for (const Layout& layout : layouts) {
+      SCOPED_TRACE(Format("tp {} dp {} ep {} {}", layout.tp, layout.dp, layout.ep, layout.backend));
+      config::EngineOptions options = TestOptions(folder, "float32");
+      options.parallel.tensor_parallel_size = layout.tp;
+      options.parallel.data_parallel_size = layout.dp;
+      options.parallel.enable_expert_parallel = layout.ep;
+      options.parallel.all2all_backend = layout.backend;
+      ThreadRanks ranks(options);
+      if (!Legal(*spec, layout)) {
+        EXPECT_EQ(ranks.engine(), nullptr);
+        EXPECT_FALSE(ranks.error().message.empty());
+        continue;
+      }
+      ASSERT_NE(ranks.engine(), nullptr) << ranks.error().message;
+      EXPECT_EQ(Generate(*ranks.engine(), requests), wanted);
+    }
+  }
+};
+
+TEST_P(GoldenLayouts, GreedyTokensInEveryLayout) {
+  std::vector<Layout> layouts;
+  for (const int tp : {1, 2, 4}) {
+    for (const int dp : {1, 2, 3, 4}) {
+      for (const bool ep : {false, true}) {
+        for (const char* backend : {"allgather_reducescatter", "naive"}) layouts.push_back({tp, dp, ep, backend});
+      }
+    }
+  }
+  Walk(layouts);
+}
+
+INSTANTIATE_TEST_SUITE_P(Models, GoldenLayouts, testing::ValuesIn(model::test::GoldenModelNames()),
+                         model::test::TestName);
+
+}  // namespace
+}  // namespace cadre::test
