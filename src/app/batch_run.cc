@@ -4,7 +4,8 @@
 
 namespace cadre::app {
 
-void BatchListener::OnDelta(size_t sequence, const session::Delta& delta, std::span<const TimePoint> step_times) {
+void BatchListener::OnDelta(size_t sequence, const session::Delta& delta,
+                            std::span<const TimePoint> step_times) {
   SequenceRun& run = runs_[sequence];
   if (!step_times.empty()) {
     // A step gives one token; should it give more, they came together.
@@ -66,12 +67,14 @@ Phases PhasesOf(std::span<const SequenceRun> runs, TimePoint start, TimePoint en
 }
 
 Result<Phases> RunBatch(LocalSession& local, session::GenerateRequest request) {
-  auto listener = std::make_shared<BatchListener>(request.prompts.size() * static_cast<size_t>(request.sampling.n));
+  auto listener =
+      std::make_shared<BatchListener>(request.prompts.size() * static_cast<size_t>(request.sampling.n));
   const TimePoint start = Now();
   CADRE_ASSIGN(const auto generation, local.session().Start(std::move(request), listener, local.Post()));
   while (!listener->ended()) local.queue().RunSome();
   const TimePoint end = Now();
-  if (const Status status = listener->status(); !status) return std::unexpected(local.Explain(status.error()));
+  if (const Status status = listener->status(); !status)
+    return std::unexpected(local.Explain(status.error()));
   return PhasesOf(listener->runs(), start, end);
 }
 

@@ -35,16 +35,16 @@ class BatchListener : public session::Listener {
   bool ended_ = false;
 };
 
-/// A request for fixed numbers of random or given tokens: sampling as `vllm bench` does it (temperature 1, all
-/// tokens, past the end token).
+/// A request for fixed numbers of random or given tokens: sampling as `vllm bench` does it (temperature 1,
+/// all tokens, past the end token).
 session::GenerateRequest FixedLengthRequest(std::string id, std::vector<std::vector<int64_t>> prompts,
                                             int64_t output_len, int64_t n, int64_t seed);
 
 /// How long the two phases of a batch took.
 struct Phases {
   double total_s = 0;
-  double prefill_s = 0;       ///< until every sequence has its first token
-  double decode_s = 0;        ///< from there until the first sequence ends, so that all take part all the time
+  double prefill_s = 0;  ///< until every sequence has its first token
+  double decode_s = 0;   ///< from there until the first sequence ends, so that all take part all the time
   int64_t decode_tokens = 0;  ///< that came in that time
 };
 Phases PhasesOf(std::span<const SequenceRun> runs, TimePoint start, TimePoint end);

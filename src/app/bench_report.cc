@@ -1,11 +1,36 @@
 #include "app/bench_report.h"
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdio>
 
 #include "sys/files.h"
 
 namespace cadre::app {
+
+std::vector<SpeedLine> LoadSpeeds(const LoadTotals& totals, ModelCost cost,
+                                  const kernels::MachineRates& rates) {
+  const auto prompts = static_cast<double>(totals.num_prompts),
+             sequences = static_cast<double>(totals.num_sequences);
+  if (totals.num_prompts == 0) return {};
+  cost.max_sequences_per_step = std::min(cost.max_sequences_per_step, totals.num_together);
+  const Work prefill = PrefillWork(cost, prompts, static_cast<double>(totals.prompt_tokens) / prompts);
+  const Work decode = DecodeWork(cost, sequences, static_cast<double>(totals.prompt_tokens) / prompts,
+                                 static_cast<double>(totals.output_tokens) / sequences);
+  Work all = prefill;
+  all += decode;
+  // The two phases have bounds of their own: their floors add up.
+  const Floor floor = FloorOf(prefill, rates) + FloorOf(decode, rates);
+  const auto line = [&](const char* name, int64_t tokens) {
+    return SpeedLine{.name = name,
+                     .tokens = static_cast<double>(tokens),
+                     .seconds = totals.seconds,
+                     .work = all,
+                     .floor = floor};
+  };
+  return {line("prefill", totals.prompt_tokens), line("decode", totals.output_tokens),
+          line("total", totals.prompt_tokens + totals.output_tokens)};
+}
 
 std::string SpeedTable(const std::vector<SpeedLine>& lines, const kernels::MachineRates& rates) {
   std::string table = Format("{:<12}{:>12}{:>14}{:>10}  {}\n", "", "tokens/s", "floor", "share", "bound by");
@@ -44,7 +69,8 @@ Status CheckWritable(const std::optional<std::string>& path, const char* flag) {
   if (!path) return {};
   FILE* file = std::fopen(path->c_str(), "ae");
   if (file == nullptr) {
-    return FailParam(Code::kInvalidArgument, flag, "{}: cannot write '{}': {}", flag, *path, sys::ErrnoText(errno));
+    return FailParam(Code::kInvalidArgument, flag, "{}: cannot write '{}': {}", flag, *path,
+                     sys::ErrnoText(errno));
   }
   std::fclose(file);
   return {};

@@ -10,14 +10,16 @@ namespace cadre::app {
 namespace {
 
 // Fresh prompts for every round, so that the prefix cache has nothing to find.
-session::GenerateRequest RoundRequest(const config::BenchLatencyOptions& options, int64_t vocab_size, int64_t round) {
+session::GenerateRequest RoundRequest(const config::BenchLatencyOptions& options, int64_t vocab_size,
+                                      int64_t round) {
   std::vector<std::vector<int64_t>> prompts;
   for (int64_t i = 0; i < options.batch_size; ++i) {
     const auto stream = static_cast<uint64_t>(round * options.batch_size + i);
-    prompts.push_back(
-        RandomTokens(options.input_len, vocab_size, static_cast<uint64_t>(options.engine.model.seed), stream));
+    prompts.push_back(RandomTokens(options.input_len, vocab_size,
+                                   static_cast<uint64_t>(options.engine.model.seed), stream));
   }
-  return FixedLengthRequest(Format("latency-{}", round), std::move(prompts), options.output_len, options.n, round);
+  return FixedLengthRequest(Format("latency-{}", round), std::move(prompts), options.output_len, options.n,
+                            round);
 }
 
 constexpr double kPercentiles[] = {10, 25, 50, 75, 90, 99};
@@ -85,8 +87,9 @@ void PrintLatencies(const Rounds& rounds) {
   }
 }
 
-Json CadreResult(const config::BenchLatencyOptions& options, const Rounds& rounds, std::vector<SpeedLine> lines,
-                 const ModelCost& cost, const kernels::MachineRates& rates, const deploy::ModelSetup& setup) {
+Json CadreResult(const config::BenchLatencyOptions& options, const Rounds& rounds,
+                 std::vector<SpeedLine> lines, const ModelCost& cost, const kernels::MachineRates& rates,
+                 const deploy::ModelSetup& setup) {
   Json result = VllmResult(rounds);
   result.Set("model_id", options.engine.model.model);
   result.Set("input_len", options.input_len);
@@ -95,8 +98,9 @@ Json CadreResult(const config::BenchLatencyOptions& options, const Rounds& round
   result.Set("n", options.n);
   AddSpeeds(result, lines);
   if (result.Find("decode_tokens_per_second") == nullptr) result.Set("decode_tokens_per_second", nullptr);
-  const Work decode = DecodeWork(cost, static_cast<double>(options.batch_size * options.n),
-                                 static_cast<double>(options.input_len), static_cast<double>(options.output_len));
+  const Work decode =
+      DecodeWork(cost, static_cast<double>(options.batch_size * options.n),
+                 static_cast<double>(options.input_len), static_cast<double>(options.output_len));
   result.Set("floor_latency", (lines[0].floor + FloorOf(decode, rates)).seconds());
   result.Set("machine", MachineJson(setup, options.engine, rates));
   return result;
@@ -116,7 +120,8 @@ Status Run(const config::BenchLatencyOptions& options) {
   const std::vector<SpeedLine> lines = SpeedLines(options, rounds, cost, rates);
   std::fputs(SpeedTable(lines, rates).c_str(), stdout);
   if (options.output_json) CADRE_TRY(WriteJsonFile(*options.output_json, VllmResult(rounds)));
-  if (options.json) CADRE_TRY(WriteJsonFile(*options.json, CadreResult(options, rounds, lines, cost, rates, setup)));
+  if (options.json)
+    CADRE_TRY(WriteJsonFile(*options.json, CadreResult(options, rounds, lines, cost, rates, setup)));
   return {};
 }
 

@@ -10,6 +10,7 @@
 #include <filesystem>
 
 #include "app/bench_report.h"
+#include "app/floor.h"
 #include "app/load_generator.h"
 #include "app/run.h"
 #include "app/serve_metrics.h"
@@ -55,7 +56,8 @@ Result<Goodput> ParseGoodput(const std::vector<std::string>& pairs) {
     const auto limit = config::ParseDouble(colon < pair.size() ? pair.substr(colon + 1) : "");
     if ((key != "ttft" && key != "tpot" && key != "e2el") || !limit || !(*limit >= 0)) {
       return FailParam(Code::kInvalidArgument, "--goodput",
-                       "--goodput wants ttft:MS, tpot:MS or e2el:MS with a limit of 0 or more, not '{}'", pair);
+                       "--goodput wants ttft:MS, tpot:MS or e2el:MS with a limit of 0 or more, not '{}'",
+                       pair);
     }
     goodput[key] = *limit;
   }
@@ -90,12 +92,14 @@ std::string LocalTime(const char* pattern) {
   return std::string(text, strftime(text, sizeof text, pattern, &parts));
 }
 
-std::string ResultPath(const config::BenchServeOptions& options, const std::string& model, const std::string& date) {
+std::string ResultPath(const config::BenchServeOptions& options, const std::string& model,
+                       const std::string& date) {
   std::filesystem::path name = options.result_filename.value_or("");
   if (name.empty()) {
-    const std::string concurrency = options.max_concurrency ? Format("-concurrency{}", *options.max_concurrency) : "";
-    name = Format("{}-{}qps{}-{}-{}.json", options.label.value_or(options.backend), options.request_rate, concurrency,
-                  model.substr(model.rfind('/') + 1), date);
+    const std::string concurrency =
+        options.max_concurrency ? Format("-concurrency{}", *options.max_concurrency) : "";
+    name = Format("{}-{}qps{}-{}-{}.json", options.label.value_or(options.backend), options.request_rate,
+                  concurrency, model.substr(model.rfind('/') + 1), date);
   }
   return (std::filesystem::path(options.result_dir.value_or("")) / name).string();
 }
@@ -139,7 +143,8 @@ class Bench {
     LoadOptions load = Options();
     load.delays.clear();
     // Other prompts than those measured, or the server's prefix cache would know them.
-    const LoadResult result = Send(options_.num_warmups, ~static_cast<uint64_t>(options_.seed), load, "warmup-");
+    const LoadResult result =
+        Send(options_.num_warmups, ~static_cast<uint64_t>(options_.seed), load, "warmup-");
     for (const RequestRecord& record : result.records) {
       if (!record.success) return Fail(Code::kUnavailable, "a warm-up request failed: {}", record.error);
     }
@@ -149,8 +154,8 @@ class Bench {
   LoadResult Measure() {
     LoadOptions load = Options();
     load.keep_text = options_.save_detailed;
-    load.delays = ArrivalTimes(static_cast<size_t>(options_.num_prompts), options_.request_rate, options_.burstiness,
-                               static_cast<uint64_t>(options_.seed));
+    load.delays = ArrivalTimes(static_cast<size_t>(options_.num_prompts), options_.request_rate,
+                               options_.burstiness, static_cast<uint64_t>(options_.seed));
     load.progress = ProgressLine(options_, static_cast<size_t>(options_.num_prompts));
     return Send(options_.num_prompts, static_cast<uint64_t>(options_.seed), load, "");
   }
@@ -173,7 +178,8 @@ class Bench {
     LoadResult result = SendLoad(
         target_.client(), requests.size(), [&](size_t i) { return std::move(requests[i]); }, load);
     for (size_t i = 0; i < prompts.size(); ++i) {
-      if (result.records[i].prompt_len == 0) result.records[i].prompt_len = static_cast<int64_t>(prompts[i].ids.size());
+      if (result.records[i].prompt_len == 0)
+        result.records[i].prompt_len = static_cast<int64_t>(prompts[i].ids.size());
     }
     return result;
   }
@@ -212,8 +218,55 @@ void ShowErrors(const LoadResult& load) {
   }
 }
 
+// What the server could reach at best, as far as that can be told from outside: it runs on this host, with
+// bfloat16 and all CPUs, on the model whose folder is known.
+struct LocalFloor {
+  deploy::ModelSetup setup;
+  ModelCost cost;
+  kernels::MachineRates rates;
+};
+
+std::optional<LocalFloor> MeasureLocalFloor(const ServeTarget& target) {
+  if (!target.is_local()) {
+    LogInfo("no floors: the server runs on another host");
+    return std::nullopt;
+  }
+  config::EngineOptions engine;
+  engine.model.model = target.folder();
+  const auto measure = [&]() -> Result<LocalFloor> {
+    LocalFloor floor;
+    CADRE_ASSIGN(floor.setup, deploy::DescribeModel(engine));
+    CADRE_ASSIGN(floor.cost, ModelCost::Of(floor.setup, engine));
+    CADRE_ASSIGN(floor.rates, MeasureMachine(floor.setup, engine));
+    return floor;
+  };
+  auto floor = measure();
+  if (floor) return std::move(*floor);
+  LogWarning("no floors: {}", floor.error().message);
+  return std::nullopt;
+}
+
+// Cadre's own fields, after vLLM's.
+void AddSpeedsAndFloors(Json& result, const config::BenchServeOptions& options, const ServeMetrics& metrics,
+                        const std::optional<LocalFloor>& floor) {
+  result.Set("prefill_tokens_per_second", static_cast<double>(metrics.total_input_tokens) / metrics.duration);
+  result.Set("decode_tokens_per_second", metrics.output_throughput);
+  if (!floor || metrics.completed == 0) return;
+  const auto lines = LoadSpeeds({.num_prompts = metrics.completed,
+                                 .num_sequences = metrics.completed,
+                                 .num_together = options.max_concurrency.value_or(metrics.completed),
+                                 .prompt_tokens = metrics.total_input_tokens,
+                                 .output_tokens = metrics.total_output_tokens,
+                                 .seconds = metrics.duration},
+                                floor->cost, floor->rates);
+  AddSpeeds(result, lines);
+  result.Set("machine", MachineJson(floor->setup, {}, floor->rates));
+  std::fputs(SpeedTable(lines, floor->rates).c_str(), stdout);
+}
+
 Status WriteResults(const config::BenchServeOptions& options, const ServeTarget& target, const Plan& plan,
-                    const ServeMetrics& metrics, const LoadResult& load) {
+                    const ServeMetrics& metrics, const LoadResult& load,
+                    const std::optional<LocalFloor>& floor) {
   const std::string date = LocalTime("%Y%m%d-%H%M%S");
   Json result = FileHead(options, target, plan, date);
   Merge(result, ServeResult(metrics, load, plan.report, options.save_detailed));
@@ -223,8 +276,7 @@ Status WriteResults(const config::BenchServeOptions& options, const ServeTarget&
     LogInfo("wrote {}", path);
   }
   if (!options.json) return {};
-  result.Set("prefill_tokens_per_second", static_cast<double>(metrics.total_input_tokens) / metrics.duration);
-  result.Set("decode_tokens_per_second", metrics.output_throughput);
+  AddSpeedsAndFloors(result, options, metrics, floor);
   return WriteJsonFile(*options.json, result);
 }
 
@@ -234,25 +286,30 @@ Status Run(const config::BenchServeOptions& options) {
     std::error_code ec;
     std::filesystem::create_directories(*options.result_dir, ec);
     if (ec) {
-      return FailParam(Code::kInvalidArgument, "--result-dir", "--result-dir: cannot make '{}': {}", *options.result_dir, ec.message());
+      return FailParam(Code::kInvalidArgument, "--result-dir", "--result-dir: cannot make '{}': {}",
+                       *options.result_dir, ec.message());
     }
   }
   CADRE_TRY(CheckWritable(options.json, "--json"));
   RaiseFileLimit();
   CADRE_ASSIGN(const auto target, ServeTarget::Connect(options));
   Bench bench(options, *target);
+  std::optional<LocalFloor> floor;
+  if (options.json) floor = MeasureLocalFloor(*target);  // while the server has nothing to do
   CADRE_TRY(bench.WarmUp());
   const LoadResult load = bench.Measure();
   const ServeMetrics metrics = Summarize(load, plan.goodput);
   ShowErrors(load);
   std::fputs(ServeTable(metrics, plan.report).c_str(), stdout);
-  CADRE_TRY(WriteResults(options, *target, plan, metrics, load));
+  CADRE_TRY(WriteResults(options, *target, plan, metrics, load, floor));
   if (metrics.completed == 0) return Fail(Code::kUnavailable, "all {} requests failed", metrics.failed);
   return {};
 }
 
 }  // namespace
 
-int BenchServe(Args args, const config::Environment& env) { return RunParsed(config::ParseBenchServe, args, env, Run); }
+int BenchServe(Args args, const config::Environment& env) {
+  return RunParsed(config::ParseBenchServe, args, env, Run);
+}
 
 }  // namespace cadre::app

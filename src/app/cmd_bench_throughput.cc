@@ -14,12 +14,16 @@ struct Totals {
   double elapsed_s = 0;
   int64_t prompt_tokens = 0, output_tokens = 0, num_requests = 0;
 
-  double per_second(int64_t count) const { return elapsed_s > 0 ? static_cast<double>(count) / elapsed_s : 0; }
+  double per_second(int64_t count) const {
+    return elapsed_s > 0 ? static_cast<double>(count) / elapsed_s : 0;
+  }
 };
 
-Result<Totals> RunAll(LocalSession& local, const std::vector<RandomPrompt>& prompts, int64_t n, int64_t seed) {
+Result<Totals> RunAll(LocalSession& local, const std::vector<RandomPrompt>& prompts, int64_t n,
+                      int64_t seed) {
   std::vector<std::shared_ptr<BatchListener>> listeners;
-  std::vector<std::shared_ptr<session::Generation>> generations;  // a dropped one goes on, but nobody could end it
+  std::vector<std::shared_ptr<session::Generation>>
+      generations;  // a dropped one goes on, but nobody could end it
   Totals totals{.num_requests = static_cast<int64_t>(prompts.size())};
   const TimePoint start = Now();
   for (const RandomPrompt& prompt : prompts) {
@@ -30,7 +34,8 @@ Result<Totals> RunAll(LocalSession& local, const std::vector<RandomPrompt>& prom
           FixedLengthRequest(id, {prompt.ids}, prompt.output_len, n, seed + totals.prompt_tokens), listener,
           local.Post());
       if (!generation && generation.error().code == Code::kResourceExhausted) {
-        std::this_thread::sleep_for(std::chrono::milliseconds(1));  // --max-num-queued-reqs: the queue is full
+        std::this_thread::sleep_for(
+            std::chrono::milliseconds(1));  // --max-num-queued-reqs: the queue is full
         continue;
       }
       CADRE_TRY(generation);
@@ -45,33 +50,12 @@ Result<Totals> RunAll(LocalSession& local, const std::vector<RandomPrompt>& prom
   }
   totals.elapsed_s = SecondsSince(start);
   for (const auto& listener : listeners) {
-    if (const Status status = listener->status(); !status) return std::unexpected(local.Explain(status.error()));
-    for (const SequenceRun& run : listener->runs()) totals.output_tokens += static_cast<int64_t>(run.tokens.size());
+    if (const Status status = listener->status(); !status)
+      return std::unexpected(local.Explain(status.error()));
+    for (const SequenceRun& run : listener->runs())
+      totals.output_tokens += static_cast<int64_t>(run.tokens.size());
   }
   return totals;
-}
-
-// What all requests need together, at the mean lengths.
-std::vector<SpeedLine> SpeedLines(const Totals& totals, int64_t n, const ModelCost& cost,
-                                  const kernels::MachineRates& rates) {
-  const auto prompts = static_cast<double>(totals.num_requests);
-  const double sequences = prompts * static_cast<double>(n);
-  const double input = static_cast<double>(totals.prompt_tokens) / prompts;
-  const double output = static_cast<double>(totals.output_tokens) / sequences;
-  const Work prefill = PrefillWork(cost, prompts, input), decode = DecodeWork(cost, sequences, input, output);
-  Work all = prefill;
-  all += decode;
-  // The two phases have bounds of their own: their floors add up.
-  const Floor floor = FloorOf(prefill, rates) + FloorOf(decode, rates);
-  const auto line = [&](const char* name, int64_t tokens) {
-    return SpeedLine{.name = name,
-                     .tokens = static_cast<double>(tokens),
-                     .seconds = totals.elapsed_s,
-                     .work = all,
-                     .floor = floor};
-  };
-  return {line("prefill", totals.prompt_tokens), line("decode", totals.output_tokens),
-          line("total", totals.prompt_tokens + totals.output_tokens)};
 }
 
 Json VllmResult(const Totals& totals) {
@@ -86,7 +70,8 @@ Json VllmResult(const Totals& totals) {
 void Print(const Totals& totals) {
   std::printf("Throughput: %.2f requests/s, %.2f total tokens/s, %.2f output tokens/s\n",
               totals.per_second(totals.num_requests),
-              totals.per_second(totals.prompt_tokens + totals.output_tokens), totals.per_second(totals.output_tokens));
+              totals.per_second(totals.prompt_tokens + totals.output_tokens),
+              totals.per_second(totals.output_tokens));
   std::printf("Total num prompt tokens:  %lld\n", static_cast<long long>(totals.prompt_tokens));
   std::printf("Total num output tokens:  %lld\n", static_cast<long long>(totals.output_tokens));
 }
@@ -102,13 +87,21 @@ Status Run(const config::BenchThroughputOptions& options) {
   const config::RandomDatasetOptions shape = Effective(options.random, options.input_len, options.output_len);
   const int64_t vocab_size = setup.spec.vocab_size, seed = options.engine.model.seed;
   // Other prompts than those measured, or the prefix cache would know them.
-  CADRE_TRY(RunAll(*local, MakeRandomPrompts(shape, options.num_warmups, vocab_size, ~static_cast<uint64_t>(seed)),
+  CADRE_TRY(RunAll(*local,
+                   MakeRandomPrompts(shape, options.num_warmups, vocab_size, ~static_cast<uint64_t>(seed)),
                    options.n, seed));
-  CADRE_ASSIGN(const Totals totals,
-               RunAll(*local, MakeRandomPrompts(shape, options.num_prompts, vocab_size, static_cast<uint64_t>(seed)),
-                      options.n, seed));
+  CADRE_ASSIGN(
+      const Totals totals,
+      RunAll(*local, MakeRandomPrompts(shape, options.num_prompts, vocab_size, static_cast<uint64_t>(seed)),
+             options.n, seed));
   Print(totals);
-  const std::vector<SpeedLine> lines = SpeedLines(totals, options.n, cost, rates);
+  const std::vector<SpeedLine> lines = LoadSpeeds({.num_prompts = totals.num_requests,
+                                                   .num_sequences = totals.num_requests * options.n,
+                                                   .num_together = totals.num_requests * options.n,
+                                                   .prompt_tokens = totals.prompt_tokens,
+                                                   .output_tokens = totals.output_tokens,
+                                                   .seconds = totals.elapsed_s},
+                                                  cost, rates);
   std::fputs(SpeedTable(lines, rates).c_str(), stdout);
   if (options.output_json) CADRE_TRY(WriteJsonFile(*options.output_json, VllmResult(totals)));
   if (options.json) {

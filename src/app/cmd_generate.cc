@@ -47,8 +47,12 @@ class AnswerPrinter : public session::Listener {
  public:
   AnswerPrinter(bool has_text, TimePoint start) : has_text_(has_text), start_(start) {}
 
-  void OnAccepted(session::Accepted accepted) override { num_prompt_tokens_ = accepted.prompts.front().size(); }
-  void OnPrompt(size_t, session::PromptResult prompt) override { num_cached_tokens_ = prompt.num_cached_tokens; }
+  void OnAccepted(session::Accepted accepted) override {
+    num_prompt_tokens_ = accepted.prompts.front().size();
+  }
+  void OnPrompt(size_t, session::PromptResult prompt) override {
+    num_cached_tokens_ = prompt.num_cached_tokens;
+  }
   void OnDelta(size_t, const session::Delta& delta, std::span<const TimePoint> step_times) override {
     if (!step_times.empty() && num_tokens_ == 0) first_token_ = step_times.front();
     if (!step_times.empty()) last_token_ = step_times.back();
@@ -80,7 +84,8 @@ class AnswerPrinter : public session::Listener {
                      static_cast<double>(num_prompt_tokens_) / prefill_s);
     line += Format("; {} tokens", num_tokens_);
     if (decode_s > 0)
-      line += Format(" in {:.2f} s ({:.1f} tokens/s)", decode_s, static_cast<double>(num_tokens_ - 1) / decode_s);
+      line +=
+          Format(" in {:.2f} s ({:.1f} tokens/s)", decode_s, static_cast<double>(num_tokens_ - 1) / decode_s);
     if (interrupted) return line + ", interrupted";
     return line + (end_.reason == engine::FinishReason::kLength ? ", ended by the token limit" : "");
   }
@@ -105,13 +110,15 @@ class Generator {
  public:
   Generator(const config::GenerateOptions& options, LocalSession& local) : options_(options), local_(local) {}
 
-  /// Answers on stdout, with a line of numbers on stderr. kCancelled after Ctrl-C. `answer`: as far as it came.
+  /// Answers on stdout, with a line of numbers on stderr. kCancelled after Ctrl-C. `answer`: as far as it
+  /// came.
   Status Answer(session::PromptInput prompt, std::string& answer) {
     const TimePoint start = Now();
     const bool has_text = local_.session().text() != nullptr;
     auto printer = std::make_shared<AnswerPrinter>(has_text, start);
     g_interrupted = false;
-    CADRE_ASSIGN(const auto generation, local_.session().Start(MakeRequest(std::move(prompt)), printer, local_.Post()));
+    CADRE_ASSIGN(const auto generation,
+                 local_.session().Start(MakeRequest(std::move(prompt)), printer, local_.Post()));
     while (!printer->ended() && !g_interrupted) local_.queue().RunSome();
     const bool interrupted = !printer->ended();
     if (interrupted) generation->Cancel();
@@ -182,7 +189,10 @@ constexpr const char* kChatHelp =
 class Chat {
  public:
   Chat(const config::GenerateOptions& options, Generator& generator)
-      : options_(options), generator_(generator), system_(options.system), terminal_(isatty(STDIN_FILENO) == 1) {
+      : options_(options),
+        generator_(generator),
+        system_(options.system),
+        terminal_(isatty(STDIN_FILENO) == 1) {
     messages_ = FirstMessages(system_);
   }
 
@@ -259,7 +269,8 @@ Status CheckOptions(const config::GenerateOptions& options) {
   const bool ids = !options.prompt_token_ids.empty();
   const char* plain = ids ? "--prompt-token-ids" : options.raw ? "--raw" : nullptr;
   if (plain != nullptr && options.system) {
-    return FailParam(Code::kInvalidArgument, "--system", "--system needs the chat template, which {} leaves out", plain);
+    return FailParam(Code::kInvalidArgument, "--system",
+                     "--system needs the chat template, which {} leaves out", plain);
   }
   if (plain != nullptr && options.chat_template) {
     return FailParam(Code::kInvalidArgument, "--chat-template", "--chat-template has no use with {}", plain);
@@ -291,6 +302,8 @@ Status Run(const config::GenerateOptions& options) {
 
 }  // namespace
 
-int Generate(Args args, const config::Environment& env) { return RunParsed(config::ParseGenerate, args, env, Run); }
+int Generate(Args args, const config::Environment& env) {
+  return RunParsed(config::ParseGenerate, args, env, Run);
+}
 
 }  // namespace cadre::app

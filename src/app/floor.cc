@@ -42,10 +42,12 @@ double ExpectedDistinctExperts(int64_t num_experts, int64_t top_k, double num_ro
 
 Result<ModelCost> ModelCost::Of(const deploy::ModelSetup& setup, const config::EngineOptions& options) {
   const model::ModelSpec& spec = setup.spec;
-  CADRE_ASSIGN(const model::WeightPlan plan, model::PlanWeights(spec, {.type = setup.type, .enable_ep = true}));
+  CADRE_ASSIGN(const model::WeightPlan plan,
+               model::PlanWeights(spec, {.type = setup.type, .enable_ep = true}));
   ModelCost cost;
   const int dp = options.parallel.data_parallel_size;
-  cost.dense_bytes = static_cast<double>((plan.dense_bytes - plan.parts.embedding) * dp);
+  cost.dense_bytes =
+      static_cast<double>(plan.dense_bytes - plan.parts.embedding);  // of which a row takes one line
   cost.num_moe_layers = spec.num_moe_layers();
   cost.num_experts = spec.moe.num_experts;
   cost.top_k = spec.moe.top_k;
@@ -57,8 +59,7 @@ Result<ModelCost> ModelCost::Of(const deploy::ModelSetup& setup, const config::E
   cost.head_operations = 2 * head;
   cost.operations_per_row = 2 * (static_cast<double>(spec.num_active_parameters()) - head);
   const nn::AttentionSpec& attention = spec.attention;
-  cost.attention_operations =
-      2.0 * attention.num_heads * (attention.cache_k_dim() + attention.cache_v_dim());
+  cost.attention_operations = 2.0 * attention.num_heads * (attention.cache_k_dim() + attention.cache_v_dim());
   const kv::Layout kv = deploy::KvLayoutOf(spec, 1, options.cache.block_size, setup.type);
   cost.kv_bytes = static_cast<double>(kv.BytesPerToken()) / spec.num_layers();
   for (const model::LayerSpec& layer : spec.layers) cost.windows.push_back(layer.window);
@@ -88,20 +89,24 @@ Work PrefillWork(const ModelCost& cost, double batch, double input_len) {
   const double steps = std::ceil(rows / static_cast<double>(cost.max_rows_per_step));
   // Keys and values of a chunk are written, and read again by the rows that follow: at least once.
   return {.bytes = steps * WeightBytes(cost, rows / steps) + batch * SumSeen(cost, input_len) * cost.kv_bytes,
-          .operations = rows * cost.operations_per_row +
-                        batch * (SumSeenByPrompt(cost, input_len) * cost.attention_operations + cost.head_operations)};
+          .operations =
+              rows * cost.operations_per_row +
+              batch * (SumSeenByPrompt(cost, input_len) * cost.attention_operations + cost.head_operations)};
 }
 
 Floor FloorOf(const Work& work, const kernels::MachineRates& rates) {
-  return {.memory_s = work.bytes / rates.read_bytes_per_s, .products_s = work.operations / rates.operations_per_s};
+  const double memory_s = work.bytes / rates.read_bytes_per_s;
+  const double products_s = work.operations / rates.operations_per_s;
+  return memory_s > products_s ? Floor{.memory_s = memory_s} : Floor{.products_s = products_s};
 }
 
 namespace {
 
 // All local ranks' threads together, where they may run.
 sys::ThreadPoolOptions AllThreads(const deploy::ModelSetup& setup, const config::EngineOptions& options) {
-  sys::ThreadPoolOptions pool{
-      .num_threads = setup.threads_per_rank * options.parallel.expert_parallel_size(), .cpus = {}, .spin = setup.spin};
+  sys::ThreadPoolOptions pool{.num_threads = setup.threads_per_rank * options.parallel.expert_parallel_size(),
+                              .cpus = {},
+                              .spin = setup.spin};
   for (const auto& cpus : setup.cpus_of_rank) {
     const size_t used = std::min(cpus.size(), static_cast<size_t>(setup.threads_per_rank));
     pool.cpus.insert(pool.cpus.end(), cpus.begin(), cpus.begin() + static_cast<ptrdiff_t>(used));
@@ -112,7 +117,8 @@ sys::ThreadPoolOptions AllThreads(const deploy::ModelSetup& setup, const config:
 
 }  // namespace
 
-Result<kernels::MachineRates> MeasureMachine(const deploy::ModelSetup& setup, const config::EngineOptions& options) {
+Result<kernels::MachineRates> MeasureMachine(const deploy::ModelSetup& setup,
+                                             const config::EngineOptions& options) {
   Result<kernels::MachineRates> rates;
   // A thread of its own, because a pool pins its owner.
   std::thread([&] {

@@ -1,12 +1,12 @@
 #pragma once
-// The least time that a piece of work can take on this machine: all weights and keys it needs have to come from
-// memory once, and all products have to be done.
+// The least time that a piece of work can take on this machine: all weights and keys it needs have to come
+// from memory once, and all products have to be done.
 //
 //   floor = max(bytes / measured bandwidth, operations / measured peak)
 //
-// A step of B rows reads every dense weight once (once for each data-parallel rank), of each MoE layer the experts that
-// somebody chose -- E (1 - (1 - k/E)^B) of E are expected where each row draws k evenly -- and the keys and values of
-// every row's context. A model that fits into the last cache can be faster than its memory floor.
+// A step of B rows (of all ranks together) reads every dense weight once, of each MoE layer the experts that
+// somebody chose -- E (1 - (1 - k/E)^B) of E are expected where each row draws k evenly -- and the keys and
+// values of every row's context. A model that fits into the last cache can be faster than its memory floor.
 #include <cstdint>
 #include <vector>
 
@@ -21,7 +21,7 @@ double ExpectedDistinctExperts(int64_t num_experts, int64_t top_k, double num_ro
 
 /// What a model's steps need.
 struct ModelCost {
-  double dense_bytes = 0;   ///< read by every step, over all data-parallel ranks
+  double dense_bytes = 0;   ///< read by every step
   double expert_bytes = 0;  ///< one routed expert of one layer
   int64_t num_moe_layers = 0, num_experts = 0, top_k = 0;
   double operations_per_row = 0;       ///< all active weights but the head's
@@ -52,8 +52,8 @@ Work DecodeWork(const ModelCost& cost, double batch, double input_len, double ou
 Work PrefillWork(const ModelCost& cost, double batch, double input_len);
 
 struct Floor {
-  double memory_s = 0, products_s = 0;
-  double seconds() const { return memory_s > products_s ? memory_s : products_s; }
+  double memory_s = 0, products_s = 0;  ///< what bounds each phase, added up over the phases
+  double seconds() const { return memory_s + products_s; }
   const char* bound() const { return memory_s > products_s ? "memory" : "products"; }
 };
 Floor FloorOf(const Work& work, const kernels::MachineRates& rates);
@@ -63,7 +63,8 @@ inline Floor operator+(const Floor& a, const Floor& b) {
 
 /// Measures this machine as the deployment would use it: its threads, its instruction set. Needs a buffer of
 /// 1 GiB or more meanwhile, so call it before weights are loaded.
-Result<kernels::MachineRates> MeasureMachine(const deploy::ModelSetup& setup, const config::EngineOptions& options);
+Result<kernels::MachineRates> MeasureMachine(const deploy::ModelSetup& setup,
+                                             const config::EngineOptions& options);
 
 /// The machine, for result files.
 Json MachineJson(const deploy::ModelSetup& setup, const config::EngineOptions& options,

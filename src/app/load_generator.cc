@@ -109,8 +109,9 @@ void AnswerReader::TakeUsage(std::string_view data) {
 
 void AnswerReader::AppendText(std::string_view data) {
   const auto json = Json::Parse(data);
-  if (!json || !json->Find("choices")->is_array() || json->Find("choices")->AsArray().empty()) return;
-  const Json& choice = json->Find("choices")->AsArray().front();
+  const Json* choices = json ? json->Find("choices") : nullptr;
+  if (choices == nullptr || !choices->is_array() || choices->AsArray().empty()) return;
+  const Json& choice = choices->AsArray().front();
   const Json* text = choice.Find("text");
   for (const char* part : {"delta", "message"}) {
     if (const Json* message = choice.Find(part); text == nullptr && message != nullptr) text = message->Find("content");
@@ -225,7 +226,8 @@ LoadResult SendLoad(http::Client& client, size_t num_requests,
   for (size_t i = 0; i < num_requests; ++i) {
     http::ClientRequest request = make(i);
     if (!options.delays.empty()) {
-      const auto delay = std::chrono::duration_cast<Duration>(std::chrono::duration<double>(options.delays[i]));
+      const auto delay =
+          std::chrono::duration_cast<Duration>(std::chrono::duration<double>(options.delays[i]));
       SleepUntil(result.start + delay, gate, options);
     }
     WaitFor(gate, limit, options);

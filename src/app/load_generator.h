@@ -1,7 +1,7 @@
 #pragma once
-// Requests to a running server, at set times or so many at once, and when each of their tokens came back. It shares the
-// CPUs with the server that it measures, so it reads streams without building JSON values: a chunk is found by its
-// first bytes, and only those with usage or an error are parsed.
+// Requests to a running server, at set times or so many at once, and when each of their tokens came back. It
+// shares the CPUs with the server that it measures, so it reads streams without building JSON values: a chunk
+// is found by its first bytes, and only those with usage or an error are parsed.
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -19,15 +19,17 @@ namespace cadre::app {
 /// How one request went. Times in seconds.
 struct RequestRecord {
   bool success = false;
-  std::string error;      ///< why not
-  TimePoint start;        ///< sent
-  double ttft = 0;        ///< until the first chunk with a choice; without streaming until the answer
-  double latency = 0;     ///< until the last one
+  std::string error;        ///< why not
+  TimePoint start;          ///< sent
+  double ttft = 0;          ///< until the first chunk with a choice; without streaming until the answer
+  double latency = 0;       ///< until the last one
   std::vector<double> itl;  ///< between two chunks
   int64_t prompt_len = 0, output_tokens = 0;
   std::string text;  ///< only if asked for
 
-  double tpot() const { return output_tokens > 1 ? (latency - ttft) / static_cast<double>(output_tokens - 1) : 0; }
+  double tpot() const {
+    return output_tokens > 1 ? (latency - ttft) / static_cast<double>(output_tokens - 1) : 0;
+  }
 };
 
 /// Reads one streamed or whole answer.
@@ -72,12 +74,13 @@ struct LoadResult {
   double duration = 0;
 };
 
-/// Sends request i with the body that `make` gives, waits for all. `make` is called on this thread just before.
+/// Sends request i with the body that `make` gives, waits for all. `make` is called on this thread just
+/// before.
 LoadResult SendLoad(http::Client& client, size_t num_requests,
                     const std::function<http::ClientRequest(size_t)>& make, const LoadOptions& options);
 
-/// When requests are due: `rate` a second; 1 is a Poisson process, below it burstier, above more even (gamma).
-/// Scaled so that the last is due after num_requests / rate. Infinite rate: all at 0.
+/// When requests are due: `rate` a second; 1 is a Poisson process, below it burstier, above more even
+/// (gamma). Scaled so that the last is due after num_requests / rate. Infinite rate: all at 0.
 std::vector<double> ArrivalTimes(size_t num_requests, double rate, double burstiness, uint64_t seed);
 
 }  // namespace cadre::app

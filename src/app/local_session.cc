@@ -18,13 +18,14 @@ Result<std::unique_ptr<LocalSession>> LocalSession::Open(const config::EngineOpt
   CADRE_ASSIGN(session::SessionOptions session_options, deploy::SessionOptionsOf(engine, {}, setup));
   session_options.cap_max_tokens = options.cap_max_tokens;
   session_options.max_sequences = options.max_sequences;
-  local->session_ =
-      std::make_unique<session::Session>(std::move(session_options), local->deployment_->engine(), std::move(text));
+  local->session_ = std::make_unique<session::Session>(std::move(session_options),
+                                                       local->deployment_->engine(), std::move(text));
   return local;
 }
 
 LocalSession::~LocalSession() {
-  if (deployment_ != nullptr && session_ != nullptr) deployment_->engine().Drain(Now() + std::chrono::seconds(1));
+  if (deployment_ != nullptr && session_ != nullptr)
+    deployment_->engine().Drain(Now() + std::chrono::seconds(1));
 }
 
 Error LocalSession::Explain(Error error) const {

@@ -13,13 +13,14 @@ namespace cadre::app {
 class LocalSession {
  public:
   struct Options {
-    bool text = true;           ///< false: no tokenizer, answers are token ids alone
+    bool text = true;  ///< false: no tokenizer, answers are token ids alone
     bool cap_max_tokens = false;
     std::string chat_template;  ///< as --chat-template
     int64_t max_sequences = 1024;
   };
   /// Loads the model. Errors: as Deployment::Start and LoadText.
-  static Result<std::unique_ptr<LocalSession>> Open(const config::EngineOptions& engine, const Options& options);
+  static Result<std::unique_ptr<LocalSession>> Open(const config::EngineOptions& engine,
+                                                    const Options& options);
   /// Ends what still runs.
   ~LocalSession();
 

@@ -1,6 +1,6 @@
 #pragma once
-// Prompts of random tokens, in the shape of vLLM's random data set: each is a common prefix and a run of consecutive
-// ids from a random start, (offset + index + position) mod vocabulary; lengths are even within
+// Prompts of random tokens, in the shape of vLLM's random data set: each is a common prefix and a run of
+// consecutive ids from a random start, (offset + index + position) mod vocabulary; lengths are even within
 // floor(len * (1 - ratio)) .. ceil(len * (1 + ratio)).
 #include <cstdint>
 #include <vector>

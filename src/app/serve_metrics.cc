@@ -34,7 +34,7 @@ void FindPeaks(const LoadResult& load, ServeMetrics& metrics) {
     if (!record.success) continue;
     const double begin_s = Seconds(record.start - first);
     double at_s = begin_s + record.ttft;
-    ++tokens[static_cast<size_t>(at_s)];
+    ++tokens[std::min(static_cast<size_t>(at_s), num_seconds - 1)];
     for (const double gap : record.itl) ++tokens[std::min(static_cast<size_t>(at_s += gap), num_seconds - 1)];
     const auto end = std::min(static_cast<size_t>(begin_s + record.latency), num_seconds - 1);
     for (auto second = static_cast<size_t>(begin_s); second <= end; ++second) ++requests[second];
@@ -43,9 +43,15 @@ void FindPeaks(const LoadResult& load, ServeMetrics& metrics) {
   metrics.max_concurrent_requests = *std::max_element(requests.begin(), requests.end());
 }
 
-std::string Row(const std::string& name, const std::string& value) { return Format("{:<40} {:<10}\n", name, value); }
-std::string Row(const std::string& name, double value) { return Row(name, Format("{:.2f}", value)); }
-std::string Row(const std::string& name, int64_t value) { return Row(name, Format("{}", value)); }
+std::string Row(const std::string& name, const std::string& value) {
+  return Format("{:<40} {:<10}\n", name, value);
+}
+std::string Row(const std::string& name, double value) {
+  return Row(name, Format("{:.2f}", value));
+}
+std::string Row(const std::string& name, int64_t value) {
+  return Row(name, Format("{}", value));
+}
 
 Json Numbers(const std::vector<double>& values) {
   Json list = Json::Array();
@@ -114,7 +120,8 @@ std::string ServeTable(const ServeMetrics& metrics, const ReportOptions& options
   table += Row("Successful requests:", metrics.completed);
   table += Row("Failed requests:", metrics.failed);
   if (options.max_concurrency) table += Row("Maximum request concurrency:", *options.max_concurrency);
-  if (std::isfinite(options.request_rate)) table += Row("Request rate configured (RPS):", options.request_rate);
+  if (std::isfinite(options.request_rate))
+    table += Row("Request rate configured (RPS):", options.request_rate);
   table += Row("Benchmark duration (s):", metrics.duration);
   table += Row("Total input tokens:", metrics.total_input_tokens);
   table += Row("Total generated tokens:", metrics.total_output_tokens);
@@ -136,18 +143,20 @@ std::string ServeTable(const ServeMetrics& metrics, const ReportOptions& options
   return table + std::string(kWidth, '=') + "\n";
 }
 
-Json ServeResult(const ServeMetrics& metrics, const LoadResult& load, const ReportOptions& options, bool detailed) {
-  Json result = Json::Object{{"duration", metrics.duration},
-                             {"completed", metrics.completed},
-                             {"failed", metrics.failed},
-                             {"total_input_tokens", metrics.total_input_tokens},
-                             {"total_output_tokens", metrics.total_output_tokens},
-                             {"request_throughput", metrics.request_throughput},
-                             {"request_goodput", metrics.request_goodput ? Json(*metrics.request_goodput) : Json()},
-                             {"output_throughput", metrics.output_throughput},
-                             {"total_token_throughput", metrics.total_token_throughput},
-                             {"max_output_tokens_per_s", metrics.max_output_tokens_per_s},
-                             {"max_concurrent_requests", metrics.max_concurrent_requests}};
+Json ServeResult(const ServeMetrics& metrics, const LoadResult& load, const ReportOptions& options,
+                 bool detailed) {
+  Json result =
+      Json::Object{{"duration", metrics.duration},
+                   {"completed", metrics.completed},
+                   {"failed", metrics.failed},
+                   {"total_input_tokens", metrics.total_input_tokens},
+                   {"total_output_tokens", metrics.total_output_tokens},
+                   {"request_throughput", metrics.request_throughput},
+                   {"request_goodput", metrics.request_goodput ? Json(*metrics.request_goodput) : Json()},
+                   {"output_throughput", metrics.output_throughput},
+                   {"total_token_throughput", metrics.total_token_throughput},
+                   {"max_output_tokens_per_s", metrics.max_output_tokens_per_s},
+                   {"max_concurrent_requests", metrics.max_concurrent_requests}};
   if (detailed) AddDetails(result, load);
   for (const Measure& measure : metrics.measures) {
     result.Set(Format("mean_{}_ms", measure.key), Mean(measure.ms));

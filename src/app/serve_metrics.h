@@ -44,6 +44,7 @@ struct ReportOptions {
 /// vLLM's table.
 std::string ServeTable(const ServeMetrics& metrics, const ReportOptions& options);
 /// vLLM's result object, without what the flags said. `detailed`: with every request's numbers.
-Json ServeResult(const ServeMetrics& metrics, const LoadResult& load, const ReportOptions& options, bool detailed);
+Json ServeResult(const ServeMetrics& metrics, const LoadResult& load, const ReportOptions& options,
+                 bool detailed);
 
 }  // namespace cadre::app

@@ -18,7 +18,8 @@ constexpr std::chrono::milliseconds kAnswerTimeout{6 * 3600 * 1000};  // as vLLM
 
 bool IsToken(std::string_view text) {
   return !text.empty() && std::ranges::all_of(text, [](unsigned char c) {
-    return std::isalnum(c) != 0 || std::string_view("!#$%&'*+-.^_`|~").find(static_cast<char>(c)) != std::string_view::npos;
+    return std::isalnum(c) != 0 ||
+           std::string_view("!#$%&'*+-.^_`|~").find(static_cast<char>(c)) != std::string_view::npos;
   });
 }
 
@@ -83,17 +84,21 @@ Result<std::unique_ptr<ServeTarget>> ServeTarget::Connect(const config::BenchSer
   }
   // The flag's default is the completions endpoint; chats go to theirs.
   target->endpoint_ = options.endpoint;
-  if (target->chat_ && options.endpoint == config::BenchServeOptions().endpoint) target->endpoint_ = "/v1/chat/completions";
+  if (target->chat_ && options.endpoint == config::BenchServeOptions().endpoint)
+    target->endpoint_ = "/v1/chat/completions";
   const char* wanted = target->chat_ ? "chat/completions" : "completions";
-  const bool printable = std::ranges::all_of(options.endpoint, [](unsigned char c) { return c > 0x20 && c < 0x7F; });
+  const bool printable =
+      std::ranges::all_of(options.endpoint, [](unsigned char c) { return c > 0x20 && c < 0x7F; });
   if (!target->endpoint_.ends_with(wanted) || !target->endpoint_.starts_with('/') || !printable ||
       (!target->chat_ && target->endpoint_.ends_with("chat/completions"))) {
-    return FailParam(Code::kInvalidArgument, "--endpoint", "--endpoint '{}' does not fit --backend {}: wanted a path that ends with {}",
+    return FailParam(Code::kInvalidArgument, "--endpoint",
+                     "--endpoint '{}' does not fit --backend {}: wanted a path that ends with {}",
                      options.endpoint, options.backend, wanted);
   }
   if (target->chat_ && options.skip_tokenizer_init) {
-    return FailParam(Code::kInvalidArgument, "--skip-tokenizer-init",
-                     "chats are text, which needs a tokenizer: use --backend openai or leave --skip-tokenizer-init out");
+    return FailParam(
+        Code::kInvalidArgument, "--skip-tokenizer-init",
+        "chats are text, which needs a tokenizer: use --backend openai or leave --skip-tokenizer-init out");
   }
   CADRE_TRY(target->ReadHeaders());
   CADRE_ASSIGN(target->client_, http::Client::Create({.host = target->url_.host,
@@ -104,6 +109,10 @@ Result<std::unique_ptr<ServeTarget>> ServeTarget::Connect(const config::BenchSer
   CADRE_TRY(target->ChooseModel(models));
   CADRE_TRY(target->FindVocabulary());
   return target;
+}
+
+bool ServeTarget::is_local() const {
+  return url_.host == "localhost" || url_.host == "::1" || url_.host.starts_with("127.");
 }
 
 Status ServeTarget::ReadHeaders() {
@@ -135,8 +144,10 @@ Result<Json> ServeTarget::AskModels() {
       continue;
     }
     if (!answer) {
-      return Fail(Code::kUnavailable, "no server answers at {} ({}); start one with `cadre serve MODEL`, or wait for it "
-                  "with --ready-check-timeout-sec", url_.Text(), answer.error().message);
+      return Fail(Code::kUnavailable,
+                  "no server answers at {} ({}); start one with `cadre serve MODEL`, or wait for it "
+                  "with --ready-check-timeout-sec",
+                  url_.Text(), answer.error().message);
     }
     const char* hint = answer->status == 401 ? "; --header 'Authorization=Bearer KEY' sends a key" : "";
     return Fail(answer->status == 401 ? Code::kUnauthenticated : Code::kUnavailable,
@@ -147,7 +158,8 @@ Result<Json> ServeTarget::AskModels() {
 Status ServeTarget::ChooseModel(const Json& models) {
   const Json* list = models.Find("data");
   const bool any = list != nullptr && list->is_array() && !list->AsArray().empty();
-  const std::optional<std::string>& asked = options_.served_model_name ? options_.served_model_name : options_.model;
+  const std::optional<std::string>& asked =
+      options_.served_model_name ? options_.served_model_name : options_.model;
   if (asked) model_ = *asked;
   std::string known;
   for (size_t i = 0; any && i < list->AsArray().size(); ++i) {
@@ -158,9 +170,12 @@ Status ServeTarget::ChooseModel(const Json& models) {
     known += (known.empty() ? "" : ", ") + id->AsString();
     if (id->AsString() == model_ && root != nullptr && root->is_string()) root_ = root->AsString();
   }
-  if (model_.empty()) return Fail(Code::kUnavailable, "{}/v1/models names no model; give --model", url_.Text());
-  if (!known.empty() && root_.empty() && (", " + known + ",").find(", " + model_ + ",") == std::string::npos) {
-    return FailParam(Code::kNotFound, "--model", "the server at {} does not serve '{}'; it serves {}", url_.Text(), model_, known);
+  if (model_.empty())
+    return Fail(Code::kUnavailable, "{}/v1/models names no model; give --model", url_.Text());
+  if (!known.empty() && root_.empty() &&
+      (", " + known + ",").find(", " + model_ + ",") == std::string::npos) {
+    return FailParam(Code::kNotFound, "--model", "the server at {} does not serve '{}'; it serves {}",
+                     url_.Text(), model_, known);
   }
   return {};
 }
@@ -187,9 +202,11 @@ Status ServeTarget::FindVocabulary() {
     break;
   }
   if (folder_.empty()) {
-    return FailParam(last.code, "--tokenizer",
-                     "random prompts need the size of the vocabulary, so --tokenizer must name the model's folder (or its "
-                     "name in the local hub cache): {}", last.message);
+    return FailParam(
+        last.code, "--tokenizer",
+        "random prompts need the size of the vocabulary, so --tokenizer must name the model's folder (or its "
+        "name in the local hub cache): {}",
+        last.message);
   }
   const auto size = VocabularyOf(folder_);
   const bool load_text = chat_ || (!size && !options_.skip_tokenizer_init);

@@ -1,5 +1,6 @@
 #pragma once
-// The server that `cadre bench serve` loads: where it is, what it serves, and what a request to it looks like.
+// The server that `cadre bench serve` loads: where it is, what it serves, and what a request to it looks
+// like.
 #include <memory>
 #include <string>
 #include <vector>
@@ -26,15 +27,18 @@ Result<ServerUrl> ParseServerUrl(const std::string& url);
 /// A running server, asked once what it serves.
 class ServeTarget {
  public:
-  /// Waits --ready-check-timeout-sec for the server. Errors: kInvalidArgument for flags, kUnavailable if no server
-  /// answers, what the server says otherwise.
+  /// Waits --ready-check-timeout-sec for the server. Errors: kInvalidArgument for flags, kUnavailable if no
+  /// server answers, what the server says otherwise.
   static Result<std::unique_ptr<ServeTarget>> Connect(const config::BenchServeOptions& options);
 
   http::Client& client() { return *client_; }
   const std::string& model() const { return model_; }  ///< as requests name it
-  const std::string& folder() const { return folder_; }  ///< of tokenizer or model on this host; empty: unknown
+  const std::string& folder() const {
+    return folder_;
+  }  ///< of tokenizer or model on this host; empty: unknown
   const std::string& tokenizer_name() const { return tokenizer_name_; }
   int64_t vocab_size() const { return vocab_size_; }
+  bool is_local() const;  ///< on this host, by its address
 
   /// Request `index` for that prompt. The body is made here, so call it before the clock starts.
   http::ClientRequest MakeRequest(const RandomPrompt& prompt, const std::string& id) const;

@@ -38,8 +38,8 @@ Result<std::vector<double>> ParsePercentiles(std::string_view list, const char* 
   for (const std::string_view word : config::SplitComma(list)) {
     const auto percent = config::ParseDouble(config::Trim(word));
     if (!percent || !(*percent >= 0 && *percent <= 100)) {
-      return FailParam(Code::kInvalidArgument, flag, "{} wants numbers from 0 to 100 separated by commas, not '{}'",
-                       flag, word);
+      return FailParam(Code::kInvalidArgument, flag,
+                       "{} wants numbers from 0 to 100 separated by commas, not '{}'", flag, word);
     }
     percents.push_back(*percent);
   }

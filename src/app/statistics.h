@@ -13,7 +13,9 @@ double Mean(const std::vector<double>& values);  ///< 0 without values
 double StandardDeviation(const std::vector<double>& values);
 /// 0 <= percent <= 100, linear between neighbours; 0 without values.
 double Percentile(std::vector<double> values, double percent);
-inline double Median(const std::vector<double>& values) { return Percentile(values, 50); }
+inline double Median(const std::vector<double>& values) {
+  return Percentile(values, 50);
+}
 
 /// "50,99,99.9". Errors: kInvalidArgument naming `flag` for other text or numbers outside 0..100.
 Result<std::vector<double>> ParsePercentiles(std::string_view list, const char* flag);

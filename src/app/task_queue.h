@@ -1,6 +1,6 @@
 #pragma once
-// Work for the main thread: a session's events, and Ctrl-C. Built on a POSIX semaphore, because a signal handler may
-// post one.
+// Work for the main thread: a session's events, and Ctrl-C. Built on a POSIX semaphore, because a signal
+// handler may post one.
 #include <semaphore.h>
 
 #include <functional>

@@ -13,8 +13,9 @@ class LineReader {
  public:
   explicit LineReader(int fd) : fd_(fd) {}
 
-  /// The next line without its end, bad UTF-8 replaced; empty at the end of the input. After a signal: an empty
-  /// line, and interrupted() is true. Errors: kInvalidArgument for a line of more than 16 MiB, kUnavailable.
+  /// The next line without its end, bad UTF-8 replaced; empty at the end of the input. After a signal: an
+  /// empty line, and interrupted() is true. Errors: kInvalidArgument for a line of more than 16 MiB,
+  /// kUnavailable.
   Result<std::optional<std::string>> Next();
   bool interrupted() const { return interrupted_; }
 

@@ -21,15 +21,21 @@ constexpr int64_t kAheads[] = {0, 1024, 4096};
 
 const ProbeKernels& KernelsOf(Isa isa) {
   switch (isa) {
-    case Isa::kAvx2: return avx2::kProbeKernels;
-    case Isa::kAvx512: return avx512::kProbeKernels;
-    case Isa::kAvx512Bf16: return avx512_bf16::kProbeKernels;
-    case Isa::kPortable: break;
+    case Isa::kAvx2:
+      return avx2::kProbeKernels;
+    case Isa::kAvx512:
+      return avx512::kProbeKernels;
+    case Isa::kAvx512Bf16:
+      return avx512_bf16::kProbeKernels;
+    case Isa::kPortable:
+      break;
   }
   return portable::kProbeKernels;
 }
 
-int NumThreads(const Device& device) { return device.pool != nullptr ? device.pool->num_threads() : 1; }
+int NumThreads(const Device& device) {
+  return device.pool != nullptr ? device.pool->num_threads() : 1;
+}
 
 void OnAll(const Device& device, sys::FunctionRef<void(int)> work) {
   if (device.pool != nullptr) return device.pool->Run(work);
@@ -43,8 +49,7 @@ int64_t DefaultBufferBytes() {
 
 double BestReadRate(const Device& device, const ProbeKernels& kernels, std::span<const std::byte> buffer,
                     double seconds) {
-  const int64_t slice =
-      static_cast<int64_t>(buffer.size()) / NumThreads(device) / kReadUnit * kReadUnit;
+  const int64_t slice = static_cast<int64_t>(buffer.size()) / NumThreads(device) / kReadUnit * kReadUnit;
   std::atomic<uint64_t> sink = 0;
   double best = 0;
   const TimePoint start = Now();
@@ -79,7 +84,8 @@ Result<MachineRates> MeasureRates(const Device& device, DType type, const ProbeO
   MachineRates rates;
   {
     const int64_t bytes = options.buffer_bytes > 0 ? options.buffer_bytes : DefaultBufferBytes();
-    CADRE_ASSIGN(const sys::Region buffer, sys::AllocateRegion(static_cast<size_t>(bytes), {.pool = device.pool}));
+    CADRE_ASSIGN(const sys::Region buffer,
+                 sys::AllocateRegion(static_cast<size_t>(bytes), {.pool = device.pool}));
     sys::TouchPages(buffer.data(), buffer.bytes(), device.pool);
     rates.read_bytes_per_s = BestReadRate(device, kernels, buffer.span(), options.seconds);
   }

@@ -18,9 +18,9 @@ struct ProbeOptions {
   double seconds = 0.3;      ///< for each of the two
 };
 
-/// Measures with the instructions that the device's kernels use for weights of `type` (kBf16 or kF32). The best of
-/// many short passes counts, so that a busy neighbour does not lower the floor. Errors: kResourceExhausted where the
-/// buffer does not fit.
+/// Measures with the instructions that the device's kernels use for weights of `type` (kBf16 or kF32). The
+/// best of many short passes counts, so that a busy neighbour does not lower the floor. Errors:
+/// kResourceExhausted where the buffer does not fit.
 Result<MachineRates> MeasureRates(const Device& device, DType type, const ProbeOptions& options = {});
 
 }  // namespace cadre::kernels

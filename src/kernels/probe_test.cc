@@ -12,10 +12,14 @@ namespace {
 
 const ProbeKernels& Of(Isa isa) {
   switch (isa) {
-    case Isa::kAvx2: return avx2::kProbeKernels;
-    case Isa::kAvx512: return avx512::kProbeKernels;
-    case Isa::kAvx512Bf16: return avx512_bf16::kProbeKernels;
-    case Isa::kPortable: break;
+    case Isa::kAvx2:
+      return avx2::kProbeKernels;
+    case Isa::kAvx512:
+      return avx512::kProbeKernels;
+    case Isa::kAvx512Bf16:
+      return avx512_bf16::kProbeKernels;
+    case Isa::kPortable:
+      break;
   }
   return portable::kProbeKernels;
 }

@@ -6,14 +6,16 @@ namespace cadre::kernels::avx2 {
 namespace {
 
 uint64_t Read(const std::byte* data, int64_t num_bytes, int64_t ahead) {
-  __m256i any[4] = {_mm256_setzero_si256(), _mm256_setzero_si256(), _mm256_setzero_si256(), _mm256_setzero_si256()};
+  __m256i any[4] = {_mm256_setzero_si256(), _mm256_setzero_si256(), _mm256_setzero_si256(),
+                    _mm256_setzero_si256()};
   for (int64_t i = 0; i < num_bytes; i += 128) {
     if (ahead > 0) {
       _mm_prefetch(reinterpret_cast<const char*>(data + i + ahead), _MM_HINT_T0);
       _mm_prefetch(reinterpret_cast<const char*>(data + i + ahead + 64), _MM_HINT_T0);
     }
     for (int j = 0; j < 4; ++j) {
-      any[j] = _mm256_or_si256(any[j], _mm256_load_si256(reinterpret_cast<const __m256i*>(data + i + 32 * j)));
+      any[j] =
+          _mm256_or_si256(any[j], _mm256_load_si256(reinterpret_cast<const __m256i*>(data + i + 32 * j)));
     }
   }
   const __m256i all = _mm256_or_si256(_mm256_or_si256(any[0], any[1]), _mm256_or_si256(any[2], any[3]));

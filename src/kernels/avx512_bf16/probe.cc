@@ -6,7 +6,8 @@ namespace cadre::kernels::avx512_bf16 {
 namespace {
 
 uint64_t Read(const std::byte* data, int64_t num_bytes, int64_t ahead) {
-  __m512i any[4] = {_mm512_setzero_si512(), _mm512_setzero_si512(), _mm512_setzero_si512(), _mm512_setzero_si512()};
+  __m512i any[4] = {_mm512_setzero_si512(), _mm512_setzero_si512(), _mm512_setzero_si512(),
+                    _mm512_setzero_si512()};
   for (int64_t i = 0; i < num_bytes; i += 256) {
     for (int j = 0; j < 4; ++j) {
       if (ahead > 0) _mm_prefetch(reinterpret_cast<const char*>(data + i + 64 * j + ahead), _MM_HINT_T0);
