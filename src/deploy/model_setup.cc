@@ -120,6 +120,8 @@ Result<engine::MemoryPlan> PlanForAutoLen(ModelSetup& setup) {
   return plan;
 }
 
+}  // namespace
+
 // The largest sizes over all ranks: ranks with more experts, or one more head row, decide.
 Status PlanMemory(const config::EngineOptions& options, ModelSetup& setup) {
   const config::ParallelOptions& parallel = options.parallel;
@@ -161,8 +163,6 @@ Status PlanMemory(const config::EngineOptions& options, ModelSetup& setup) {
   CADRE_ASSIGN(setup.memory, choose_len ? PlanForAutoLen(setup) : engine::MakeMemoryPlan(in));
   return {};
 }
-
-}  // namespace
 
 RankPlace PlaceOf(const config::ParallelOptions& parallel, int rank) {
   return {.tp_rank = rank % parallel.tensor_parallel_size,
@@ -219,7 +219,7 @@ kv::Layout KvLayoutOf(const model::ModelSpec& spec, int tp_size, int block_size,
           .type = type};
 }
 
-Result<ModelSetup> PrepareModel(const config::EngineOptions& options) {
+Result<ModelSetup> DescribeModel(const config::EngineOptions& options) {
   ModelSetup setup;
   CADRE_TRY(ReadFiles(options.model, setup));
   CADRE_TRY(ChooseArithmetic(options, setup));
@@ -229,6 +229,11 @@ Result<ModelSetup> PrepareModel(const config::EngineOptions& options) {
     return FailParam(Code::kInvalidArgument, "--block-size", "--block-size {} is not a multiple of 16",
                      options.cache.block_size);
   }
+  return setup;
+}
+
+Result<ModelSetup> PrepareModel(const config::EngineOptions& options) {
+  CADRE_ASSIGN(ModelSetup setup, DescribeModel(options));
   CADRE_TRY(PlanMemory(options, setup));
   return setup;
 }

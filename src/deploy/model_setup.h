@@ -51,6 +51,11 @@ struct ModelSetup {
 /// memory. Reads no weights. Errors: one message each, naming the flag or the file.
 Result<ModelSetup> PrepareModel(const config::EngineOptions& options);
 
+/// The first half of it: all but `memory` and `memory_input`, for who wants to know a model that does not fit.
+Result<ModelSetup> DescribeModel(const config::EngineOptions& options);
+/// The second half. On kResourceExhausted `memory_input` holds the sizes all the same.
+Status PlanMemory(const config::EngineOptions& options, ModelSetup& setup);
+
 /// Where the experts of each MoE layer lie at start (the same in all layers). Null map for a dense model.
 Result<std::vector<eplb::ExpertMap>> StartMaps(const config::ParallelOptions& parallel, const model::ModelSpec& spec);
 

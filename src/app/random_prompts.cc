@@ -1,0 +1,55 @@
+#include "app/random_prompts.h"
+
+#include <cmath>
+
+#include "base/random.h"
+
+namespace cadre::app {
+namespace {
+
+// Streams of the generator, so that no two draws share a number.
+enum Stream : uint64_t { kPrefix, kInputLength, kOutputLength, kOffset };
+
+int64_t DrawLength(int64_t mean, double ratio, uint64_t seed, Stream stream, int64_t index) {
+  const auto low = static_cast<int64_t>(std::floor(static_cast<double>(mean) * (1 - ratio)));
+  const auto high = static_cast<int64_t>(std::ceil(static_cast<double>(mean) * (1 + ratio)));
+  const double u = UniformAt(seed, stream, static_cast<uint64_t>(index));
+  return std::max<int64_t>(1, low + static_cast<int64_t>(u * static_cast<double>(high - low + 1)));
+}
+
+}  // namespace
+
+config::RandomDatasetOptions Effective(const config::RandomDatasetOptions& random,
+                                       const std::optional<int64_t>& input_len,
+                                       const std::optional<int64_t>& output_len) {
+  config::RandomDatasetOptions out = random;
+  out.input_len = input_len.value_or(out.input_len);
+  out.output_len = output_len.value_or(out.output_len);
+  return out;
+}
+
+std::vector<int64_t> RandomTokens(int64_t length, int64_t vocab_size, uint64_t seed, uint64_t stream) {
+  std::vector<int64_t> ids(static_cast<size_t>(length));
+  for (size_t i = 0; i < ids.size(); ++i) {
+    ids[i] = static_cast<int64_t>(UniformAt(seed, stream, i) * static_cast<double>(vocab_size));
+  }
+  return ids;
+}
+
+std::vector<RandomPrompt> MakeRandomPrompts(const config::RandomDatasetOptions& options, int64_t num_prompts,
+                                            int64_t vocab_size, uint64_t seed) {
+  const std::vector<int64_t> prefix = RandomTokens(options.prefix_len, vocab_size, seed, kPrefix);
+  std::vector<RandomPrompt> prompts(static_cast<size_t>(num_prompts));
+  for (int64_t i = 0; i < num_prompts; ++i) {
+    RandomPrompt& prompt = prompts[static_cast<size_t>(i)];
+    prompt.ids = prefix;
+    const int64_t length = DrawLength(options.input_len, options.range_ratio, seed, kInputLength, i);
+    prompt.output_len = DrawLength(options.output_len, options.range_ratio, seed, kOutputLength, i);
+    const auto offset = static_cast<int64_t>(UniformAt(seed, kOffset, static_cast<uint64_t>(i)) *
+                                             static_cast<double>(vocab_size));
+    for (int64_t j = 0; j < length; ++j) prompt.ids.push_back((offset + i + j) % vocab_size);
+  }
+  return prompts;
+}
+
+}  // namespace cadre::app

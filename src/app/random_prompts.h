@@ -1,0 +1,29 @@
+#pragma once
+// Prompts of random tokens, in the shape of vLLM's random data set: each is a common prefix and a run of
+// consecutive ids from a random start, (offset + index + position) mod vocabulary; lengths are even within
+// floor(len * (1 - ratio)) .. ceil(len * (1 + ratio)).
+#include <cstdint>
+#include <vector>
+
+#include "config/command_options.h"
+
+namespace cadre::app {
+
+struct RandomPrompt {
+  std::vector<int64_t> ids;
+  int64_t output_len = 0;
+};
+
+/// Input and output lengths of the flags that win over random.* where given.
+config::RandomDatasetOptions Effective(const config::RandomDatasetOptions& random,
+                                       const std::optional<int64_t>& input_len,
+                                       const std::optional<int64_t>& output_len);
+
+/// The same prompts for the same seed, everywhere.
+std::vector<RandomPrompt> MakeRandomPrompts(const config::RandomDatasetOptions& options, int64_t num_prompts,
+                                            int64_t vocab_size, uint64_t seed);
+
+/// `length` tokens drawn evenly.
+std::vector<int64_t> RandomTokens(int64_t length, int64_t vocab_size, uint64_t seed, uint64_t stream);
+
+}  // namespace cadre::app
