@@ -13,6 +13,9 @@ TEST_PACKAGES=(
   python3-venv python3-jinja2 libdnnl-dev iproute2 util-linux clang-19 libclang-rt-19-dev
 )
 
+# One compiler cache serves all checkouts: paths below the project are hashed relative to it.
+export CCACHE_BASEDIR=${CCACHE_BASEDIR:-$PWD} CCACHE_NOHASHDIR=${CCACHE_NOHASHDIR:-1}
+
 if [ -t 1 ]; then BOLD=$'\e[1m' PLAIN=$'\e[0m'; else BOLD='' PLAIN=''; fi
 say() { printf '%s==> %s%s\n' "$BOLD" "$*" "$PLAIN"; }
 die() { printf 'error: %s\n' "$*" >&2; exit 1; }
