@@ -33,6 +33,8 @@ constexpr Setting kRead[] = {
             "How tokens travel to their experts; vLLM up to 0.11."),
     Works("VLLM_LOGGING_COLOR", Type::kString, "auto", Color, "Colours in the log: auto, 1, or 0 for none.")
         .Choices("auto,0,1"),
+    Works("VLLM_SERVER_DEV_MODE", Type::kBool, "false", Into<&ApiOptions::dev_mode>,
+          "Open the routes for developers, such as /reset_prefix_cache."),
     Works("VLLM_LOG_STATS_INTERVAL", Type::kFloat, "10", Into<&ApiOptions::log_stats_interval_s>,
           "Seconds between two lines with statistics.")
         .Range(0.1, 1e6),
@@ -183,7 +185,6 @@ constexpr Names kNoEffect[] = {
      "BUILD_COMMIT BUILD_PIPELINE BUILD_URL CPU_CI_ENV DOCKER_BUILD_CONTEXT IMAGE_TAG MAIN_CUDA_VERSION "
      "PRECOMPILED_WHEEL_LOCATION SKIP_PRECOMPILED_VERSION_SUFFIX SKIP_VERSION_SUFFIX TARGET_DEVICE "
      "USE_PRECOMPILED USE_PRECOMPILED_RUST"},
-    {"The development endpoints are not built.", "SERVER_DEV_MODE"},
     {"It is for studies inside vLLM and has no counterpart here.",
      "ADAPTIVE_VERIFICATION_PROFILE_CONTEXT_LEN COMPUTE_NANS_IN_LOGITS MOE_ROUTING_SIMULATION_STRATEGY "
      "RAISE_ON_LOGIT_NANS"},

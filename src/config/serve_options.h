@@ -170,6 +170,7 @@ struct ApiOptions {
   bool exclude_tools_when_tool_choice_none = false;
   bool enable_force_include_usage = false;
   bool enable_log_requests = false;
+  bool dev_mode = false;  ///< VLLM_SERVER_DEV_MODE
   bool log_stats = true;
   double log_stats_interval_s = 10;  ///< VLLM_LOG_STATS_INTERVAL
 

@@ -40,6 +40,7 @@ serve::ServeOptions ServeOptionsOf(const config::ServeOptions& options, const Mo
                 .headers = options.http.allowed_headers};
   serve.response_role = options.api.response_role;
   serve.version = kVersion;
+  serve.dev_mode = options.api.dev_mode;
   serve.enable_request_id_headers = options.http.enable_request_id_headers;
   serve.enable_force_include_usage = options.api.enable_force_include_usage;
   serve.return_tokens_as_token_ids = options.api.return_tokens_as_token_ids;
