@@ -78,6 +78,10 @@ Result<Plan> MakePlan(const config::BenchServeOptions& options) {
     }
     plan.metadata.Set(pair.substr(0, equal), pair.substr(equal + 1));
   }
+  if (!options.extra_body.is_null() && !options.extra_body.is_object()) {
+    return FailParam(Code::kInvalidArgument, "--extra-body", "--extra-body wants a JSON object, not {}",
+                     options.extra_body.TypeName());
+  }
   if (options.save_detailed && !options.save_result && !options.append_result) {
     LogWarning("--save-detailed adds to the result file; --save-result writes one");
   }

@@ -6,6 +6,7 @@
 
 #include "app/commands.h"
 #include "app/exit_code.h"
+#include "base/log.h"
 
 namespace cadre::app {
 
@@ -30,6 +31,10 @@ int RunParsed(Parse parse, Args args, const config::Environment& env, Work work)
     StartLog(engine->log_level, engine->log_color, parsed->notices);
   } else if constexpr (requires { parsed->options.log_level; }) {
     StartLog(parsed->options.log_level, true, parsed->notices);
+  }
+  if constexpr (requires { parsed->options.engine; } && !requires { parsed->options.http; }) {
+    if (!parsed->options.engine.model.served_model_names.empty())
+      LogInfo("--served-model-name has no effect here: this command serves nobody");
   }
   const Status status = work(std::as_const(parsed->options));
   return status ? 0 : Fail(status.error());
