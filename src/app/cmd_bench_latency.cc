@@ -107,6 +107,9 @@ Json CadreResult(const config::BenchLatencyOptions& options, const Rounds& round
 }
 
 Status Run(const config::BenchLatencyOptions& options) {
+  const auto prompts = static_cast<double>(options.batch_size);
+  CADRE_TRY(CheckPromptCount(prompts, prompts * static_cast<double>(options.n),
+                             static_cast<double>(options.input_len)));
   CADRE_TRY(CheckWritable(options.output_json, "--output-json"));
   CADRE_TRY(CheckWritable(options.json, "--json"));
   CADRE_ASSIGN(const deploy::ModelSetup setup, deploy::PrepareModel(options.engine));

@@ -295,6 +295,8 @@ Status Run(const config::BenchServeOptions& options) {
     }
   }
   CADRE_TRY(CheckWritable(options.json, "--json"));
+  CADRE_TRY(CheckPromptCount(Effective(options.random, options.input_len, options.output_len),
+                             std::max(options.num_prompts, options.num_warmups), 1));
   RaiseFileLimit();
   CADRE_ASSIGN(const auto target, ServeTarget::Connect(options));
   Bench bench(options, *target);

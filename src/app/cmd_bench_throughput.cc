@@ -1,4 +1,5 @@
 // cadre bench throughput: many requests at once, in this process.
+#include <algorithm>
 #include <chrono>
 #include <thread>
 
@@ -77,6 +78,8 @@ void Print(const Totals& totals) {
 }
 
 Status Run(const config::BenchThroughputOptions& options) {
+  const config::RandomDatasetOptions shape = Effective(options.random, options.input_len, options.output_len);
+  CADRE_TRY(CheckPromptCount(shape, std::max(options.num_prompts, options.num_warmups), options.n));
   CADRE_TRY(CheckWritable(options.output_json, "--output-json"));
   CADRE_TRY(CheckWritable(options.json, "--json"));
   CADRE_ASSIGN(const deploy::ModelSetup setup, deploy::PrepareModel(options.engine));
@@ -84,7 +87,6 @@ Status Run(const config::BenchThroughputOptions& options) {
   CADRE_ASSIGN(const kernels::MachineRates rates, MeasureMachine(setup, options.engine));
   CADRE_ASSIGN(const auto local, LocalSession::Open(options.engine, {.text = !options.disable_detokenize}));
 
-  const config::RandomDatasetOptions shape = Effective(options.random, options.input_len, options.output_len);
   const int64_t vocab_size = setup.spec.vocab_size, seed = options.engine.model.seed;
   // Other prompts than those measured, or the prefix cache would know them.
   CADRE_TRY(RunAll(*local,

@@ -114,7 +114,8 @@ void AnswerReader::AppendText(std::string_view data) {
   const Json& choice = choices->AsArray().front();
   const Json* text = choice.Find("text");
   for (const char* part : {"delta", "message"}) {
-    if (const Json* message = choice.Find(part); text == nullptr && message != nullptr) text = message->Find("content");
+    if (const Json* message = choice.Find(part); text == nullptr && message != nullptr)
+      text = message->Find("content");
   }
   if (text != nullptr && text->is_string()) record_.text += text->AsString();
 }
@@ -226,8 +227,8 @@ LoadResult SendLoad(http::Client& client, size_t num_requests,
   for (size_t i = 0; i < num_requests; ++i) {
     http::ClientRequest request = make(i);
     if (!options.delays.empty()) {
-      const auto delay =
-          std::chrono::duration_cast<Duration>(std::chrono::duration<double>(options.delays[i]));
+      const auto delay = std::chrono::duration_cast<Duration>(
+          std::chrono::duration<double>(std::min(options.delays[i], 1e9)));
       SleepUntil(result.start + delay, gate, options);
     }
     WaitFor(gate, limit, options);

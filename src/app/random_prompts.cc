@@ -28,6 +28,23 @@ config::RandomDatasetOptions Effective(const config::RandomDatasetOptions& rando
   return out;
 }
 
+Status CheckPromptCount(double num_prompts, double num_sequences, double prompt_len) {
+  constexpr double kMaxTokens = 1 << 28, kMaxSequences = 1 << 22;
+  if (num_sequences <= kMaxSequences && num_prompts * prompt_len <= kMaxTokens) return {};
+  return Fail(Code::kInvalidArgument,
+              "{:.0f} prompts of {:.0f} tokens with {:.0f} answers are more than one run takes: at most "
+              "{:.0f} tokens and "
+              "{:.0f} answers",
+              num_prompts, prompt_len, num_sequences, kMaxTokens, kMaxSequences);
+}
+
+Status CheckPromptCount(const config::RandomDatasetOptions& shape, int64_t num_prompts, int64_t n) {
+  const auto prompts = static_cast<double>(num_prompts);
+  const double length = static_cast<double>(shape.input_len) * (1 + shape.range_ratio);
+  return CheckPromptCount(prompts, prompts * static_cast<double>(n),
+                          length + static_cast<double>(shape.prefix_len));
+}
+
 std::vector<int64_t> RandomTokens(int64_t length, int64_t vocab_size, uint64_t seed, uint64_t stream) {
   std::vector<int64_t> ids(static_cast<size_t>(length));
   for (size_t i = 0; i < ids.size(); ++i) {

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "base/error.h"
 #include "config/command_options.h"
 
 namespace cadre::app {
@@ -18,6 +19,11 @@ struct RandomPrompt {
 config::RandomDatasetOptions Effective(const config::RandomDatasetOptions& random,
                                        const std::optional<int64_t>& input_len,
                                        const std::optional<int64_t>& output_len);
+
+/// Errors: kInvalidArgument where so many prompts would not fit into memory; they are all made before the
+/// first is sent.
+Status CheckPromptCount(double num_prompts, double num_sequences, double prompt_len);
+Status CheckPromptCount(const config::RandomDatasetOptions& shape, int64_t num_prompts, int64_t n);
 
 /// The same prompts for the same seed, everywhere.
 std::vector<RandomPrompt> MakeRandomPrompts(const config::RandomDatasetOptions& options, int64_t num_prompts,

@@ -32,7 +32,8 @@ int RunParsed(Parse parse, Args args, const config::Environment& env, Work work)
   } else if constexpr (requires { parsed->options.log_level; }) {
     StartLog(parsed->options.log_level, true, parsed->notices);
   }
-  if constexpr (requires { parsed->options.engine; } && !requires { parsed->options.http; }) {
+  if constexpr (
+      requires { parsed->options.engine; } && !requires { parsed->options.http; }) {
     if (!parsed->options.engine.model.served_model_names.empty())
       LogInfo("--served-model-name has no effect here: this command serves nobody");
   }

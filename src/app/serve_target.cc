@@ -132,7 +132,8 @@ Status ServeTarget::ReadHeaders() {
 }
 
 Result<Json> ServeTarget::AskModels() {
-  const TimePoint until = Now() + std::chrono::seconds(options_.ready_check_timeout_s);
+  constexpr int64_t kLongest = 1'000'000'000;  // what the clock's type holds and more than anybody waits
+  const TimePoint until = Now() + std::chrono::seconds(std::min(options_.ready_check_timeout_s, kLongest));
   while (true) {
     auto answer = client_->Fetch({.target = url_.prefix + "/v1/models",
                                   .headers = headers_,

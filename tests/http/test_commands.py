@@ -286,6 +286,7 @@ def test_bench_serve_refuses(server, tmp_path):
     one_error(*url, "--extra-body", "[1]", rc=2, says="--extra-body")
     one_error(*url, "--dataset-name", "sharegpt", rc=5, says="--dataset-name")
     one_error(*url, "--json", "/no/such/folder/x.json", rc=2, says="--json")
+    one_error(*url, "--num-prompts", 10**15, rc=2, says="at most")
     one_error(*url, "--backend", "openai-chat", "--skip-tokenizer-init", rc=2, says="--skip-tokenizer-init")
 
 
@@ -320,4 +321,7 @@ def test_bench_refuses(tmp_path):
     one_error("bench", "latency", MODEL, "--input-len", 5000, "--num-iters", 1, rc=2, says="5000")
     one_error("bench", "latency", MODEL, "--json", "/no/such/folder/x.json", rc=2, says="--json")
     one_error("bench", "throughput", MODEL, "--dataset-name", "sonnet", rc=5, says="--dataset-name")
+    for huge in (("--num-prompts", 10**15), ("--input-len", 10**15), ("--n", 10**15)):
+        one_error("bench", "throughput", MODEL, *huge, rc=2, says="at most")
+    one_error("bench", "latency", MODEL, "--batch-size", 10**15, rc=2, says="at most")
     one_error("bench", "latency", MODEL, "--use-beam-search", rc=5, says="--use-beam-search")
