@@ -97,7 +97,7 @@ constexpr Setting kScheduler[] = {
     NotBuilt("scheduler-cls", Type::kString, "", kNoPython),
     NoEffect(
         "scheduler-reserve-full-isl", Type::kBool, "true",
-        "A request starts when its first chunk fits; if blocks run out it is preempted and computed again."),
+        "A request starts when blocks for all its known tokens are free."),
     NotBuilt("watermark", Type::kFloat, "0.0", "No share of the KV blocks is held back."),
     NotBuilt("prefill-schedule-interval", Type::kInt, "1", "New prompts may start at every step."),
     NoEffect("disable-hybrid-kv-cache-manager", Type::kBool, "", "There is one KV cache manager."),

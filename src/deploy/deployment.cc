@@ -5,6 +5,7 @@
 #include "deploy/progress.h"
 #include "deploy/rank_runtime.h"
 #include "sys/cpu.h"
+#include "sys/files.h"
 #include "sys/memory.h"
 
 namespace cadre::deploy {
@@ -17,6 +18,9 @@ void LogSetup(const config::EngineOptions& options, const ModelSetup& setup) {
           setup.location.folder);
   LogInfo("{}, {} kernels, {} thread(s) a rank, {}", sys::CpuModelName(), kernels::IsaName(setup.isa),
           setup.threads_per_rank, DTypeName(setup.type));
+  if (const auto gpus = sys::ListFolder("/proc/driver/nvidia/gpus"); gpus && !gpus->empty()) {
+    LogInfo("{} GPU(s) found; this build runs on the CPU", gpus->size());
+  }
   const config::ParallelOptions& parallel = options.parallel;
   if (parallel.expert_parallel_size() > 1) {
     LogInfo("tensor parallel {}, data parallel {}, expert parallel {}", parallel.tensor_parallel_size,

@@ -72,7 +72,9 @@ Status RankRuntime::Connect(const config::EngineOptions& options, const ModelSet
   }
   if (exchange_ != nullptr && place.num_ranks() > 1 && place.rank() == 0) LogInfo("{}", exchange_->Describe());
   const kv::Layout layout = setup.memory_input.kv;
-  CADRE_ASSIGN(kv_, sys::AllocateRegion(static_cast<size_t>(layout.PoolBytes(setup.memory.num_kv_blocks))));
+  // Touched now: a page fault in a step costs more than the step.
+  CADRE_ASSIGN(kv_, sys::AllocateRegion(static_cast<size_t>(layout.PoolBytes(setup.memory.num_kv_blocks)),
+                                        {.pool = pool_.get()}));
   decoder_ = std::make_unique<model::Decoder>(spec_, weights_, decoder_options);
   engine::RunnerOptions runner{.device = device,
                                .kv = {.layout = layout, .num_blocks = setup.memory.num_kv_blocks, .base = kv_.data()},

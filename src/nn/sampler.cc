@@ -99,15 +99,15 @@ void ChangeLogits(std::vector<float>& logits, const SamplerInput& input) {
 // to one. Only what top-p can ever need is sorted: tokens below (1 - top_p) / V together weigh less than 1 - top_p.
 void CollectCandidates(std::span<const float> logits, const SamplingOptions& o, std::vector<Candidate>& candidates) {
   const float max = logits[static_cast<size_t>(ArgMax(logits))];
-  const double scale = 1.0 / o.temperature;
+  const auto scale = static_cast<float>(1.0 / o.temperature);
   const bool sorted = o.top_p < 1.0 || o.top_k > 0;
   double total = 0;
   candidates.clear();
   for (size_t i = 0; i < logits.size(); ++i) {
-    const double p = std::exp((static_cast<double>(logits[i]) - max) * scale);
+    const float p = std::exp((logits[i] - max) * scale);
     if (!(p > 0) || p < o.min_p) continue;  // p is relative to the best token's, as min_p is; NaN is dropped
     total += p;
-    candidates.emplace_back(static_cast<float>(p), static_cast<int32_t>(i));
+    candidates.emplace_back(p, static_cast<int32_t>(i));
   }
   if (!sorted) return;
   if (o.top_k > 0 && static_cast<size_t>(o.top_k) < candidates.size()) {

@@ -1,0 +1,142 @@
+#include "nn/sampler.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+#include <numeric>
+#include <random>
+
+namespace cadre::nn {
+namespace {
+
+std::vector<float> RandomLogits(size_t size, uint32_t seed) {
+  std::mt19937 rng(seed);
+  std::normal_distribution<float> normal(0, 2);
+  std::vector<float> logits(size);
+  for (float& logit : logits) logit = normal(rng);
+  return logits;
+}
+
+// The slow twin: probabilities by the definitions, in f64, over all tokens.
+std::vector<double> Probabilities(const std::vector<float>& logits, const SamplingOptions& o) {
+  const double max = *std::ranges::max_element(logits);
+  std::vector<std::pair<double, size_t>> sorted;
+  for (size_t i = 0; i < logits.size(); ++i) sorted.emplace_back(std::exp((logits[i] - max) / o.temperature), i);
+  std::ranges::sort(sorted, [](const auto& a, const auto& b) { return a.first != b.first ? a.first > b.first : a.second < b.second; });
+  std::erase_if(sorted, [&](const auto& c) { return c.first < o.min_p; });
+  if (o.top_k > 0 && static_cast<size_t>(o.top_k) < sorted.size()) sorted.resize(static_cast<size_t>(o.top_k));
+  double total = 0;
+  for (const auto& [p, i] : sorted) total += p;
+  double mass = 0;
+  size_t keep = 0;
+  while (keep < sorted.size() && mass < o.top_p * total) mass += sorted[keep++].first;
+  sorted.resize(std::max<size_t>(keep, 1));
+  std::vector<double> probabilities(logits.size(), 0.0);
+  for (const auto& [p, i] : sorted) probabilities[i] = p / mass;
+  return probabilities;
+}
+
+// Draws at many positions; the frequencies must fit the definition's probabilities.
+void ExpectFrequencies(const std::vector<float>& logits, const SamplingOptions& options) {
+  constexpr int kDraws = 20000;
+  SamplerScratch scratch;
+  std::vector<int> counts(logits.size());
+  std::vector<int32_t> tokens;
+  for (int i = 0; i < kDraws; ++i) {
+    tokens.push_back(0);  // moves the position on
+    ++counts[static_cast<size_t>(
+        SampleToken(logits, {.options = &options, .tokens = tokens, .num_prompt_tokens = kDraws + 1}, scratch).token)];
+  }
+  const std::vector<double> wanted = Probabilities(logits, options);
+  for (size_t i = 0; i < logits.size(); ++i) {
+    const double deviation = std::sqrt(kDraws * wanted[i] * (1 - wanted[i]));
+    EXPECT_NEAR(counts[i], kDraws * wanted[i], 5 * deviation + 1e-9) << "token " << i;
+  }
+}
+
+TEST(Sampler, FrequenciesFollowTheDefinition) {
+  const auto logits = RandomLogits(50, 1);
+  for (const double temperature : {0.5, 1.0, 2.0}) {
+    for (const int top_k : {0, 1, 7}) {
+      for (const double top_p : {0.3, 0.9, 1.0}) {
+        for (const double min_p : {0.0, 0.1}) {
+          SCOPED_TRACE(temperature * 1000 + top_k * 100 + top_p * 10 + min_p);
+          SamplingOptions options{.temperature = temperature, .top_p = top_p, .top_k = top_k, .min_p = min_p};
+          options.seed = 3;
+          ExpectFrequencies(logits, options);
+        }
+      }
+    }
+  }
+}
+
+TEST(Sampler, GreedyTakesTheLowestOfEqualsAndSkipsNan) {
+  SamplerScratch scratch;
+  SamplingOptions greedy{.temperature = 0};
+  const std::vector<float> logits = {NAN, 1, 3, 3, 2};
+  EXPECT_EQ(SampleToken(logits, {.options = &greedy}, scratch).token, 2);
+}
+
+TEST(Sampler, SeedAndPositionAloneDecide) {
+  const auto logits = RandomLogits(1000, 2);
+  SamplerScratch a, b;
+  SamplingOptions options;
+  options.seed = 9;
+  const std::vector<int32_t> tokens = {1, 2, 3};
+  const SamplerInput input{.options = &options, .tokens = tokens, .num_prompt_tokens = 3};
+  const int32_t first = SampleToken(logits, input, a).token;
+  SampleToken(RandomLogits(1000, 5), input, a);  // other company in the scratch
+  EXPECT_EQ(SampleToken(logits, input, a).token, first);
+  EXPECT_EQ(SampleToken(logits, input, b).token, first);
+}
+
+TEST(Sampler, WhatIsForbiddenIsNeverDrawn) {
+  const std::vector<float> logits = {0, 5, 4, 3};
+  SamplerScratch scratch;
+  SamplingOptions options{.temperature = 0};
+  const std::vector<int32_t> forbidden = {1};
+  EXPECT_EQ(SampleToken(logits, {.options = &options, .forbidden_tokens = forbidden}, scratch).token, 2);
+  options.allowed_token_ids = {0, 3};
+  EXPECT_EQ(SampleToken(logits, {.options = &options}, scratch).token, 3);
+  options = {.temperature = 0};
+  options.bad_words = {{7, 8, 1}, {2}};
+  const std::vector<int32_t> tokens = {7, 8};
+  EXPECT_EQ(SampleToken(logits, {.options = &options, .tokens = tokens, .num_prompt_tokens = 2}, scratch).token, 3);
+  options = {.temperature = 0};
+  options.logit_bias = {{0, 100.0f}};
+  EXPECT_EQ(SampleToken(logits, {.options = &options}, scratch).token, 0);
+}
+
+TEST(Sampler, PenaltiesFollowTheDefinition) {
+  const std::vector<float> logits = {2, 1.9f, -1, 0};
+  SamplerScratch scratch;
+  const std::vector<int32_t> tokens = {0, 1, 1};  // prompt: 0; output: 1 1
+  SamplingOptions options{.temperature = 0};
+  const SamplerInput input{.options = &options, .tokens = tokens, .num_prompt_tokens = 1};
+  options.frequency_penalty = 1.0;  // token 1: 1.9 - 2
+  EXPECT_EQ(SampleToken(logits, input, scratch).token, 0);
+  options = {.temperature = 0, .repetition_penalty = 4.0};  // 0: 0.5, 1: 0.475, 2: -1, 3: 0
+  EXPECT_EQ(SampleToken(logits, input, scratch).token, 0);
+  options.presence_penalty = -2.0;  // lifts what was generated
+  EXPECT_EQ(SampleToken(logits, input, scratch).token, 1);
+}
+
+TEST(Sampler, LogprobsAreOfTheRawLogits) {
+  const auto logits = RandomLogits(100, 4);
+  SamplerScratch scratch;
+  const Logprobs logprobs = ComputeLogprobs(logits, 17, 3, scratch);
+  double sum = 0;
+  for (const float logit : logits) sum += std::exp(static_cast<double>(logit));
+  ASSERT_EQ(logprobs.size(), 4u);
+  EXPECT_EQ(logprobs[0].token, 17);
+  EXPECT_NEAR(logprobs[0].logprob, logits[17] - std::log(sum), 1e-5);
+  EXPECT_EQ(logprobs[0].rank, 1 + std::ranges::count_if(logits, [&](float l) { return l > logits[17]; }));
+  EXPECT_EQ(logprobs[1].token, std::ranges::max_element(logits) - logits.begin());
+  EXPECT_GE(logprobs[1].logprob, logprobs[2].logprob);
+  EXPECT_EQ(ComputeLogprobs(logits, 17, -1, scratch).size(), 101u);
+}
+
+}  // namespace
+}  // namespace cadre::nn
