@@ -1,0 +1,171 @@
+#include <gtest/gtest.h>
+
+#include <future>
+#include <random>
+#include <thread>
+
+#include "link/engine_client.h"
+#include "link/engine_server.h"
+#include "link/wire.h"
+#include "sys/sockets.h"
+
+namespace cadre::link {
+namespace {
+
+engine::Request FullRequest() {
+  engine::Request request;
+  request.id = "r1";
+  request.prompt = {1, 2, 3};
+  request.sampling.logit_bias = {{4, 0.5f}};
+  request.sampling.bad_words = {{1, 2}, {}};
+  request.sampling.logprobs = 3;
+  request.sampling.stop_token_ids = {9};
+  request.sampling.seed = ~0ull;
+  request.cache_salt = "salt";
+  request.deadline = TimePoint(Duration(12345));
+  return request;
+}
+
+TEST(Wire, ARequestComesBackWhole) {
+  const std::string body = Encode(SubmitMessage{7, FullRequest()});
+  const auto back = Decode<SubmitMessage>(body);
+  ASSERT_TRUE(back.has_value());
+  EXPECT_EQ(back->id, 7);
+  EXPECT_EQ(back->request.prompt, FullRequest().prompt);
+  EXPECT_EQ(back->request.sampling.bad_words, FullRequest().sampling.bad_words);
+  EXPECT_EQ(back->request.sampling.logprobs, 3);
+  EXPECT_EQ(back->request.deadline, FullRequest().deadline);
+  EXPECT_EQ(Encode(*back), body);
+}
+
+TEST(Wire, DamagedBytesAreAnError) {
+  const std::string body = Encode(SubmitMessage{7, FullRequest()});
+  for (size_t length = 0; length < body.size(); ++length) {
+    EXPECT_FALSE(Decode<SubmitMessage>(std::string_view(body).substr(0, length)).has_value()) << length;
+  }
+  EXPECT_FALSE(Decode<SubmitMessage>(body + "x").has_value());
+  std::mt19937 rng(1);
+  for (int i = 0; i < 5000; ++i) {  // whatever comes out, nothing may crash or take memory without bound
+    std::string damaged = body;
+    for (int flips = 0; flips < 4; ++flips) damaged[rng() % damaged.size()] = static_cast<char>(rng());
+    (void)Decode<SubmitMessage>(damaged);
+    (void)Decode<TokensMessage>(damaged);
+    (void)Decode<FinishMessage>(damaged);
+  }
+}
+
+// Answers each prompt with its tokens, from a thread of its own, or waits for cancellation if the prompt is {0}.
+class EchoEngine : public engine::Engine {
+ public:
+  ~EchoEngine() override {
+    for (auto& thread : threads_) thread.join();
+  }
+  const engine::ModelInfo& model_info() const override { return info_; }
+  Result<std::unique_ptr<engine::RequestHandle>> Submit(engine::Request request,
+                                                        std::shared_ptr<engine::EventSink> sink) override {
+    if (request.prompt.size() > 100) return Fail(Code::kInvalidArgument, "too long");
+    auto cancelled = std::make_shared<std::promise<void>>();
+    threads_.emplace_back([request, sink, cancelled] {
+      if (request.prompt.front() == 0) {
+        cancelled->get_future().wait();
+        return sink->OnFinish({.reason = engine::FinishReason::kAbort});
+      }
+      sink->OnPrompt(2, {});
+      for (const int32_t token : request.prompt) sink->OnTokens({{.token = token}});
+      sink->OnFinish({.reason = engine::FinishReason::kLength});
+    });
+    struct Handle : engine::RequestHandle {
+      std::shared_ptr<std::promise<void>> cancelled;
+      void Cancel() override { cancelled->set_value(); }
+    };
+    auto handle = std::make_unique<Handle>();
+    handle->cancelled = cancelled;
+    return handle;
+  }
+  std::vector<engine::RankStats> Stats() const override { return {engine::RankStats{.rank = 3}}; }
+  Status Health() const override { return {}; }
+  Status ResetPrefixCache() override { return {}; }
+  void Drain(TimePoint) override {}
+
+ private:
+  engine::ModelInfo info_{.vocab_size = 10, .max_model_len = 20, .num_kv_blocks = 30, .block_size = 16};
+  std::vector<std::thread> threads_;
+};
+
+class Collector : public engine::EventSink {
+ public:
+  void OnPrompt(int num_cached, std::vector<engine::Logprobs>) override { num_cached_tokens = num_cached; }
+  void OnTokens(std::vector<engine::GeneratedToken> generated) override {
+    for (const auto& token : generated) tokens.push_back(token.token);
+  }
+  void OnFinish(engine::Finish finish) override { done.set_value(std::move(finish)); }
+  engine::Finish Wait() { return done.get_future().get(); }
+
+  int num_cached_tokens = -1;
+  std::vector<int32_t> tokens;
+  std::promise<engine::Finish> done;
+};
+
+// A front and a rank over one socket pair.
+class Link : public testing::Test {
+ protected:
+  Link() {
+    auto [front, rank] = *sys::SocketPair();
+    server_ = std::thread([this, fd = std::move(rank)]() mutable { served_ = ServeEngine(echo_, std::move(fd)); });
+    client_ = *EngineClient::Connect(std::move(front), {.rank = 3}, Now() + std::chrono::seconds(10));
+  }
+  ~Link() override {
+    client_.reset();
+    server_.join();
+  }
+  std::pair<std::shared_ptr<Collector>, std::unique_ptr<engine::RequestHandle>> Ask(std::vector<int32_t> prompt) {
+    auto sink = std::make_shared<Collector>();
+    engine::Request request;
+    request.prompt = std::move(prompt);
+    return {sink, *client_->Submit(std::move(request), sink)};
+  }
+
+  EchoEngine echo_;
+  Status served_;
+  std::thread server_;
+  std::unique_ptr<EngineClient> client_;
+};
+
+TEST_F(Link, TokensComeInOrderAndEndOnce) {
+  EXPECT_EQ(client_->model_info().num_kv_blocks, 30);
+  std::vector<std::pair<std::shared_ptr<Collector>, std::unique_ptr<engine::RequestHandle>>> asked;
+  for (int32_t i = 1; i < 50; ++i) asked.push_back(Ask({i, i + 1, i + 2}));
+  for (int32_t i = 1; i < 50; ++i) {
+    Collector& sink = *asked[static_cast<size_t>(i - 1)].first;
+    EXPECT_EQ(sink.Wait().reason, engine::FinishReason::kLength);
+    EXPECT_EQ(sink.tokens, (std::vector<int32_t>{i, i + 1, i + 2}));
+    EXPECT_EQ(sink.num_cached_tokens, 2);
+  }
+  EXPECT_EQ(client_->num_in_flight(), 0);
+}
+
+TEST_F(Link, CancelAndRefusalTravel) {
+  auto [waiting, handle] = Ask({0});
+  handle->Cancel();
+  EXPECT_EQ(waiting->Wait().reason, engine::FinishReason::kAbort);
+  const engine::Finish refused = Ask(std::vector<int32_t>(200, 1)).first->Wait();
+  EXPECT_EQ(refused.reason, engine::FinishReason::kError);
+  EXPECT_EQ(refused.error.code, Code::kInvalidArgument);
+}
+
+TEST_F(Link, AFailedRankEndsEveryRequestOnce) {
+  auto [waiting, handle] = Ask({0});
+  client_->Fail({Code::kUnavailable, "rank 3 was killed", {}});
+  EXPECT_EQ(waiting->Wait().error.message, "rank 3 was killed");
+  EXPECT_FALSE(client_->Health().has_value());
+  EXPECT_FALSE(client_->Submit({}, std::make_shared<Collector>()).has_value());
+  handle->Cancel();  // so that the echo's thread ends
+}
+
+TEST_F(Link, DrainComesBack) {
+  client_->Drain(Now() + std::chrono::seconds(5));
+  EXPECT_FALSE(client_->Submit({}, std::make_shared<Collector>()).has_value());
+}
+
+}  // namespace
+}  // namespace cadre::link
