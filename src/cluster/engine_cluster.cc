@@ -10,12 +10,12 @@ EngineCluster::EngineCluster(std::vector<engine::Engine*> engines) : engines_(st
   CADRE_CHECK(!engines_.empty());
 }
 
-Result<std::unique_ptr<engine::RequestHandle>> EngineCluster::Submit(engine::Request request,
-                                                                     std::shared_ptr<engine::EventSink> sink) {
+Result<std::unique_ptr<engine::RequestHandle>> EngineCluster::Submit(
+    engine::Request request, std::shared_ptr<engine::EventSink> sink) {
   const int wanted = request.data_parallel_rank;
   if (wanted >= static_cast<int>(engines_.size())) {
-    return FailParam(Code::kInvalidArgument, "data_parallel_rank", "data_parallel_rank {} is out of range [0, {})",
-                     wanted, engines_.size());
+    return FailParam(Code::kInvalidArgument, "data_parallel_rank",
+                     "data_parallel_rank {} is out of range [0, {})", wanted, engines_.size());
   }
   const size_t chosen = wanted >= 0 ? static_cast<size_t>(wanted) : LeastLoaded();
   return engines_[chosen]->Submit(std::move(request), std::move(sink));
@@ -57,7 +57,8 @@ Status EngineCluster::ResetPrefixCache() {
 
 void EngineCluster::Drain(TimePoint deadline) {
   std::vector<std::jthread> threads;
-  for (engine::Engine* engine : engines_) threads.emplace_back([engine, deadline] { engine->Drain(deadline); });
+  for (engine::Engine* engine : engines_)
+    threads.emplace_back([engine, deadline] { engine->Drain(deadline); });
 }
 
 }  // namespace cadre::cluster

@@ -14,8 +14,8 @@ class EngineCluster : public engine::Engine {
   explicit EngineCluster(std::vector<engine::Engine*> engines);
 
   const engine::ModelInfo& model_info() const override { return engines_.front()->model_info(); }
-  /// Request::data_parallel_rank picks an engine by its index; -1: the one with the fewest waiting and running
-  /// requests, where one that waits counts as four that run (vLLM's weights), in turn among equals.
+  /// Request::data_parallel_rank picks an engine by its index; -1: the one with the fewest waiting and
+  /// running requests, where one that waits counts as four that run (vLLM's weights), in turn among equals.
   Result<std::unique_ptr<engine::RequestHandle>> Submit(engine::Request request,
                                                         std::shared_ptr<engine::EventSink> sink) override;
   std::vector<engine::RankStats> Stats() const override;

@@ -9,7 +9,8 @@ namespace {
 class CountingEngine : public engine::Engine {
  public:
   const engine::ModelInfo& model_info() const override { return info; }
-  Result<std::unique_ptr<engine::RequestHandle>> Submit(engine::Request, std::shared_ptr<engine::EventSink>) override {
+  Result<std::unique_ptr<engine::RequestHandle>> Submit(engine::Request,
+                                                        std::shared_ptr<engine::EventSink>) override {
     ++num_requests;
     ++stats.num_running;
     return nullptr;

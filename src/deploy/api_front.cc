@@ -53,19 +53,21 @@ serve::ServeOptions ServeOptionsOf(const config::ServeOptions& options, const Mo
 }  // namespace
 
 Result<std::shared_ptr<const session::TextModel>> LoadText(const config::ModelOptions& options,
-                                                           const ModelSetup& setup, const std::string& chat_template) {
+                                                           const ModelSetup& setup,
+                                                           const std::string& chat_template) {
   if (options.skip_tokenizer_init) return nullptr;
   std::string folder = setup.location.folder;
   if (options.tokenizer) {
-    CADRE_ASSIGN(const auto location, checkpoint::LocateModel(*options.tokenizer, options.tokenizer_revision.value_or(""),
-                                                              {.hf_hub_cache = options.hub_cache}));
+    CADRE_ASSIGN(const auto location,
+                 checkpoint::LocateModel(*options.tokenizer, options.tokenizer_revision.value_or(""),
+                                         {.hf_hub_cache = options.hub_cache}));
     folder = location.folder;
   }
   return session::LoadHfText({.folder = folder, .chat_template = chat_template});
 }
 
-Result<session::SessionOptions> SessionOptionsOf(const config::EngineOptions& options, const config::ApiOptions& api,
-                                                 const ModelSetup& setup) {
+Result<session::SessionOptions> SessionOptionsOf(const config::EngineOptions& options,
+                                                 const config::ApiOptions& api, const ModelSetup& setup) {
   session::SessionOptions session;
   if (!setup.files.generation_config.is_null()) {
     CADRE_ASSIGN(session.defaults, session::SamplingDefaults::FromJson(setup.files.generation_config));
@@ -78,15 +80,16 @@ Result<session::SessionOptions> SessionOptionsOf(const config::EngineOptions& op
   return session;
 }
 
-Result<std::unique_ptr<ApiFront>> ApiFront::Start(const config::ServeOptions& options, Deployment& deployment) {
+Result<std::unique_ptr<ApiFront>> ApiFront::Start(const config::ServeOptions& options,
+                                                  Deployment& deployment) {
   std::unique_ptr<ApiFront> front(new ApiFront());
   CADRE_ASSIGN(auto text,
                LoadText(options.engine.model, deployment.setup(), options.api.chat_template.value_or("")));
   CADRE_ASSIGN(auto session_options, SessionOptionsOf(options.engine, options.api, deployment.setup()));
   front->session_ =
       std::make_unique<session::Session>(std::move(session_options), deployment.engine(), std::move(text));
-  CADRE_ASSIGN(front->server_, serve::ApiServer::Start(ServeOptionsOf(options, deployment.setup()), *front->session_,
-                                                       front->metrics_));
+  CADRE_ASSIGN(front->server_, serve::ApiServer::Start(ServeOptionsOf(options, deployment.setup()),
+                                                       *front->session_, front->metrics_));
   return front;
 }
 

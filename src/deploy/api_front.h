@@ -12,11 +12,12 @@ namespace cadre::deploy {
 
 /// The tokenizer and chat template of the options; null with --skip-tokenizer-init.
 Result<std::shared_ptr<const session::TextModel>> LoadText(const config::ModelOptions& options,
-                                                           const ModelSetup& setup, const std::string& chat_template);
+                                                           const ModelSetup& setup,
+                                                           const std::string& chat_template);
 
 /// The session's settings that follow from model and options.
-Result<session::SessionOptions> SessionOptionsOf(const config::EngineOptions& options, const config::ApiOptions& api,
-                                                 const ModelSetup& setup);
+Result<session::SessionOptions> SessionOptionsOf(const config::EngineOptions& options,
+                                                 const config::ApiOptions& api, const ModelSetup& setup);
 
 class ApiFront {
  public:

@@ -14,8 +14,8 @@ namespace {
 void LogSetup(const config::EngineOptions& options, const ModelSetup& setup) {
   const model::ModelSpec& spec = setup.spec;
   LogInfo("{}: {} layers, {:.2f} G parameters ({:.2f} G active), {}", spec.architecture, spec.num_layers(),
-          static_cast<double>(spec.num_parameters()) / 1e9, static_cast<double>(spec.num_active_parameters()) / 1e9,
-          setup.location.folder);
+          static_cast<double>(spec.num_parameters()) / 1e9,
+          static_cast<double>(spec.num_active_parameters()) / 1e9, setup.location.folder);
   LogInfo("{}, {} kernels, {} thread(s) a rank, {}", sys::CpuModelName(), kernels::IsaName(setup.isa),
           setup.threads_per_rank, DTypeName(setup.type));
   if (const auto gpus = sys::ListFolder("/proc/driver/nvidia/gpus"); gpus && !gpus->empty()) {
@@ -26,7 +26,8 @@ void LogSetup(const config::EngineOptions& options, const ModelSetup& setup) {
     LogInfo("tensor parallel {}, data parallel {}, expert parallel {}", parallel.tensor_parallel_size,
             parallel.data_parallel_size,
             parallel.enable_expert_parallel ? Format("{}", parallel.expert_parallel_size()) : "off");
-    if (setup.is_moe()) LogInfo("exchange {} ({})", parallel.all2all_backend, parallel.all2all_backend_source);
+    if (setup.is_moe())
+      LogInfo("exchange {} ({})", parallel.all2all_backend, parallel.all2all_backend_source);
   }
   if (!setup.is_moe() && parallel.enable_expert_parallel) {
     LogInfo("{} has no experts: --enable-expert-parallel has no effect", spec.architecture);
@@ -55,8 +56,9 @@ Result<std::unique_ptr<Deployment>> Deployment::Start(const config::EngineOption
   LogSetup(options, setup);
   if (options.parallel.expert_parallel_size() > 1) return StartProcesses(options, std::move(setup));
   Progress progress("loading weights", options.model.show_progress);
-  CADRE_ASSIGN(auto rank, RankRuntime::Start(options, setup, {}, {}, TimePoint::max(),
-                                             [&](int64_t done, int64_t total) { progress.Update(done, total); }));
+  CADRE_ASSIGN(auto rank,
+               RankRuntime::Start(options, setup, {}, {}, TimePoint::max(),
+                                  [&](int64_t done, int64_t total) { progress.Update(done, total); }));
   const model::LoadReport& report = rank->load_report();
   LogInfo("loaded {} in {:.2f} s ({:.2f} GB/s)", sys::FormatBytes(report.source_bytes), report.seconds,
           static_cast<double>(report.source_bytes) / report.seconds / 1e9);

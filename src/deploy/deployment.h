@@ -1,5 +1,6 @@
 #pragma once
-// The engine that the options ask for, ready to take requests: one rank in this process, or a process for each rank.
+// The engine that the options ask for, ready to take requests: one rank in this process, or a process for
+// each rank.
 #include <memory>
 #include <string>
 
@@ -11,7 +12,8 @@ namespace cadre::deploy {
 
 class Deployment {
  public:
-  /// Plans, loads, and starts. Logs the memory plan and the progress. Errors: one message naming flag, file or rank.
+  /// Plans, loads, and starts. Logs the memory plan and the progress. Errors: one message naming flag, file
+  /// or rank.
   static Result<std::unique_ptr<Deployment>> Start(const config::EngineOptions& options);
   virtual ~Deployment() = default;
 

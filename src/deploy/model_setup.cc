@@ -57,21 +57,25 @@ Status ChooseArithmetic(const config::EngineOptions& options, ModelSetup& setup)
   }
   CADRE_ASSIGN(setup.isa, kernels::ParseIsa(options.cpu.isa));
   if (!kernels::IsaSupported(setup.isa)) {
-    return FailParam(Code::kInvalidArgument, "CADRE_ISA", "CADRE_ISA={} asks for instructions that this CPU ({}) lacks; "
-                     "the fastest it has is {}", options.cpu.isa, sys::CpuModelName(), kernels::IsaName(kernels::BestIsa()));
+    return FailParam(Code::kInvalidArgument, "CADRE_ISA",
+                     "CADRE_ISA={} asks for instructions that this CPU ({}) lacks; "
+                     "the fastest it has is {}",
+                     options.cpu.isa, sys::CpuModelName(), kernels::IsaName(kernels::BestIsa()));
   }
   return {};
 }
 
-// Threads and their CPUs for each local rank. More threads than CPUs: one thread a rank, unpinned, no spinning.
+// Threads and their CPUs for each local rank. More threads than CPUs: one thread a rank, unpinned, no
+// spinning.
 Status ChooseThreads(const config::EngineOptions& options, int num_ranks, ModelSetup& setup) {
   using Bind = config::CpuOptions::Bind;
   const config::CpuOptions& cpu = options.cpu;
   if (cpu.bind == Bind::kList) {
     if (static_cast<int>(cpu.cpus_of_rank.size()) != num_ranks) {
-      return FailParam(Code::kInvalidArgument, "VLLM_CPU_OMP_THREADS_BIND",
-                       "VLLM_CPU_OMP_THREADS_BIND lists CPUs for {} rank(s) and there are {}; separate ranks by '|'",
-                       cpu.cpus_of_rank.size(), num_ranks);
+      return FailParam(
+          Code::kInvalidArgument, "VLLM_CPU_OMP_THREADS_BIND",
+          "VLLM_CPU_OMP_THREADS_BIND lists CPUs for {} rank(s) and there are {}; separate ranks by '|'",
+          cpu.cpus_of_rank.size(), num_ranks);
     }
     setup.cpus_of_rank = cpu.cpus_of_rank;
     size_t fewest = cpu.cpus_of_rank.front().size();
@@ -81,14 +85,16 @@ Status ChooseThreads(const config::EngineOptions& options, int num_ranks, ModelS
     return {};
   }
   std::vector<int> cores = sys::OneCpuPerCore(sys::AllowedCpus());
-  const int usable = std::max(1, std::min<int>(static_cast<int>(cores.size()), sys::UsableCpus()) - cpu.num_reserved_cpus);
+  const int usable =
+      std::max(1, std::min<int>(static_cast<int>(cores.size()), sys::UsableCpus()) - cpu.num_reserved_cpus);
   cores.resize(std::min(cores.size(), static_cast<size_t>(usable)));
   setup.threads_per_rank = cpu.threads.value_or(std::max(1, usable / num_ranks));
   const bool fits = setup.threads_per_rank * num_ranks <= usable;
   setup.spin = fits;
   // With a CPU quota below the number of cores, pinning would only get in the scheduler's way.
   const bool pin = fits && cpu.bind == Bind::kAuto && usable == static_cast<int>(cores.size()) &&
-                   cores.size() == sys::OneCpuPerCore(sys::AllowedCpus()).size() - static_cast<size_t>(cpu.num_reserved_cpus);
+                   cores.size() == sys::OneCpuPerCore(sys::AllowedCpus()).size() -
+                                       static_cast<size_t>(cpu.num_reserved_cpus);
   for (int rank = 0; pin && rank < num_ranks; ++rank) {
     const auto first = cores.begin() + rank * setup.threads_per_rank;
     setup.cpus_of_rank.emplace_back(first, first + setup.threads_per_rank);
@@ -101,10 +107,11 @@ Status ChooseModelLen(const config::EngineOptions& options, ModelSetup& setup) {
   const int64_t asked = options.model.max_model_len.value_or(own);
   setup.max_model_len = asked == config::kAutoModelLen ? own : asked;
   if (setup.max_model_len > own && !options.model.allow_long_max_model_len) {
-    return FailParam(Code::kInvalidArgument, "--max-model-len",
-                     "--max-model-len {} is more than the model's own {} (max_position_embeddings in config.json); "
-                     "answers past it are unreliable. VLLM_ALLOW_LONG_MAX_MODEL_LEN=1 permits it",
-                     setup.max_model_len, own);
+    return FailParam(
+        Code::kInvalidArgument, "--max-model-len",
+        "--max-model-len {} is more than the model's own {} (max_position_embeddings in config.json); "
+        "answers past it are unreliable. VLLM_ALLOW_LONG_MAX_MODEL_LEN=1 permits it",
+        setup.max_model_len, own);
   }
   return {};
 }
@@ -171,7 +178,8 @@ RankPlace PlaceOf(const config::ParallelOptions& parallel, int rank) {
           .dp_size = parallel.data_parallel_size};
 }
 
-Result<std::vector<eplb::ExpertMap>> StartMaps(const config::ParallelOptions& parallel, const model::ModelSpec& spec) {
+Result<std::vector<eplb::ExpertMap>> StartMaps(const config::ParallelOptions& parallel,
+                                               const model::ModelSpec& spec) {
   std::vector<eplb::ExpertMap> maps;
   if (spec.moe.num_experts == 0) return maps;
   CADRE_ASSIGN(const auto placement, eplb::ParsePlacement(parallel.expert_placement_strategy));
@@ -183,8 +191,8 @@ Result<std::vector<eplb::ExpertMap>> StartMaps(const config::ParallelOptions& pa
   return maps;
 }
 
-model::WeightLayout WeightLayoutOf(const ModelSetup& setup, const config::ParallelOptions& parallel, RankPlace place,
-                                   const std::vector<eplb::ExpertMap>& maps) {
+model::WeightLayout WeightLayoutOf(const ModelSetup& setup, const config::ParallelOptions& parallel,
+                                   RankPlace place, const std::vector<eplb::ExpertMap>& maps) {
   model::WeightLayout layout{.type = setup.type,
                              .tp_rank = place.tp_rank,
                              .tp_size = place.tp_size,
@@ -199,12 +207,12 @@ model::WeightLayout WeightLayoutOf(const ModelSetup& setup, const config::Parall
   return layout;
 }
 
-model::DecoderOptions DecoderOptionsOf(const ModelSetup& setup, const config::EngineOptions& options, RankPlace place) {
+model::DecoderOptions DecoderOptionsOf(const ModelSetup& setup, const config::EngineOptions& options,
+                                       RankPlace place) {
   const int64_t tokens = std::min<int64_t>(options.scheduler.max_num_batched_tokens,
                                            options.scheduler.max_num_seqs * setup.max_model_len);
   const int64_t rows_of_all = (tokens + place.tp_size - 1) / place.tp_size * place.num_ranks();
-  return {.max_num_tokens = tokens,
-          .max_expert_rows = rows_of_all * setup.spec.moe.top_k};
+  return {.max_num_tokens = tokens, .max_expert_rows = rows_of_all * setup.spec.moe.top_k};
 }
 
 kv::Layout KvLayoutOf(const model::ModelSpec& spec, int tp_size, int block_size, DType type) {

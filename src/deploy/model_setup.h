@@ -1,5 +1,6 @@
 #pragma once
-// Everything about a deployment that can be known before weights are read: which model, which shards, how much memory.
+// Everything about a deployment that can be known before weights are read: which model, which shards, how
+// much memory.
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -33,12 +34,13 @@ RankPlace PlaceOf(const config::ParallelOptions& parallel, int rank);
 
 struct ModelSetup {
   checkpoint::ModelLocation location;
-  checkpoint::ModelFiles files;  ///< config.json with --hf-overrides, generation_config.json with its override
+  checkpoint::ModelFiles
+      files;  ///< config.json with --hf-overrides, generation_config.json with its override
   model::ModelSpec spec;
   DType type = DType::kBf16;
   kernels::Isa isa = kernels::Isa::kPortable;
   int threads_per_rank = 1;
-  bool spin = true;                           ///< threads do not outnumber CPUs
+  bool spin = true;                            ///< threads do not outnumber CPUs
   std::vector<std::vector<int>> cpus_of_rank;  ///< by local rank; empty: not pinned
   int64_t max_model_len = 0;
   engine::MemoryPlanInput memory_input;
@@ -47,24 +49,27 @@ struct ModelSetup {
   bool is_moe() const { return spec.moe.num_experts > 0; }
 };
 
-/// Locates and reads the configuration files, checks the flags against the model and the machine, and plans the
-/// memory. Reads no weights. Errors: one message each, naming the flag or the file.
+/// Locates and reads the configuration files, checks the flags against the model and the machine, and plans
+/// the memory. Reads no weights. Errors: one message each, naming the flag or the file.
 Result<ModelSetup> PrepareModel(const config::EngineOptions& options);
 
-/// The first half of it: all but `memory` and `memory_input`, for who wants to know a model that does not fit.
+/// The first half of it: all but `memory` and `memory_input`, for who wants to know a model that does not
+/// fit.
 Result<ModelSetup> DescribeModel(const config::EngineOptions& options);
 /// The second half. On kResourceExhausted `memory_input` holds the sizes all the same.
 Status PlanMemory(const config::EngineOptions& options, ModelSetup& setup);
 
 /// Where the experts of each MoE layer lie at start (the same in all layers). Null map for a dense model.
-Result<std::vector<eplb::ExpertMap>> StartMaps(const config::ParallelOptions& parallel, const model::ModelSpec& spec);
+Result<std::vector<eplb::ExpertMap>> StartMaps(const config::ParallelOptions& parallel,
+                                               const model::ModelSpec& spec);
 
 /// The part of the weights that a rank holds.
-model::WeightLayout WeightLayoutOf(const ModelSetup& setup, const config::ParallelOptions& parallel, RankPlace place,
-                                   const std::vector<eplb::ExpertMap>& maps);
+model::WeightLayout WeightLayoutOf(const ModelSetup& setup, const config::ParallelOptions& parallel,
+                                   RankPlace place, const std::vector<eplb::ExpertMap>& maps);
 
 /// Sizes of a rank's step buffers.
-model::DecoderOptions DecoderOptionsOf(const ModelSetup& setup, const config::EngineOptions& options, RankPlace place);
+model::DecoderOptions DecoderOptionsOf(const ModelSetup& setup, const config::EngineOptions& options,
+                                       RankPlace place);
 
 /// The KV cache's shape on each rank.
 kv::Layout KvLayoutOf(const model::ModelSpec& spec, int tp_size, int block_size, DType type);

@@ -62,11 +62,12 @@ class ProcessDeployment : public Deployment {
       CADRE_ASSIGN(auto link, sys::SocketPair());
       std::vector<std::string> args = {"rank", Format("{}", rank)};
       args.insert(args.end(), words.begin(), words.end());
-      CADRE_ASSIGN(auto child, sys::Child::Spawn({.program = program,
-                                                  .args = std::move(args),
-                                                  .fds = {{link.second.get(), kLinkFd},
-                                                          {broker_->ChildEnd(rank), kBrokerFd}},
-                                                  .line_prefix = Format("[rank {}] ", rank)}));
+      CADRE_ASSIGN(
+          auto child,
+          sys::Child::Spawn({.program = program,
+                             .args = std::move(args),
+                             .fds = {{link.second.get(), kLinkFd}, {broker_->ChildEnd(rank), kBrokerFd}},
+                             .line_prefix = Format("[rank {}] ", rank)}));
       broker_->CloseChildEnd(rank);
       children_.push_back(std::move(child));
       links.push_back(std::move(link.first));
@@ -116,8 +117,8 @@ class ProcessDeployment : public Deployment {
     return std::unexpected(std::move(error));
   }
 
-  // Waits for the first death. One is the end of the deployment: the survivors are told by the control page and leave
-  // their waits at once, clients get the error, and the front ends.
+  // Waits for the first death. One is the end of the deployment: the survivors are told by the control page
+  // and leave their waits at once, clients get the error, and the front ends.
   void Watch() {
     std::vector<pollfd> entries = {{stop_.get(), POLLIN, 0}};
     for (const auto& child : children_) entries.push_back({child->pidfd(), POLLIN, 0});

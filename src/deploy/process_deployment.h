@@ -4,7 +4,8 @@
 
 namespace cadre::deploy {
 
-/// Starts one process a rank and waits until all serve. Errors: which rank failed, how, and its last log lines.
+/// Starts one process a rank and waits until all serve. Errors: which rank failed, how, and its last log
+/// lines.
 Result<std::unique_ptr<Deployment>> StartProcesses(const config::EngineOptions& options, ModelSetup setup);
 
 }  // namespace cadre::deploy

@@ -4,8 +4,9 @@
 
 namespace cadre::deploy {
 
-/// Collective over all ranks of `rendezvous`: compares what must be equal on all, then makes the rank's collectives and
-/// its step gate. Errors: kInvalidArgument naming a setting that differs; those of the rendezvous.
+/// Collective over all ranks of `rendezvous`: compares what must be equal on all, then makes the rank's
+/// collectives and its step gate. Errors: kInvalidArgument naming a setting that differs; those of the
+/// rendezvous.
 Result<RankLinks> MakeLinks(const config::EngineOptions& options, const ModelSetup& setup, RankPlace place,
                             fabric::Rendezvous& rendezvous, TimePoint deadline);
 

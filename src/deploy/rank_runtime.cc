@@ -4,8 +4,9 @@
 
 namespace cadre::deploy {
 
-Result<std::unique_ptr<RankRuntime>> RankRuntime::Start(const config::EngineOptions& options, const ModelSetup& setup,
-                                                        RankPlace place, RankLinks links, TimePoint join_deadline,
+Result<std::unique_ptr<RankRuntime>> RankRuntime::Start(const config::EngineOptions& options,
+                                                        const ModelSetup& setup, RankPlace place,
+                                                        RankLinks links, TimePoint join_deadline,
                                                         LoadProgress progress) {
   std::unique_ptr<RankRuntime> rank(new RankRuntime());
   rank->links_ = std::move(links);
@@ -20,8 +21,8 @@ Result<std::unique_ptr<RankRuntime>> RankRuntime::Start(const config::EngineOpti
   return rank;
 }
 
-// Ranks with the same tp rank hold the same dense weights: the one of the first replica reads them into memory that the
-// others map read-only. Every rank takes part in making every shard's segment.
+// Ranks with the same tp rank hold the same dense weights: the one of the first replica reads them into
+// memory that the others map read-only. Every rank takes part in making every shard's segment.
 Result<std::byte*> RankRuntime::PlaceDense(const config::EngineOptions& options, const ModelSetup& setup,
                                            RankPlace place, int64_t bytes, TimePoint join_deadline) {
   if (links_.rendezvous == nullptr) {
@@ -31,8 +32,9 @@ Result<std::byte*> RankRuntime::PlaceDense(const config::EngineOptions& options,
   for (int tp = 0; tp < place.tp_size; ++tp) {
     const auto layout = WeightLayoutOf(setup, options.parallel, PlaceOf(options.parallel, tp), maps_);
     CADRE_ASSIGN(const auto plan, model::PlanWeights(spec_, layout));
-    CADRE_ASSIGN(auto mapping, links_.rendezvous->Share(Format("dense{}", tp), tp,
-                                                        static_cast<size_t>(plan.dense_bytes), join_deadline));
+    CADRE_ASSIGN(auto mapping,
+                 links_.rendezvous->Share(Format("dense{}", tp), tp, static_cast<size_t>(plan.dense_bytes),
+                                          join_deadline));
     shared_dense_.push_back(std::move(mapping));
   }
   return shared_dense_[static_cast<size_t>(place.tp_rank)].data;
@@ -41,7 +43,8 @@ Result<std::byte*> RankRuntime::PlaceDense(const config::EngineOptions& options,
 Status RankRuntime::Load(const config::EngineOptions& options, const ModelSetup& setup, RankPlace place,
                          TimePoint join_deadline, LoadProgress progress) {
   CADRE_ASSIGN(maps_, StartMaps(options.parallel, spec_));
-  CADRE_ASSIGN(const auto plan, model::PlanWeights(spec_, WeightLayoutOf(setup, options.parallel, place, maps_)));
+  CADRE_ASSIGN(const auto plan,
+               model::PlanWeights(spec_, WeightLayoutOf(setup, options.parallel, place, maps_)));
   CADRE_ASSIGN(std::byte* const dense, PlaceDense(options, setup, place, plan.dense_bytes, join_deadline));
   CADRE_ASSIGN(experts_, sys::AllocateRegion(static_cast<size_t>(plan.expert_bytes)));
   weights_ = model::PlaceWeights(spec_, plan, dense, experts_.data());
@@ -49,7 +52,8 @@ Status RankRuntime::Load(const config::EngineOptions& options, const ModelSetup&
   const model::LoadOptions load{.dense = place.dp_rank == 0, .progress = std::move(progress)};
   CADRE_ASSIGN(load_report_, model::LoadWeights(spec_, plan, *source, *pool_, load, weights_));
   if (links_.rendezvous != nullptr) {
-    CADRE_TRY(links_.rendezvous->ExchangeBlobs("loaded", {}, "", join_deadline));  // nobody reads before all is there
+    CADRE_TRY(links_.rendezvous->ExchangeBlobs("loaded", {}, "",
+                                               join_deadline));  // nobody reads before all is there
   }
   return {};
 }
@@ -70,19 +74,22 @@ Status RankRuntime::Connect(const config::EngineOptions& options, const ModelSet
                                          .join_deadline = join_deadline,
                                          .spin = setup.spin}));
   }
-  if (exchange_ != nullptr && place.num_ranks() > 1 && place.rank() == 0) LogInfo("{}", exchange_->Describe());
+  if (exchange_ != nullptr && place.num_ranks() > 1 && place.rank() == 0)
+    LogInfo("{}", exchange_->Describe());
   const kv::Layout layout = setup.memory_input.kv;
   // Touched now: a page fault in a step costs more than the step.
   CADRE_ASSIGN(kv_, sys::AllocateRegion(static_cast<size_t>(layout.PoolBytes(setup.memory.num_kv_blocks)),
                                         {.pool = pool_.get()}));
   decoder_ = std::make_unique<model::Decoder>(spec_, weights_, decoder_options);
-  engine::RunnerOptions runner{.device = device,
-                               .kv = {.layout = layout, .num_blocks = setup.memory.num_kv_blocks, .base = kv_.data()},
-                               .exchange = exchange_.get(),
-                               .tensor_parallel = links_.tensor_parallel.get(),
-                               .vocab_size = spec_.vocab_size};
+  engine::RunnerOptions runner{
+      .device = device,
+      .kv = {.layout = layout, .num_blocks = setup.memory.num_kv_blocks, .base = kv_.data()},
+      .exchange = exchange_.get(),
+      .tensor_parallel = links_.tensor_parallel.get(),
+      .vocab_size = spec_.vocab_size};
   for (const eplb::ExpertMap& map : maps_) runner.expert_maps.push_back(&map);
-  if (const auto timeout = options.parallel.distributed_timeout_s) runner.step_timeout = std::chrono::seconds(*timeout);
+  if (const auto timeout = options.parallel.distributed_timeout_s)
+    runner.step_timeout = std::chrono::seconds(*timeout);
   auto made = std::make_unique<engine::Runner>(*decoder_, std::move(runner));
   if (place.tp_rank != 0) {
     follower_ = std::move(made);

@@ -1,6 +1,6 @@
 #pragma once
-// One rank, put together: threads, weights, KV pool, exchange, decoder, engine. Owns all of it, in the order in which
-// it must be taken apart.
+// One rank, put together: threads, weights, KV pool, exchange, decoder, engine. Owns all of it, in the order
+// in which it must be taken apart.
 #include <functional>
 #include <memory>
 
@@ -25,11 +25,12 @@ using LoadProgress = std::function<void(int64_t done, int64_t total)>;
 
 class RankRuntime {
  public:
-  /// Loads the rank's weights and, on tensor-parallel rank 0, starts its engine. With a rendezvous it is collective:
-  /// one rank of each shard reads the dense weights, the others map them. Errors as the parts say.
-  static Result<std::unique_ptr<RankRuntime>> Start(const config::EngineOptions& options, const ModelSetup& setup,
-                                                    RankPlace place, RankLinks links, TimePoint join_deadline,
-                                                    LoadProgress progress);
+  /// Loads the rank's weights and, on tensor-parallel rank 0, starts its engine. With a rendezvous it is
+  /// collective: one rank of each shard reads the dense weights, the others map them. Errors as the parts
+  /// say.
+  static Result<std::unique_ptr<RankRuntime>> Start(const config::EngineOptions& options,
+                                                    const ModelSetup& setup, RankPlace place, RankLinks links,
+                                                    TimePoint join_deadline, LoadProgress progress);
 
   /// Null on tensor-parallel ranks other than 0.
   engine::Engine* engine() const { return engine_.get(); }
@@ -39,10 +40,10 @@ class RankRuntime {
 
  private:
   RankRuntime() = default;
-  Status Load(const config::EngineOptions& options, const ModelSetup& setup, RankPlace place, TimePoint join_deadline,
-              LoadProgress progress);
-  Result<std::byte*> PlaceDense(const config::EngineOptions& options, const ModelSetup& setup, RankPlace place,
-                                int64_t bytes, TimePoint join_deadline);
+  Status Load(const config::EngineOptions& options, const ModelSetup& setup, RankPlace place,
+              TimePoint join_deadline, LoadProgress progress);
+  Result<std::byte*> PlaceDense(const config::EngineOptions& options, const ModelSetup& setup,
+                                RankPlace place, int64_t bytes, TimePoint join_deadline);
   Status Connect(const config::EngineOptions& options, const ModelSetup& setup, RankPlace place,
                  TimePoint join_deadline);
 

@@ -27,7 +27,9 @@ void BlockStopSignals() {
   signal(SIGPIPE, SIG_IGN);
 }
 
-int WaitForStopSignal() { return WaitForStopSignalOr(-1); }
+int WaitForStopSignal() {
+  return WaitForStopSignalOr(-1);
+}
 
 int WaitForStopSignalOr(int fd) {
   const sigset_t set = StopSignals();

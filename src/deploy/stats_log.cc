@@ -22,7 +22,9 @@ engine::RankStats Total(const engine::Engine& engine) {
   return total;
 }
 
-double Percent(double part, double whole) { return whole > 0 ? 100 * part / whole : 0; }
+double Percent(double part, double whole) {
+  return whole > 0 ? 100 * part / whole : 0;
+}
 
 }  // namespace
 
@@ -45,13 +47,16 @@ void StatsLog::Loop() {
   while (!stopped_.wait_for(lock, interval_, [&] { return stop_; })) {
     const engine::RankStats now = Total(engine_);
     const double seconds = SecondsSince(last_time);
-    const int64_t prompt = now.prompt_tokens - last.prompt_tokens, generated = now.generation_tokens - last.generation_tokens;
+    const int64_t prompt = now.prompt_tokens - last.prompt_tokens,
+                  generated = now.generation_tokens - last.generation_tokens;
     if (prompt + generated + now.num_running + now.num_waiting > 0) {
-      LogInfo("Avg prompt throughput: {:.1f} tokens/s, Avg generation throughput: {:.1f} tokens/s, Running: {} reqs, "
-              "Waiting: {} reqs, KV cache usage: {:.1f}%, Prefix cache hit rate: {:.1f}%",
-              static_cast<double>(prompt) / seconds, static_cast<double>(generated) / seconds, now.num_running,
-              now.num_waiting, 100 * now.kv_cache_usage,
-              Percent(static_cast<double>(now.prefix_cache_hits), static_cast<double>(now.prefix_cache_queries)));
+      LogInfo(
+          "Avg prompt throughput: {:.1f} tokens/s, Avg generation throughput: {:.1f} tokens/s, Running: {} "
+          "reqs, "
+          "Waiting: {} reqs, KV cache usage: {:.1f}%, Prefix cache hit rate: {:.1f}%",
+          static_cast<double>(prompt) / seconds, static_cast<double>(generated) / seconds, now.num_running,
+          now.num_waiting, 100 * now.kv_cache_usage,
+          Percent(static_cast<double>(now.prefix_cache_hits), static_cast<double>(now.prefix_cache_queries)));
     }
     last = now;
     last_time = Now();

@@ -12,7 +12,8 @@ Batch::Batch(std::span<const ScheduledSequence> plan, int32_t block_size) {
     const Sequence& sequence = *scheduled.sequence;
     const auto first_row = static_cast<int32_t>(token_ids_.size());
     const int64_t begin = sequence.num_computed, end = begin + scheduled.num_tokens;
-    AddSequence(std::span(sequence.tokens).subspan(static_cast<size_t>(begin), static_cast<size_t>(scheduled.num_tokens)),
+    AddSequence(std::span(sequence.tokens)
+                    .subspan(static_cast<size_t>(begin), static_cast<size_t>(scheduled.num_tokens)),
                 begin, sequence.block_table, block_size);
     for (int64_t position = begin; position < end; ++position) {
       const bool samples = position == sequence.num_tokens() - 1;
@@ -23,8 +24,8 @@ Batch::Batch(std::span<const ScheduledSequence> plan, int32_t block_size) {
   PointIntoTables();
 }
 
-void Batch::AddSequence(std::span<const int32_t> tokens, int64_t first_position, std::span<const int32_t> block_table,
-                        int32_t block_size) {
+void Batch::AddSequence(std::span<const int32_t> tokens, int64_t first_position,
+                        std::span<const int32_t> block_table, int32_t block_size) {
   const auto count = static_cast<int64_t>(tokens.size());
   sequences_.push_back({.q_begin = static_cast<int32_t>(token_ids_.size()),
                         .q_len = static_cast<int32_t>(count),
@@ -50,12 +51,15 @@ nn::StepBatch Batch::View() const {
   return {.token_ids = token_ids_, .positions = positions_, .kv_slots = kv_slots_, .sequences = sequences_};
 }
 
-// words: number of sequences, number of logits rows, then for each sequence {q_len, kv_len, tokens, blocks}, then rows.
+// words: number of sequences, number of logits rows, then for each sequence {q_len, kv_len, tokens, blocks},
+// then rows.
 std::string Batch::Serialize() const {
-  std::vector<int32_t> words = {static_cast<int32_t>(sequences_.size()), static_cast<int32_t>(logit_rows_.size())};
+  std::vector<int32_t> words = {static_cast<int32_t>(sequences_.size()),
+                                static_cast<int32_t>(logit_rows_.size())};
   for (size_t i = 0; i < sequences_.size(); ++i) {
     const auto& sequence = sequences_[i];
-    const auto table_end = i + 1 < sequences_.size() ? static_cast<size_t>(block_table_begin_[i + 1]) : block_tables_.size();
+    const auto table_end =
+        i + 1 < sequences_.size() ? static_cast<size_t>(block_table_begin_[i + 1]) : block_tables_.size();
     const auto table_begin = static_cast<size_t>(block_table_begin_[i]);
     words.insert(words.end(), {sequence.q_len, sequence.kv_len});
     const auto first = token_ids_.begin() + sequence.q_begin;

@@ -18,8 +18,8 @@ class Batch {
   Batch() = default;
   Batch(Batch&&) = default;  // not copied: views point into the arrays
   Batch& operator=(Batch&&) = default;
-  /// Rows in the plan's order; a logits row for every sequence that completes, and for each prompt token whose
-  /// successor's log probability is wanted.
+  /// Rows in the plan's order; a logits row for every sequence that completes, and for each prompt token
+  /// whose successor's log probability is wanted.
   Batch(std::span<const ScheduledSequence> plan, int32_t block_size);
 
   /// The same for the other ranks of a replica, which hold no sequences. `bytes` must come from Serialize().
@@ -32,8 +32,8 @@ class Batch {
   int64_t num_tokens() const { return static_cast<int64_t>(token_ids_.size()); }
 
  private:
-  void AddSequence(std::span<const int32_t> tokens, int64_t first_position, std::span<const int32_t> block_table,
-                   int32_t block_size);
+  void AddSequence(std::span<const int32_t> tokens, int64_t first_position,
+                   std::span<const int32_t> block_table, int32_t block_size);
   void PointIntoTables();
 
   std::vector<int32_t> token_ids_, positions_;

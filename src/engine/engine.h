@@ -60,8 +60,8 @@ class Engine {
   /// Forgets every cached prefix that no running request holds.
   virtual Status ResetPrefixCache() = 0;
 
-  /// Refuses new requests from now on, lets running ones end until `deadline`, then aborts the rest; returns when
-  /// all sinks have heard their end and the threads are gone. Call once.
+  /// Refuses new requests from now on, lets running ones end until `deadline`, then aborts the rest; returns
+  /// when all sinks have heard their end and the threads are gone. Call once.
   virtual void Drain(TimePoint deadline) = 0;
 };
 

@@ -60,7 +60,8 @@ class LocalEngine::Handle : public RequestHandle {
   SeqId id_;
 };
 
-LocalEngine::LocalEngine(LocalEngineOptions options, std::unique_ptr<Runner> runner, std::unique_ptr<StepGate> gate)
+LocalEngine::LocalEngine(LocalEngineOptions options, std::unique_ptr<Runner> runner,
+                         std::unique_ptr<StepGate> gate)
     : options_(std::move(options)),
       runner_(std::move(runner)),
       gate_(std::move(gate)),
@@ -86,7 +87,8 @@ Result<std::unique_ptr<RequestHandle>> LocalEngine::Submit(Request request, std:
   }
   const std::lock_guard lock(inbox_->mutex);
   CADRE_TRY(inbox_->health);
-  if (inbox_->draining) return Fail(Code::kUnavailable, "the server is shutting down and takes no new requests");
+  if (inbox_->draining)
+    return Fail(Code::kUnavailable, "the server is shutting down and takes no new requests");
   if (inbox_->num_waiting >= options_.max_queued_requests) {
     return Fail(Code::kResourceExhausted, "the queue is full: {} requests wait (--max-num-queued-reqs)",
                 inbox_->num_waiting);
@@ -260,7 +262,8 @@ void LocalEngine::Deliver(StepOutput& output) {
   if (sequence.num_generated() == 1) sequence.times.first_token = sequence.times.last_token;
   if (!sequence.prompt_reported) {
     sequence.prompt_reported = true;
-    sequence.sink->OnPrompt(static_cast<int>(sequence.num_cached_tokens), std::move(sequence.prompt_logprobs));
+    sequence.sink->OnPrompt(static_cast<int>(sequence.num_cached_tokens),
+                            std::move(sequence.prompt_logprobs));
   }
   std::vector<GeneratedToken> tokens;
   tokens.push_back(std::move(*output.token));
@@ -273,7 +276,8 @@ void LocalEngine::Deliver(StepOutput& output) {
   if (may_stop && Contains(sampling.stop_token_ids, token)) {
     return End(sequence.id, {.reason = FinishReason::kStop, .stop_token = token});
   }
-  if (sequence.num_generated() >= sampling.max_tokens || sequence.num_tokens() >= options_.model_info.max_model_len) {
+  if (sequence.num_generated() >= sampling.max_tokens ||
+      sequence.num_tokens() >= options_.model_info.max_model_len) {
     return End(sequence.id, {.reason = FinishReason::kLength});
   }
 }
@@ -307,7 +311,8 @@ void LocalEngine::PublishStats() {
   }
   const std::lock_guard lock(stats_mutex_);
   stats_.num_running = scheduler_.num_running();
-  stats_.kv_cache_usage = 1.0 - static_cast<double>(pool.num_available()) / static_cast<double>(pool.num_blocks());
+  stats_.kv_cache_usage =
+      1.0 - static_cast<double>(pool.num_available()) / static_cast<double>(pool.num_blocks());
   stats_.num_preemptions = scheduler_.counters().num_preemptions;
   stats_.prefix_cache_queries = scheduler_.counters().prefix_cache_queries;
   stats_.prefix_cache_hits = scheduler_.counters().prefix_cache_hits;

@@ -1,11 +1,13 @@
 #pragma once
-// The engine of one rank: a thread that owns scheduler, sequences, KV pool and model, fed by one bounded inbox.
+// The engine of one rank: a thread that owns scheduler, sequences, KV pool and model, fed by one bounded
+// inbox.
 //
-// Life of a request: Submit puts it into the inbox -> the loop moves it to the scheduler -> each step computes its
-// tokens and hands them to its sink -> the end removes it and hands the sink exactly one OnFinish.
+// Life of a request: Submit puts it into the inbox -> the loop moves it to the scheduler -> each step
+// computes its tokens and hands them to its sink -> the end removes it and hands the sink exactly one
+// OnFinish.
 //
-// With other ranks (a gate is given) every turn of the loop begins by agreeing on what all do: a rank without work of
-// its own steps with no rows as long as anybody has some, and all sleep when nobody has.
+// With other ranks (a gate is given) every turn of the loop begins by agreeing on what all do: a rank without
+// work of its own steps with no rows as long as anybody has some, and all sleep when nobody has.
 #include <atomic>
 #include <condition_variable>
 #include <memory>
@@ -45,7 +47,8 @@ struct LocalEngineOptions {
   ModelInfo model_info;
   SchedulerOptions scheduler;
   int64_t max_queued_requests = 4096;
-  /// While sequences generate, prompt chunks are cut so that a step takes about this long at the measured speed.
+  /// While sequences generate, prompt chunks are cut so that a step takes about this long at the measured
+  /// speed.
   double max_step_seconds = 0.5;
 };
 

@@ -9,7 +9,9 @@ namespace {
 
 using sys::FormatBytes;
 
-int64_t BlocksOfOneSequence(const MemoryPlanInput& in) { return kv::BlocksFor(in.max_model_len, in.kv.block_size); }
+int64_t BlocksOfOneSequence(const MemoryPlanInput& in) {
+  return kv::BlocksFor(in.max_model_len, in.kv.block_size);
+}
 
 int64_t WithoutKv(const MemoryPlanInput& in) {
   return in.dense_bytes * in.num_local_replicas +
@@ -24,7 +26,8 @@ Result<int64_t> AffordableBlocks(const MemoryPlanInput& in, int64_t budget) {
   const int64_t left = budget - WithoutKv(in);
   if (left < 0) {
     return Fail(Code::kResourceExhausted,
-                "the weights and buffers of {} local rank(s) take {} and --gpu-memory-utilization {} of {} ({}) allows "
+                "the weights and buffers of {} local rank(s) take {} and --gpu-memory-utilization {} of {} "
+                "({}) allows "
                 "{}; raise --gpu-memory-utilization, spread the experts over more hosts with "
                 "--enable-expert-parallel, or lower --max-num-batched-tokens",
                 in.num_local_ranks, FormatBytes(WithoutKv(in)), in.utilization, FormatBytes(in.total_bytes),
@@ -36,8 +39,8 @@ Result<int64_t> AffordableBlocks(const MemoryPlanInput& in, int64_t budget) {
 
 void AddLine(std::string& table, const char* what, int64_t bytes, int64_t copies, const std::string& note) {
   if (bytes == 0) return;
-  table += Format("  {:<22} {:>10}  x {:<3} {:>10}  {}\n", what, FormatBytes(bytes), copies, FormatBytes(bytes * copies),
-                  note);
+  table += Format("  {:<22} {:>10}  x {:<3} {:>10}  {}\n", what, FormatBytes(bytes), copies,
+                  FormatBytes(bytes * copies), note);
 }
 
 std::string Table(const MemoryPlanInput& in, const MemoryPlan& plan, int64_t budget) {
@@ -47,18 +50,19 @@ std::string Table(const MemoryPlanInput& in, const MemoryPlan& plan, int64_t bud
   AddLine(table, "buffers", in.buffer_bytes, in.num_local_ranks, "at most, taken as steps need them");
   AddLine(table, "exchange", in.exchange_bytes, in.num_local_ranks, "");
   AddLine(table, "KV cache", plan.kv_bytes, in.num_local_ranks,
-          Format("{} blocks of {} tokens: {:.1f} sequences of {} tokens a rank", plan.num_kv_blocks, in.kv.block_size,
-                 plan.Concurrency(in), in.max_model_len));
+          Format("{} blocks of {} tokens: {:.1f} sequences of {} tokens a rank", plan.num_kv_blocks,
+                 in.kv.block_size, plan.Concurrency(in), in.max_model_len));
   table += Format("  {:<22} {:>10}    {:<3} {:>10}  of {} ({:.2f} of {}, {})", "in all", "", "",
-                  FormatBytes(plan.host_bytes), FormatBytes(budget), in.utilization, FormatBytes(in.total_bytes),
-                  in.total_source);
+                  FormatBytes(plan.host_bytes), FormatBytes(budget), in.utilization,
+                  FormatBytes(in.total_bytes), in.total_source);
   return table;
 }
 
 }  // namespace
 
 double MemoryPlan::Concurrency(const MemoryPlanInput& input) const {
-  return static_cast<double>(num_kv_blocks) / static_cast<double>(std::max<int64_t>(BlocksOfOneSequence(input), 1));
+  return static_cast<double>(num_kv_blocks) /
+         static_cast<double>(std::max<int64_t>(BlocksOfOneSequence(input), 1));
 }
 
 Result<MemoryPlan> MakeMemoryPlan(const MemoryPlanInput& in) {
@@ -69,18 +73,20 @@ Result<MemoryPlan> MakeMemoryPlan(const MemoryPlanInput& in) {
   plan.host_bytes = WithoutKv(in) + plan.kv_bytes * in.num_local_ranks;
   const int64_t wanted = BlocksOfOneSequence(in);
   if (plan.num_kv_blocks < wanted) {
-    return Fail(Code::kResourceExhausted,
-                "one sequence of {} tokens needs {} of KV cache a rank and there is room for {} ({} tokens); lower "
-                "--max-model-len to at most {}, raise --gpu-memory-utilization (now {}), or set "
-                "--kv-cache-memory-bytes",
-                in.max_model_len, FormatBytes(in.kv.PoolBytes(wanted)), FormatBytes(plan.kv_bytes),
-                plan.num_kv_blocks * in.kv.block_size, plan.num_kv_blocks * in.kv.block_size, in.utilization);
+    return Fail(
+        Code::kResourceExhausted,
+        "one sequence of {} tokens needs {} of KV cache a rank and there is room for {} ({} tokens); lower "
+        "--max-model-len to at most {}, raise --gpu-memory-utilization (now {}), or set "
+        "--kv-cache-memory-bytes",
+        in.max_model_len, FormatBytes(in.kv.PoolBytes(wanted)), FormatBytes(plan.kv_bytes),
+        plan.num_kv_blocks * in.kv.block_size, plan.num_kv_blocks * in.kv.block_size, in.utilization);
   }
   if (plan.host_bytes > in.total_bytes) {
     return Fail(Code::kResourceExhausted,
                 "the plan takes {} and {} has {}; lower --kv-cache-memory-bytes (now {} a rank) or "
                 "--num-gpu-blocks-override",
-                FormatBytes(plan.host_bytes), in.total_source, FormatBytes(in.total_bytes), FormatBytes(plan.kv_bytes));
+                FormatBytes(plan.host_bytes), in.total_source, FormatBytes(in.total_bytes),
+                FormatBytes(plan.kv_bytes));
   }
   plan.table = Table(in, plan, budget);
   return plan;

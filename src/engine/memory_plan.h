@@ -1,5 +1,6 @@
 #pragma once
-// What the local ranks of a deployment will take of the host's memory, worked out before a byte of weight is read.
+// What the local ranks of a deployment will take of the host's memory, worked out before a byte of weight is
+// read.
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -12,14 +13,14 @@ namespace cadre::engine {
 
 struct MemoryPlanInput {
   // What the machine has and what we may take of it.
-  int64_t total_bytes = 0;        ///< of the host or the control group
-  std::string total_source;       ///< "the host" or the file that holds the limit
-  double utilization = 0.92;      ///< --gpu-memory-utilization: all local ranks together
+  int64_t total_bytes = 0;    ///< of the host or the control group
+  std::string total_source;   ///< "the host" or the file that holds the limit
+  double utilization = 0.92;  ///< --gpu-memory-utilization: all local ranks together
   int num_local_ranks = 1;
   int num_local_replicas = 1;  ///< copies of the dense weights on this host
 
   // Of one rank, the largest of the local ones.
-  int64_t dense_bytes = 0;     ///< of one copy of the dense weights
+  int64_t dense_bytes = 0;  ///< of one copy of the dense weights
   int64_t expert_bytes = 0;
   int64_t buffer_bytes = 0;    ///< activations, logits, sampling
   int64_t exchange_bytes = 0;  ///< segments that ranks exchange rows through
@@ -42,8 +43,8 @@ struct MemoryPlan {
 };
 
 /// Gives the KV cache what is left, but no more than max_num_seqs sequences of max_model_len can fill.
-/// Errors: kResourceExhausted when weights and buffers do not fit, or fewer blocks remain than one sequence of
-/// max_model_len needs; the message has the numbers and the flags that would help.
+/// Errors: kResourceExhausted when weights and buffers do not fit, or fewer blocks remain than one sequence
+/// of max_model_len needs; the message has the numbers and the flags that would help.
 Result<MemoryPlan> MakeMemoryPlan(const MemoryPlanInput& input);
 
 }  // namespace cadre::engine

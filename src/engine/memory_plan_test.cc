@@ -48,7 +48,8 @@ TEST(MemoryPlan, SaysWhatIsMissing) {
   input.kv_cache_bytes = 1 << 20;
   failed = MakeMemoryPlan(input);
   ASSERT_FALSE(failed.has_value());
-  EXPECT_NE(failed.error().message.find("--max-model-len to at most 512"), std::string::npos) << failed.error().message;
+  EXPECT_NE(failed.error().message.find("--max-model-len to at most 512"), std::string::npos)
+      << failed.error().message;
   input = SmallInput();
   input.num_kv_blocks = 1 << 20;
   EXPECT_FALSE(MakeMemoryPlan(input).has_value());

@@ -12,22 +12,23 @@
 
 namespace cadre::engine {
 
-/// How tokens are chosen and when to stop. Names, meanings and defaults are vLLM's SamplingParams; the session has
-/// validated the ranges.
+/// How tokens are chosen and when to stop. Names, meanings and defaults are vLLM's SamplingParams; the
+/// session has validated the ranges.
 struct SamplingParams : nn::SamplingOptions {
-  int max_tokens = 16;                  ///< >= 1; the session has filled the default
-  int min_tokens = 0;                   ///< end and stop tokens are masked before
+  int max_tokens = 16;  ///< >= 1; the session has filled the default
+  int min_tokens = 0;   ///< end and stop tokens are masked before
   std::vector<int32_t> stop_token_ids;
-  std::vector<int32_t> eos_token_ids;   ///< end-of-sequence tokens of the model
+  std::vector<int32_t> eos_token_ids;  ///< end-of-sequence tokens of the model
   bool ignore_eos = false;
-  std::optional<int> prompt_logprobs;   ///< k >= 0: the prompt token's and the k best; -1: the whole vocabulary
+  std::optional<int>
+      prompt_logprobs;  ///< k >= 0: the prompt token's and the k best; -1: the whole vocabulary
 };
 
-/// One sequence to generate. `n` > 1 is several requests of the session with seeds of their own; the prefix cache
-/// makes them share the prompt.
+/// One sequence to generate. `n` > 1 is several requests of the session with seeds of their own; the prefix
+/// cache makes them share the prompt.
 struct Request {
-  std::string id;                     ///< for logs; need not be unique
-  std::vector<int32_t> prompt;        ///< token ids, 1 <= size <= max_model_len, all inside the vocabulary
+  std::string id;               ///< for logs; need not be unique
+  std::vector<int32_t> prompt;  ///< token ids, 1 <= size <= max_model_len, all inside the vocabulary
   SamplingParams sampling;
   std::string cache_salt;             ///< part of the prefix key
   int priority = 0;                   ///< with --scheduling-policy priority: lower runs earlier
@@ -57,14 +58,16 @@ struct RequestTimes {
 
 struct Finish {
   FinishReason reason = FinishReason::kStop;
-  std::optional<int32_t> stop_token;  ///< the stop_token_ids entry that ended it; empty for the model's own end token
-  Error error;                        ///< set for kError
+  std::optional<int32_t>
+      stop_token;  ///< the stop_token_ids entry that ended it; empty for the model's own end token
+  Error error;     ///< set for kError
   RequestTimes times;
   int num_preemptions = 0;
 };
 
-/// Receives what becomes of one request. Called from the engine thread: must not block and must not call the engine.
-/// Order: at most one OnPrompt, then OnTokens any number of times, then exactly one OnFinish; nothing after it.
+/// Receives what becomes of one request. Called from the engine thread: must not block and must not call the
+/// engine. Order: at most one OnPrompt, then OnTokens any number of times, then exactly one OnFinish; nothing
+/// after it.
 class EventSink {
  public:
   virtual ~EventSink() = default;

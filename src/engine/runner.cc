@@ -7,8 +7,8 @@
 namespace cadre::engine {
 namespace {
 
-// Logits of more rows are computed in turns, so that a prompt whose log probabilities are wanted does not need
-// [prompt, vocab] floats at once.
+// Logits of more rows are computed in turns, so that a prompt whose log probabilities are wanted does not
+// need [prompt, vocab] floats at once.
 constexpr int64_t kLogitBytes = 64 << 20;
 
 // While min_tokens is not reached, what would end the sequence must not be drawn.
@@ -25,7 +25,8 @@ std::vector<int32_t> ForbiddenTokens(const Sequence& sequence) {
 Runner::Runner(model::Decoder& decoder, RunnerOptions options)
     : decoder_(decoder),
       options_(options),
-      rows_per_chunk_(std::clamp<int64_t>(kLogitBytes / (options.vocab_size * static_cast<int64_t>(sizeof(float))), 1, 256)),
+      rows_per_chunk_(std::clamp<int64_t>(
+          kLogitBytes / (options.vocab_size * static_cast<int64_t>(sizeof(float))), 1, 256)),
       scratch_(static_cast<size_t>(options.device.pool->num_threads())) {}
 
 void Runner::BeginStep(Duration timeout) {

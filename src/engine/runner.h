@@ -20,8 +20,8 @@ struct StepOutput {
 struct RunnerOptions {
   kernels::Device device;
   nn::KvPoolView kv;
-  a2a::AllToAll* exchange = nullptr;            ///< null for a model without experts
-  a2a::Collective* tensor_parallel = nullptr;   ///< null where tp = 1
+  a2a::AllToAll* exchange = nullptr;                ///< null for a model without experts
+  a2a::Collective* tensor_parallel = nullptr;       ///< null where tp = 1
   std::vector<const eplb::ExpertMap*> expert_maps;  ///< [MoE layers]
   int64_t vocab_size = 0;
   Duration step_timeout = std::chrono::seconds(60);  ///< longest wait for another rank within a step
@@ -32,12 +32,12 @@ class Runner {
  public:
   Runner(model::Decoder& decoder, RunnerOptions options);
 
-  /// Runs the plan (empty: this rank only serves the others' rows) and samples, in the plan's order. Prompt log
-  /// probabilities go straight into their sequences. Errors: only from the exchange between ranks.
+  /// Runs the plan (empty: this rank only serves the others' rows) and samples, in the plan's order. Prompt
+  /// log probabilities go straight into their sequences. Errors: only from the exchange between ranks.
   Result<std::vector<StepOutput>> Run(std::span<const ScheduledSequence> plan);
 
-  /// The part of a tensor-parallel rank that has no scheduler: waits for the rows of one step, as long as it takes,
-  /// and computes them. False when the rank with the scheduler has ended.
+  /// The part of a tensor-parallel rank that has no scheduler: waits for the rows of one step, as long as it
+  /// takes, and computes them. False when the rank with the scheduler has ended.
   Result<bool> Follow();
   /// Ends Follow on the other ranks of the replica. Call once, after the last step.
   Status ReleaseFollowers();
@@ -46,13 +46,14 @@ class Runner {
   // A row of logits and what it is for.
   struct LogitUse {
     const ScheduledSequence* scheduled = nullptr;
-    StepOutput* output = nullptr;    // set: sample the next token
-    int64_t prompt_position = -1;    // set: score the prompt token at this position
+    StepOutput* output = nullptr;  // set: sample the next token
+    int64_t prompt_position = -1;  // set: score the prompt token at this position
   };
 
   void BeginStep(Duration timeout);
   nn::StepContext ContextFor(const Batch& batch) const;
-  std::vector<LogitUse> UsesOf(std::span<const ScheduledSequence> plan, std::vector<StepOutput>& outputs) const;
+  std::vector<LogitUse> UsesOf(std::span<const ScheduledSequence> plan,
+                               std::vector<StepOutput>& outputs) const;
   void Use(const LogitUse& use, std::span<const float> logits, nn::SamplerScratch& scratch) const;
   Status ForEachLogitChunk(const Batch& batch, const nn::StepContext& context,
                            const std::function<void(size_t first, size_t count)>& use);
@@ -61,7 +62,7 @@ class Runner {
   RunnerOptions options_;
   int64_t rows_per_chunk_;
   int64_t step_ = 0;
-  std::vector<float> logits_;  // [rows_per_chunk, vocab]
+  std::vector<float> logits_;                // [rows_per_chunk, vocab]
   std::vector<nn::SamplerScratch> scratch_;  // one a worker
 };
 

@@ -36,7 +36,8 @@ std::vector<ScheduledSequence> Scheduler::Schedule(int32_t token_budget) {
 
 int32_t Scheduler::ChunkOf(const Sequence& sequence, int32_t budget) const {
   int64_t chunk = sequence.num_tokens() - sequence.num_computed;
-  if (const int32_t limit = options_.long_prefill_token_threshold; limit > 0) chunk = std::min<int64_t>(chunk, limit);
+  if (const int32_t limit = options_.long_prefill_token_threshold; limit > 0)
+    chunk = std::min<int64_t>(chunk, limit);
   return static_cast<int32_t>(std::min<int64_t>(chunk, budget));
 }
 
@@ -78,22 +79,23 @@ void Scheduler::ScheduleWaiting(std::vector<ScheduledSequence>& plan, int32_t& b
   }
 }
 
-// Holds the cached blocks that begin the sequence. The last token is always computed, since its logits are wanted.
+// Holds the cached blocks that begin the sequence. The last token is always computed, since its logits are
+// wanted.
 void Scheduler::AdoptPrefix(Sequence& sequence) {
   CADRE_CHECK(sequence.block_table.empty() && sequence.num_computed == 0);
   sequence.prefix_node = pool_.Root(sequence.request.cache_salt);
   sequence.num_published_blocks = 0;
   if (!options_.enable_prefix_caching || sequence.wants_prompt_logprobs()) return;
-  const auto match =
-      pool_.FindPrefix(sequence.prefix_node, std::span<const int32_t>(sequence.tokens).first(sequence.tokens.size() - 1));
+  const auto match = pool_.FindPrefix(
+      sequence.prefix_node, std::span<const int32_t>(sequence.tokens).first(sequence.tokens.size() - 1));
   for (const BlockId block : match.blocks) sequence.block_table.push_back(block.value);
   sequence.prefix_node = match.node;
   sequence.num_published_blocks = static_cast<int64_t>(match.blocks.size());
   sequence.num_computed = sequence.num_published_blocks * pool_.block_size();
 }
 
-// Whether all tokens known so far would find blocks now. Admitting a prompt of which only a part fits would soon
-// preempt somebody.
+// Whether all tokens known so far would find blocks now. Admitting a prompt of which only a part fits would
+// soon preempt somebody.
 bool Scheduler::Fits(const Sequence& sequence) const {
   const int64_t held = static_cast<int64_t>(sequence.block_table.size());
   return kv::BlocksFor(sequence.num_tokens(), pool_.block_size()) - held <= pool_.num_available();
@@ -127,7 +129,8 @@ void Scheduler::PreemptLast() {
 }
 
 void Scheduler::ReleaseBlocks(Sequence& sequence) {
-  for (size_t i = sequence.block_table.size(); i > 0; --i) pool_.Release(BlockId(sequence.block_table[i - 1]));
+  for (size_t i = sequence.block_table.size(); i > 0; --i)
+    pool_.Release(BlockId(sequence.block_table[i - 1]));
   sequence.block_table.clear();
   sequence.num_computed = 0;
 }
@@ -137,9 +140,11 @@ void Scheduler::Computed(const ScheduledSequence& scheduled) {
   sequence.num_computed += scheduled.num_tokens;
   if (!options_.enable_prefix_caching) return;
   const int64_t block_size = pool_.block_size();
-  for (; (sequence.num_published_blocks + 1) * block_size <= sequence.num_computed; ++sequence.num_published_blocks) {
+  for (; (sequence.num_published_blocks + 1) * block_size <= sequence.num_computed;
+       ++sequence.num_published_blocks) {
     const auto begin = static_cast<size_t>(sequence.num_published_blocks * block_size);
-    const auto tokens = std::span<const int32_t>(sequence.tokens).subspan(begin, static_cast<size_t>(block_size));
+    const auto tokens =
+        std::span<const int32_t>(sequence.tokens).subspan(begin, static_cast<size_t>(block_size));
     const BlockId block(sequence.block_table[static_cast<size_t>(sequence.num_published_blocks)]);
     sequence.prefix_node = pool_.Publish(sequence.prefix_node, tokens, block);
   }

@@ -1,10 +1,11 @@
 #pragma once
 // Which sequences run in the next step, and with how many tokens each.
 //
-// There are no phases: a sequence has tokens, and some of them are not computed yet. Each step spends a budget of
-// tokens, first on running sequences (one token each while they generate, a chunk while their prompt is computed),
-// then on waiting ones. When blocks run out, the sequence that would be served last gives its blocks back and waits
-// again; it is computed anew later (its whole blocks are likely still cached).
+// There are no phases: a sequence has tokens, and some of them are not computed yet. Each step spends a
+// budget of tokens, first on running sequences (one token each while they generate, a chunk while their
+// prompt is computed), then on waiting ones. When blocks run out, the sequence that would be served last
+// gives its blocks back and waits again; it is computed anew later (its whole blocks are likely still
+// cached).
 //
 // Owned by the engine thread.
 #include <cstdint>
@@ -22,7 +23,8 @@ enum class SchedulingPolicy { kFcfs, kPriority };
 struct SchedulerOptions {
   int32_t max_num_seqs = 128;
   int32_t max_num_batched_tokens = 2048;
-  int32_t long_prefill_token_threshold = 0;  ///< at most so many prompt tokens of one sequence a step; 0: no limit
+  int32_t long_prefill_token_threshold =
+      0;  ///< at most so many prompt tokens of one sequence a step; 0: no limit
   bool enable_chunked_prefill = true;
   bool enable_prefix_caching = true;
   SchedulingPolicy policy = SchedulingPolicy::kFcfs;
@@ -48,8 +50,8 @@ class Scheduler {
   /// Takes a sequence in; it waits.
   void Add(std::unique_ptr<Sequence> sequence);
 
-  /// Plans one step of at most `token_budget` tokens (and max_num_batched_tokens). Blocks for the planned tokens are
-  /// allocated. Empty if nothing can run.
+  /// Plans one step of at most `token_budget` tokens (and max_num_batched_tokens). Blocks for the planned
+  /// tokens are allocated. Empty if nothing can run.
   std::vector<ScheduledSequence> Schedule(int32_t token_budget);
 
   /// The planned tokens have been computed: counts them and publishes whole blocks to the prefix cache.

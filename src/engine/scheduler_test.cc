@@ -123,12 +123,14 @@ TEST(Scheduler, RandomLoadEndsWithEveryBlockFree) {
       for (const auto& s : plan) {
         total += s.num_tokens;
         ASSERT_GT(s.num_tokens, 0);
-        ASSERT_GE(static_cast<int64_t>(s.sequence->block_table.size()) * 16, s.sequence->num_computed + s.num_tokens);
+        ASSERT_GE(static_cast<int64_t>(s.sequence->block_table.size()) * 16,
+                  s.sequence->num_computed + s.num_tokens);
       }
       ASSERT_LE(total, options.max_num_batched_tokens);
       Finish(scheduler, plan);
       for (Sequence* sequence : scheduler.All()) {
-        if (sequence->num_tokens() >= wanted[sequence->id.value] || rng() % 500 == 0) scheduler.Remove(sequence->id);
+        if (sequence->num_tokens() >= wanted[sequence->id.value] || rng() % 500 == 0)
+          scheduler.Remove(sequence->id);
       }
       scheduler.pool().CheckIntegrity();
     }

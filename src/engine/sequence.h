@@ -15,15 +15,15 @@ struct Sequence {
   Request request;
   std::shared_ptr<EventSink> sink;
 
-  std::vector<int32_t> tokens;        ///< prompt, then generated
-  int64_t num_computed = 0;           ///< tokens whose keys and values are in the cache
-  std::vector<int32_t> block_table;   ///< block ids, in order of positions
-  kv::NodeId prefix_node;             ///< place in the prefix trie after the published blocks
-  int64_t num_published_blocks = 0;   ///< blocks that the trie has been told of
-  int64_t num_cached_tokens = 0;      ///< prompt tokens found in the cache at the first admission
+  std::vector<int32_t> tokens;       ///< prompt, then generated
+  int64_t num_computed = 0;          ///< tokens whose keys and values are in the cache
+  std::vector<int32_t> block_table;  ///< block ids, in order of positions
+  kv::NodeId prefix_node;            ///< place in the prefix trie after the published blocks
+  int64_t num_published_blocks = 0;  ///< blocks that the trie has been told of
+  int64_t num_cached_tokens = 0;     ///< prompt tokens found in the cache at the first admission
   std::vector<Logprobs> prompt_logprobs;
-  bool prompt_reported = false;       ///< OnPrompt has been called
-  bool admitted_before = false;       ///< false until the first admission
+  bool prompt_reported = false;  ///< OnPrompt has been called
+  bool admitted_before = false;  ///< false until the first admission
   RequestTimes times;
   int num_preemptions = 0;
 

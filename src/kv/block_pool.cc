@@ -64,8 +64,8 @@ NodeId BlockPool::Root(const std::string& key) {
   return roots_[key] = NodeId(next_node_++);
 }
 
-std::unordered_multimap<uint64_t, BlockPool::Node>::iterator BlockPool::FindNode(NodeId parent,
-                                                                                 std::span<const int32_t> tokens) {
+std::unordered_multimap<uint64_t, BlockPool::Node>::iterator BlockPool::FindNode(
+    NodeId parent, std::span<const int32_t> tokens) {
   auto [it, end] = nodes_.equal_range(HashPlace(parent, tokens));
   for (; it != end; ++it) {
     if (it->second.parent == parent && std::ranges::equal(it->second.tokens, tokens)) return it;

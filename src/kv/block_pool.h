@@ -1,12 +1,13 @@
 #pragma once
 // Who holds which block of the KV cache, and which blocks still carry a prefix that a later request may want.
 //
-// One reference count a block; holders are sequences (and later hand-off leases). A block without holders is either
-// empty or *cached*: its content is known by the prefix index and stays until the space is needed, oldest first.
+// One reference count a block; holders are sequences (and later hand-off leases). A block without holders is
+// either empty or *cached*: its content is known by the prefix index and stays until the space is needed,
+// oldest first.
 //
-// The index is an exact trie: a node is found by (parent node, the block's tokens), and tokens are compared, not only
-// hashed. Two prompts can therefore never share a block by accident or by attack. A root stands for everything else
-// that the content depends on: cache salt, adapter, weight generation.
+// The index is an exact trie: a node is found by (parent node, the block's tokens), and tokens are compared,
+// not only hashed. Two prompts can therefore never share a block by accident or by attack. A root stands for
+// everything else that the content depends on: cache salt, adapter, weight generation.
 //
 // Not thread safe: the engine thread owns it.
 #include <cstdint>
@@ -38,7 +39,8 @@ class BlockPool {
   std::optional<BlockId> Allocate();
 
   void Hold(BlockId block);
-  /// Gives up one hold. Release a sequence's blocks last to first, so that a prefix outlives its continuation.
+  /// Gives up one hold. Release a sequence's blocks last to first, so that a prefix outlives its
+  /// continuation.
   void Release(BlockId block);
 
   /// The trie's root for everything but tokens that decides a block's content.
@@ -51,8 +53,9 @@ class BlockPool {
   /// The longest cached chain of whole blocks that starts at `root` and spells a beginning of `tokens`.
   Match FindPrefix(NodeId root, std::span<const int32_t> tokens);
 
-  /// Says that `block` now holds the keys and values of `tokens` (block_size of them) after `parent`. If the trie has
-  /// that place already, the earlier block keeps it and this one stays private. Returns the node for the next block.
+  /// Says that `block` now holds the keys and values of `tokens` (block_size of them) after `parent`. If the
+  /// trie has that place already, the earlier block keeps it and this one stays private. Returns the node for
+  /// the next block.
   NodeId Publish(NodeId parent, std::span<const int32_t> tokens, BlockId block);
 
   /// Forgets every cached prefix. Blocks with holders stay theirs but are found no more.
@@ -82,7 +85,7 @@ class BlockPool {
   std::vector<Block> blocks_;
   std::vector<BlockId> empty_;    // last in, first out: its memory is likely still in the cache
   std::list<BlockId> evictable_;  // oldest release first
-  std::unordered_multimap<uint64_t, Node> nodes_;  // by hash of (parent, tokens)
+  std::unordered_multimap<uint64_t, Node> nodes_;    // by hash of (parent, tokens)
   std::unordered_map<int64_t, uint64_t> node_hash_;  // node id -> its key in nodes_
   std::unordered_map<std::string, NodeId> roots_;
   int64_t next_node_ = 0;

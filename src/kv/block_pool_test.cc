@@ -92,11 +92,13 @@ TEST(BlockPool, RandomLifeKeepsContentAndCounts) {
   for (int step = 0; step < 5000; ++step) {
     if (alive.size() < 6 && rng() % 2 == 0) {
       Seq seq;
-      for (uint32_t i = 0, n = 2 + rng() % 10; i < n; ++i) seq.tokens.push_back(static_cast<int32_t>(rng() % 2));
+      for (uint32_t i = 0, n = 2 + rng() % 10; i < n; ++i)
+        seq.tokens.push_back(static_cast<int32_t>(rng() % 2));
       auto match = pool.FindPrefix(pool.Root(""), seq.tokens);
       for (size_t i = 0; i < match.blocks.size(); ++i) {
-        ASSERT_EQ(content[match.blocks[i]],
-                  std::vector<int32_t>(seq.tokens.begin(), seq.tokens.begin() + static_cast<int64_t>(2 * i + 2)));
+        ASSERT_EQ(
+            content[match.blocks[i]],
+            std::vector<int32_t>(seq.tokens.begin(), seq.tokens.begin() + static_cast<int64_t>(2 * i + 2)));
       }
       seq.blocks = match.blocks;
       NodeId node = match.node;

@@ -1,6 +1,6 @@
 #pragma once
-// How many bytes the KV cache takes and where each layer's blocks lie. One table gives both, so that the memory plan,
-// the pool and the hand-off cannot disagree.
+// How many bytes the KV cache takes and where each layer's blocks lie. One table gives both, so that the
+// memory plan, the pool and the hand-off cannot disagree.
 //
 //   pool   [layer][block][block_bytes]       block_bytes as kernels/attention.h draws a block
 #include <cstdint>
@@ -18,7 +18,8 @@ struct Layout {
   int32_t block_size = 16;   ///< tokens a block, a multiple of 16
   DType type = DType::kBf16;
 
-  /// Bytes of one block of one layer: for each head its K panels, then its V panels, both in whole cache lines.
+  /// Bytes of one block of one layer: for each head its K panels, then its V panels, both in whole cache
+  /// lines.
   int64_t BlockBytes() const {
     const auto lines = [&](int64_t dim) { return (dim * block_size * DTypeBytes(type) + 63) / 64 * 64; };
     return num_kv_heads * (lines(k_dim) + (latent ? 0 : lines(v_dim)));

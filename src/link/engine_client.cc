@@ -13,13 +13,16 @@ namespace {
 
 constexpr size_t kMaxFrame = 1 << 30;
 
-uint32_t Number(MessageKind kind) { return static_cast<uint32_t>(kind); }
+uint32_t Number(MessageKind kind) {
+  return static_cast<uint32_t>(kind);
+}
 
 }  // namespace
 
 // Shared with the request handles, which may outlive the client.
 struct EngineClient::State {
-  explicit State(sys::Fd connection) : fd(std::move(connection)), outbox(std::make_unique<Outbox>(fd.get())) {}
+  explicit State(sys::Fd connection)
+      : fd(std::move(connection)), outbox(std::make_unique<Outbox>(fd.get())) {}
 
   sys::Fd fd;
   std::unique_ptr<Outbox> outbox;
@@ -62,12 +65,13 @@ Result<std::unique_ptr<EngineClient>> EngineClient::Connect(sys::Fd connection, 
                                                             TimePoint deadline) {
   CADRE_ASSIGN(const sys::Frame frame, sys::RecvFrame(connection.get(), kMaxFrame, deadline));
   if (frame.kind != Number(MessageKind::kReady)) {
-    return cadre::Fail(Code::kDataLoss, "rank {} began with message {} instead of its announcement", options.rank,
-                       frame.kind);
+    return cadre::Fail(Code::kDataLoss, "rank {} began with message {} instead of its announcement",
+                       options.rank, frame.kind);
   }
   CADRE_ASSIGN(const ReadyMessage ready, Decode<ReadyMessage>(frame.body));
   if (ready.version != kWireVersion) {
-    return cadre::Fail(Code::kDataLoss, "rank {} speaks version {} of the link and this process {}; start both from one build",
+    return cadre::Fail(Code::kDataLoss,
+                       "rank {} speaks version {} of the link and this process {}; start both from one build",
                        options.rank, ready.version, kWireVersion);
   }
   return std::unique_ptr<EngineClient>(new EngineClient(std::move(connection), options, ready.model_info));
@@ -95,16 +99,16 @@ Result<std::unique_ptr<engine::RequestHandle>> EngineClient::Submit(engine::Requ
     }
     const auto in_flight = static_cast<int64_t>(state_->sinks.size());
     if (in_flight - state_->stats.num_running >= options_.max_queued_requests) {
-      return cadre::Fail(Code::kResourceExhausted, "the queue of rank {} is full: {} requests (--max-num-queued-reqs)",
-                         options_.rank, in_flight);
+      return cadre::Fail(Code::kResourceExhausted,
+                         "the queue of rank {} is full: {} requests (--max-num-queued-reqs)", options_.rank,
+                         in_flight);
     }
     id = state_->next_id++;
     state_->sinks[id] = std::move(sink);
   }
   state_->outbox->Put(Number(MessageKind::kSubmit), Encode(SubmitMessage{id, std::move(request)}));
-  return std::make_unique<Handle>([state = state_, id] {
-    state->outbox->Put(Number(MessageKind::kCancel), Encode(CancelMessage{id}));
-  });
+  return std::make_unique<Handle>(
+      [state = state_, id] { state->outbox->Put(Number(MessageKind::kCancel), Encode(CancelMessage{id})); });
 }
 
 void EngineClient::ReadLoop() {
@@ -154,7 +158,8 @@ bool EngineClient::HandleFrame(uint32_t kind, std::string_view body) {
       state_->changed.notify_all();
       return true;
     }
-    default: return false;
+    default:
+      return false;
   }
 }
 
@@ -167,7 +172,8 @@ void EngineClient::Fail(const Error& error) {
     state_->drained = true;
     state_->changed.notify_all();
   }
-  for (const auto& [id, sink] : sinks) sink->OnFinish({.reason = engine::FinishReason::kError, .error = error});
+  for (const auto& [id, sink] : sinks)
+    sink->OnFinish({.reason = engine::FinishReason::kError, .error = error});
 }
 
 std::vector<engine::RankStats> EngineClient::Stats() const {

@@ -15,7 +15,9 @@ constexpr size_t kMaxFrame = 1 << 30;
 constexpr TimePoint kNever = TimePoint::max();
 constexpr auto kStatsInterval = std::chrono::milliseconds(50);
 
-uint32_t Number(MessageKind kind) { return static_cast<uint32_t>(kind); }
+uint32_t Number(MessageKind kind) {
+  return static_cast<uint32_t>(kind);
+}
 
 class Connection : public std::enable_shared_from_this<Connection> {
  public:
@@ -68,14 +70,17 @@ class Connection : public std::enable_shared_from_this<Connection> {
         if (const auto it = handles_.find(cancel.id); it != handles_.end()) it->second->Cancel();
         return false;
       }
-      case MessageKind::kResetPrefixCache: CADRE_TRY(engine_.ResetPrefixCache()); return false;
+      case MessageKind::kResetPrefixCache:
+        CADRE_TRY(engine_.ResetPrefixCache());
+        return false;
       case MessageKind::kDrain: {
         CADRE_ASSIGN(const DrainMessage drain, Decode<DrainMessage>(body));
         engine_.Drain(Now() + std::chrono::milliseconds(drain.milliseconds));
         Send(MessageKind::kDrained, "");
         return true;
       }
-      default: return Fail(Code::kDataLoss, "unknown message kind {} from the front", Number(kind));
+      default:
+        return Fail(Code::kDataLoss, "unknown message kind {} from the front", Number(kind));
     }
   }
 
@@ -93,7 +98,8 @@ class Connection::Sink : public engine::EventSink {
  public:
   Sink(std::shared_ptr<Connection> connection, int64_t id) : connection_(std::move(connection)), id_(id) {}
   void OnPrompt(int num_cached_tokens, std::vector<engine::Logprobs> prompt_logprobs) override {
-    connection_->Send(MessageKind::kPrompt, Encode(PromptMessage{id_, num_cached_tokens, std::move(prompt_logprobs)}));
+    connection_->Send(MessageKind::kPrompt,
+                      Encode(PromptMessage{id_, num_cached_tokens, std::move(prompt_logprobs)}));
   }
   void OnTokens(std::vector<engine::GeneratedToken> tokens) override {
     connection_->Send(MessageKind::kTokens, Encode(TokensMessage{id_, std::move(tokens)}));
@@ -109,12 +115,14 @@ class Connection::Sink : public engine::EventSink {
 // The sink may hear the end before the handle is stored; the lock makes SendFinish come after, and erase it.
 void Connection::Submit(SubmitMessage submit) {
   const std::lock_guard lock(mutex_);
-  auto handle = engine_.Submit(std::move(submit.request), std::make_shared<Sink>(shared_from_this(), submit.id));
+  auto handle =
+      engine_.Submit(std::move(submit.request), std::make_shared<Sink>(shared_from_this(), submit.id));
   if (handle) {
     handles_[submit.id] = std::move(*handle);
   } else {
-    Send(MessageKind::kFinish, Encode(FinishMessage{submit.id, {.reason = engine::FinishReason::kError,
-                                                                .error = std::move(handle).error()}}));
+    Send(MessageKind::kFinish,
+         Encode(FinishMessage{submit.id,
+                              {.reason = engine::FinishReason::kError, .error = std::move(handle).error()}}));
   }
 }
 

@@ -54,7 +54,8 @@ TEST(Wire, DamagedBytesAreAnError) {
   }
 }
 
-// Answers each prompt with its tokens, from a thread of its own, or waits for cancellation if the prompt is {0}.
+// Answers each prompt with its tokens, from a thread of its own, or waits for cancellation if the prompt is
+// {0}.
 class EchoEngine : public engine::Engine {
  public:
   ~EchoEngine() override {
@@ -111,14 +112,16 @@ class Link : public testing::Test {
  protected:
   Link() {
     auto [front, rank] = *sys::SocketPair();
-    server_ = std::thread([this, fd = std::move(rank)]() mutable { served_ = ServeEngine(echo_, std::move(fd)); });
+    server_ =
+        std::thread([this, fd = std::move(rank)]() mutable { served_ = ServeEngine(echo_, std::move(fd)); });
     client_ = *EngineClient::Connect(std::move(front), {.rank = 3}, Now() + std::chrono::seconds(10));
   }
   ~Link() override {
     client_.reset();
     server_.join();
   }
-  std::pair<std::shared_ptr<Collector>, std::unique_ptr<engine::RequestHandle>> Ask(std::vector<int32_t> prompt) {
+  std::pair<std::shared_ptr<Collector>, std::unique_ptr<engine::RequestHandle>> Ask(
+      std::vector<int32_t> prompt) {
     auto sink = std::make_shared<Collector>();
     engine::Request request;
     request.prompt = std::move(prompt);

@@ -5,7 +5,8 @@
 namespace cadre::link {
 namespace {
 
-// A peer on the same host that reads nothing for so long is dead; its reader, or the watcher of processes, says so.
+// A peer on the same host that reads nothing for so long is dead; its reader, or the watcher of processes,
+// says so.
 constexpr auto kWriteTimeout = std::chrono::seconds(30);
 
 }  // namespace

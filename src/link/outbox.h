@@ -1,6 +1,6 @@
 #pragma once
-// Frames on their way out. Putting one never blocks and never calls the system: the engine thread and the HTTP threads
-// are not held by a slow peer. One thread writes what has gathered.
+// Frames on their way out. Putting one never blocks and never calls the system: the engine thread and the
+// HTTP threads are not held by a slow peer. One thread writes what has gathered.
 #include <condition_variable>
 #include <cstdint>
 #include <mutex>

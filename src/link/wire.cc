@@ -7,7 +7,8 @@
 namespace cadre::link {
 namespace {
 
-// One list of fields serves both directions: Visit(archive, message) calls archive(field)... for a writer or a reader.
+// One list of fields serves both directions: Visit(archive, message) calls archive(field)... for a writer or
+// a reader.
 
 class Writer {
  public:
@@ -19,8 +20,7 @@ class Writer {
 
  private:
   template <typename T>
-    requires(std::is_arithmetic_v<T> || std::is_enum_v<T>)
-  void Write(T value) {
+  requires(std::is_arithmetic_v<T> || std::is_enum_v<T>) void Write(T value) {
     char raw[sizeof(T)];
     std::memcpy(raw, &value, sizeof(T));
     bytes_.append(raw, sizeof(T));
@@ -50,10 +50,8 @@ class Writer {
     }
   }
   template <typename T>
-    requires std::is_class_v<T>
-  void Write(const T& message) {
-    Visit(*this, const_cast<T&>(message));
-  }
+  requires std::is_class_v<T>
+  void Write(const T& message) { Visit(*this, const_cast<T&>(message)); }
 
   std::string bytes_;
 };
@@ -77,8 +75,7 @@ class Reader {
     return true;
   }
   template <typename T>
-    requires(std::is_arithmetic_v<T> || std::is_enum_v<T>)
-  void Read(T& value) {
+  requires(std::is_arithmetic_v<T> || std::is_enum_v<T>) void Read(T& value) {
     if constexpr (std::is_same_v<T, bool>) {
       uint8_t byte = 0;
       Take(&byte, 1);
@@ -87,7 +84,8 @@ class Reader {
       Take(&value, sizeof(T));
     }
   }
-  // How many elements follow; each takes at least one byte, so the count cannot ask for more than the frame holds.
+  // How many elements follow; each takes at least one byte, so the count cannot ask for more than the frame
+  // holds.
   size_t ReadCount(size_t element_bytes) {
     uint32_t count = 0;
     Read(count);
@@ -125,10 +123,8 @@ class Reader {
     }
   }
   template <typename T>
-    requires std::is_class_v<T>
-  void Read(T& message) {
-    Visit(*this, message);
-  }
+  requires std::is_class_v<T>
+  void Read(T& message) { Visit(*this, message); }
 
   std::string_view left_;
   bool ok_ = true;
@@ -155,9 +151,9 @@ void Visit(Archive& archive, TokenLogprob& l) {
 namespace cadre::engine {
 template <typename Archive>
 void Visit(Archive& archive, SamplingParams& s) {
-  archive(s.temperature, s.top_p, s.top_k, s.min_p, s.repetition_penalty, s.presence_penalty, s.frequency_penalty,
-          s.logit_bias, s.allowed_token_ids, s.bad_words, s.seed, s.logprobs, s.max_tokens, s.min_tokens,
-          s.stop_token_ids, s.eos_token_ids, s.ignore_eos, s.prompt_logprobs);
+  archive(s.temperature, s.top_p, s.top_k, s.min_p, s.repetition_penalty, s.presence_penalty,
+          s.frequency_penalty, s.logit_bias, s.allowed_token_ids, s.bad_words, s.seed, s.logprobs,
+          s.max_tokens, s.min_tokens, s.stop_token_ids, s.eos_token_ids, s.ignore_eos, s.prompt_logprobs);
 }
 template <typename Archive>
 void Visit(Archive& archive, Request& r) {
@@ -229,11 +225,12 @@ Result<Message> Decode(std::string_view body) {
   Message message;
   Reader reader(body);
   reader(message);
-  if (!reader.ok()) return Fail(Code::kDataLoss, "a message between front and rank is damaged ({} bytes)", body.size());
+  if (!reader.ok())
+    return Fail(Code::kDataLoss, "a message between front and rank is damaged ({} bytes)", body.size());
   return message;
 }
 
-#define CADRE_LINK_MESSAGE(Message)                  \
+#define CADRE_LINK_MESSAGE(Message)                    \
   template std::string Encode(const Message& message); \
   template Result<Message> Decode(std::string_view body);
 CADRE_LINK_MESSAGE(ReadyMessage)

@@ -1,7 +1,7 @@
 #pragma once
-// The messages between a front and a rank's engine, as bytes. Little-endian, no padding: numbers as they are, strings
-// and vectors behind a 32-bit count. Decoding checks every length against what is left, so a damaged or hostile frame
-// is an error and never a crash.
+// The messages between a front and a rank's engine, as bytes. Little-endian, no padding: numbers as they are,
+// strings and vectors behind a 32-bit count. Decoding checks every length against what is left, so a damaged
+// or hostile frame is an error and never a crash.
 #include <cstdint>
 #include <string>
 #include <string_view>

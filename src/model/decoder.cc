@@ -22,18 +22,21 @@ Decoder::Decoder(const ModelSpec& spec, const ModelWeights& weights, DecoderOpti
   for (const LayerSpec& layer : spec.layers) moe_layer_idx_.push_back(layer.moe ? num_moe_layers++ : -1);
 }
 
-int64_t Decoder::ScratchBytes(const ModelSpec& spec, const ModelWeights& weights, const DecoderOptions& options) {
+int64_t Decoder::ScratchBytes(const ModelSpec& spec, const ModelWeights& weights,
+                              const DecoderOptions& options) {
   constexpr int64_t kFloat = sizeof(float);
   constexpr int64_t kSlack = 4096;  // cache-line rounding of the takes
   int64_t layer = 0;
   for (size_t i = 0; i < weights.layers.size(); ++i) {
     const LayerWeights& w = weights.layers[i];
     layer = std::max(layer, nn::AttentionScratchBytes(spec.attention, w.attention, options.max_num_tokens));
-    layer = std::max(layer, spec.layers[i].moe
-                                ? nn::MoeScratchBytes(spec.moe, w.moe, options.max_num_tokens, options.max_expert_rows)
-                                : options.max_num_tokens * kFloat * (w.dense.gate_up.n + w.dense.down.k + spec.hidden));
+    layer = std::max(
+        layer, spec.layers[i].moe
+                   ? nn::MoeScratchBytes(spec.moe, w.moe, options.max_num_tokens, options.max_expert_rows)
+                   : options.max_num_tokens * kFloat * (w.dense.gate_up.n + w.dense.down.k + spec.hidden));
   }
-  // Logits begins where the layers' scratch began: gathered rows, and over several ranks its part and all parts.
+  // Logits begins where the layers' scratch began: gathered rows, and over several ranks its part and all
+  // parts.
   const int64_t logit_columns =
       spec.hidden + (weights.lm_head.n < spec.vocab_size ? weights.lm_head.n + spec.vocab_size : 0);
   layer = std::max(layer, options.max_logit_rows * logit_columns * kFloat);
@@ -51,8 +54,8 @@ Status Decoder::Forward(const nn::StepContext& context) {
   final_hidden_ = arena_.Take<float>(num_tokens * spec_.hidden);
   float* cos = arena_.Take<float>(num_tokens * half);
   float* sin = arena_.Take<float>(num_tokens * half);
-  nn::RopeAngles(inverse_frequencies_, static_cast<float>(spec_.attention.rope.attention_factor), batch.positions, cos,
-                 sin);
+  nn::RopeAngles(inverse_frequencies_, static_cast<float>(spec_.attention.rope.attention_factor),
+                 batch.positions, cos, sin);
   float* residual = arena_.Take<float>(num_tokens * spec_.hidden);
   kernels::GatherRows(context.device, num_tokens, batch.token_ids.data(), weights_.embedding, weights_.type,
                       spec_.hidden, spec_.embedding_multiplier, residual);
@@ -126,7 +129,8 @@ Status Decoder::Logits(const nn::StepContext& context, std::span<const int32_t> 
   const int64_t row_bytes = spec_.hidden * DTypeBytes(weights_.type);
   auto* gathered = static_cast<std::byte*>(arena_.TakeBytes(num_rows * row_bytes));
   for (int64_t i = 0; i < num_rows; ++i) {
-    std::memcpy(gathered + i * row_bytes, static_cast<std::byte*>(final_rows_) + rows[static_cast<size_t>(i)] * row_bytes,
+    std::memcpy(gathered + i * row_bytes,
+                static_cast<std::byte*>(final_rows_) + rows[static_cast<size_t>(i)] * row_bytes,
                 static_cast<size_t>(row_bytes));
   }
   kernels::GemmArgs gemm{.m = num_rows,
@@ -139,7 +143,8 @@ Status Decoder::Logits(const nn::StepContext& context, std::span<const int32_t> 
     kernels::Gemm(context.device, gemm);
     return {};
   }
-  // Each rank of the replica has the logits of its part of the vocabulary; all get all of them, rank 0 needs them.
+  // Each rank of the replica has the logits of its part of the vocabulary; all get all of them, rank 0 needs
+  // them.
   const a2a::Collective& tp = *context.tensor_parallel;
   float* own = arena_.Take<float>(num_rows * weights_.lm_head.n);
   gemm.c = own;

@@ -17,7 +17,8 @@ namespace {
 constexpr int32_t kBlockSize = 16;
 constexpr int32_t kNumBlocks = 16;
 
-// One rank with one sequence whose blocks lie in falling order, so that a mix-up of block and position would show.
+// One rank with one sequence whose blocks lie in falling order, so that a mix-up of block and position would
+// show.
 class Rig {
  public:
   Rig(const std::string& folder, DType type, kernels::Isa isa, int num_threads)
@@ -61,16 +62,19 @@ class Rig {
     std::iota(rows.begin(), rows.end(), 0);
     std::vector<int64_t> slots;
     for (const int32_t p : positions) {
-      slots.push_back(int64_t{block_table_[static_cast<size_t>(p / kBlockSize)]} * kBlockSize + p % kBlockSize);
+      slots.push_back(int64_t{block_table_[static_cast<size_t>(p / kBlockSize)]} * kBlockSize +
+                      p % kBlockSize);
     }
     const kernels::AttentionSequence sequence{
         .q_begin = 0, .q_len = count, .kv_len = begin + count, .block_table = block_table_.data()};
-    const nn::StepContext context{
-        .device = device_,
-        .batch = {.token_ids = tokens, .positions = positions, .kv_slots = slots, .sequences = {&sequence, 1}},
-        .kv = {.layout = layout_, .num_blocks = kNumBlocks, .base = cache_.data()},
-        .exchange = exchange_.get(),
-        .expert_maps = maps_};
+    const nn::StepContext context{.device = device_,
+                                  .batch = {.token_ids = tokens,
+                                            .positions = positions,
+                                            .kv_slots = slots,
+                                            .sequences = {&sequence, 1}},
+                                  .kv = {.layout = layout_, .num_blocks = kNumBlocks, .base = cache_.data()},
+                                  .exchange = exchange_.get(),
+                                  .expert_maps = maps_};
     if (exchange_ != nullptr) exchange_->BeginStep(0, TimePoint::max());
     EXPECT_TRUE(decoder_->Forward(context).has_value());
     std::vector<float> logits(tokens.size() * static_cast<size_t>(model_->spec.vocab_size));
@@ -135,7 +139,7 @@ class GoldenDecoder : public testing::TestWithParam<std::string> {
   }
 };
 
-#define SKIP_UNLESS_KNOWN()                                                                     \
+#define SKIP_UNLESS_KNOWN()                                                                       \
   if (GetParam() == "none") GTEST_SKIP() << "no golden models in " << test::GoldenModelsFolder(); \
   if (!Known()) GTEST_SKIP() << GetParam() << ": its architecture is not built yet"
 
@@ -153,7 +157,8 @@ TEST_P(GoldenDecoder, F32MatchesLogitsHiddenStatesAndGreedyTokens) {
       std::vector<std::vector<float>> hidden(layers);
       rig.decoder().on_residual = [&](int32_t layer, const float* x) {
         if (static_cast<size_t>(layer) >= layers) return;
-        hidden[static_cast<size_t>(layer)].assign(x, x + wanted.prompt.size() * static_cast<size_t>(rig.spec().hidden));
+        hidden[static_cast<size_t>(layer)].assign(
+            x, x + wanted.prompt.size() * static_cast<size_t>(rig.spec().hidden));
       };
       std::vector<float> logits = rig.Run(wanted.prompt, 0);
       rig.decoder().on_residual = {};
@@ -181,8 +186,9 @@ std::vector<double> RowDifferences(std::span<const float> got, std::span<const f
   return rows;
 }
 
-// Where two experts' scores are nearer than bf16 noise, a row may take the other expert and be off as a whole. So the
-// median row must be near, all rows together fairly near, and a token may differ where its margin is small.
+// Where two experts' scores are nearer than bf16 noise, a row may take the other expert and be off as a
+// whole. So the median row must be near, all rows together fairly near, and a token may differ where its
+// margin is small.
 TEST_P(GoldenDecoder, Bf16StaysNear) {
   SKIP_UNLESS_KNOWN();
   constexpr double kNear = 0.03;     // of the logits' standard deviation
@@ -229,11 +235,13 @@ TEST_P(GoldenDecoder, ChunksDoNotChangeABit) {
         std::vector<float> got;
         for (size_t begin = 0; begin < golden.prompt.size(); begin += static_cast<size_t>(chunk)) {
           const size_t count = std::min(static_cast<size_t>(chunk), golden.prompt.size() - begin);
-          const auto part = rig.Run(std::span(golden.prompt).subspan(begin, count), static_cast<int32_t>(begin));
+          const auto part =
+              rig.Run(std::span(golden.prompt).subspan(begin, count), static_cast<int32_t>(begin));
           got.insert(got.end(), part.begin(), part.end());
         }
         ASSERT_EQ(got.size(), wanted.size());
-        EXPECT_EQ(std::memcmp(got.data(), wanted.data(), wanted.size() * sizeof(float)), 0) << "chunk " << chunk;
+        EXPECT_EQ(std::memcmp(got.data(), wanted.data(), wanted.size() * sizeof(float)), 0)
+            << "chunk " << chunk;
       }
     }
   }

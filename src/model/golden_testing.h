@@ -1,5 +1,6 @@
 #pragma once
-// For golden tests: the folders under CADRE_GOLDEN/models and the numbers that the reference library computed for them.
+// For golden tests: the folders under CADRE_GOLDEN/models and the numbers that the reference library computed
+// for them.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -36,15 +37,16 @@ inline std::vector<std::string> GoldenModelNames() {
 
 inline std::string TestName(const testing::TestParamInfo<std::string>& info) {
   std::string name = info.param;
-  std::replace_if(name.begin(), name.end(), [](unsigned char c) { return !std::isalnum(c); }, '_');
+  std::replace_if(
+      name.begin(), name.end(), [](unsigned char c) { return !std::isalnum(c); }, '_');
   return name;
 }
 
 /// One prompt's numbers.
 struct GoldenCase {
   std::vector<int32_t> prompt, greedy;
-  std::vector<float> logits;  ///< [prompt, vocab]
-  std::vector<float> margin;  ///< [greedy]
+  std::vector<float> logits;               ///< [prompt, vocab]
+  std::vector<float> margin;               ///< [greedy]
   std::vector<std::vector<float>> hidden;  ///< [layers + 1][prompt * hidden], of one prompt only
 };
 

@@ -9,8 +9,8 @@
 #include "model/spec.h"
 #include "model/weight_plan.h"
 #include "model/weights.h"
-#include "sys/threads.h"
 #include "sys/memory.h"
+#include "sys/threads.h"
 
 namespace cadre::model {
 

@@ -26,7 +26,8 @@ struct WeightPlan {
 Result<WeightPlan> PlanWeights(const ModelSpec& spec, const WeightLayout& layout);
 
 /// The same walk with addresses: `dense` and `experts` are 64-byte aligned, zeroed, and as long as the plan
-/// says (null: the result has shapes alone). The result points into them and is filled by LoadWeights (loader.h); generation stays 0 until then.
+/// says (null: the result has shapes alone). The result points into them and is filled by LoadWeights
+/// (loader.h); generation stays 0 until then.
 ModelWeights PlaceWeights(const ModelSpec& spec, const WeightPlan& plan, std::byte* dense,
                           std::byte* experts);
 

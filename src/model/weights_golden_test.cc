@@ -10,7 +10,8 @@ class GoldenModel : public testing::TestWithParam<std::string> {};
 
 TEST_P(GoldenModel, PackedWeightsEqualTheFile) {
   const std::string folder = test::GoldenModelsFolder() + "/" + GetParam();
-  if (GetParam() == "none") GTEST_SKIP() << "no golden models in " << test::GoldenModelsFolder() << " (set CADRE_GOLDEN)";
+  if (GetParam() == "none")
+    GTEST_SKIP() << "no golden models in " << test::GoldenModelsFolder() << " (set CADRE_GOLDEN)";
   const auto files = checkpoint::ReadModelFiles(folder);
   ASSERT_TRUE(files.has_value()) << files.error().message;
   if (!FindFamily(files->config)) {

@@ -27,9 +27,9 @@ struct AttentionInput {
 /// Errors: only from the sum over tensor-parallel ranks.
 Status AttentionGqa(const StepContext& context, const AttentionInput& input, Arena& arena);
 
-/// Multi-head latent attention, absorbed: queries are moved into the latent space of the cached rows, and the weighted
-/// latent rows back into each head's value space, so that one cached row serves all heads, in prefill as in decode.
-/// Source: DeepSeek-V2 report, section 2.1.
+/// Multi-head latent attention, absorbed: queries are moved into the latent space of the cached rows, and the
+/// weighted latent rows back into each head's value space, so that one cached row serves all heads, in
+/// prefill as in decode. Source: DeepSeek-V2 report, section 2.1.
 Status AttentionMla(const StepContext& context, const AttentionInput& input, Arena& arena);
 
 /// Scratch bytes that either takes for `num_tokens` rows.

@@ -14,7 +14,8 @@ struct Shape {
   int64_t num_tokens, heads, kv_heads, head_dim, v_dim, row;  // row: columns of a [q | k | v] row
 };
 
-Shape ShapeOf(const AttentionSpec& spec, const AttentionWeights& weights, int64_t num_tokens, int64_t kv_heads) {
+Shape ShapeOf(const AttentionSpec& spec, const AttentionWeights& weights, int64_t num_tokens,
+              int64_t kv_heads) {
   return {.num_tokens = num_tokens,
           .heads = weights.o.k / spec.v_head_dim,
           .kv_heads = kv_heads,
@@ -43,12 +44,14 @@ void NormPerHead(const StepContext& context, const Shape& s, const AttentionInpu
 }
 
 // The norm over all heads together needs the sum of squares of every tensor-parallel rank's heads.
-Status NormFullRow(const StepContext& context, const Shape& s, const AttentionInput& in, float* qkv, Arena& arena) {
+Status NormFullRow(const StepContext& context, const Shape& s, const AttentionInput& in, float* qkv,
+                   Arena& arena) {
   const ArenaScope scope(arena);
   float* squares = arena.Take<float>(2 * s.num_tokens);
   const int64_t width[2] = {s.heads * s.head_dim, s.kv_heads * s.head_dim};
   const float* weight[2] = {in.weights->q_norm, in.weights->k_norm};
-  const int64_t total[2] = {int64_t{in.spec->num_heads} * s.head_dim, int64_t{in.spec->num_kv_heads} * s.head_dim};
+  const int64_t total[2] = {int64_t{in.spec->num_heads} * s.head_dim,
+                            int64_t{in.spec->num_kv_heads} * s.head_dim};
   for (int64_t t = 0; t < s.num_tokens; ++t) {
     const float* x = qkv + t * s.row;
     for (int part = 0; part < 2; x += width[part++]) {
@@ -63,7 +66,8 @@ Status NormFullRow(const StepContext& context, const Shape& s, const AttentionIn
   for (int64_t t = 0; t < s.num_tokens; ++t) {
     float* x = qkv + t * s.row;
     for (int part = 0; part < 2; x += width[part++]) {
-      const float scale = 1.0f / std::sqrt(squares[2 * t + part] / static_cast<float>(total[part]) + in.rms_eps);
+      const float scale =
+          1.0f / std::sqrt(squares[2 * t + part] / static_cast<float>(total[part]) + in.rms_eps);
       for (int64_t i = 0; i < width[part]; ++i) x[i] = x[i] * scale * weight[part][i];
     }
   }
@@ -88,15 +92,16 @@ Status AttentionGqa(const StepContext& context, const AttentionInput& in, Arena&
                                  .c_stride = s.row});
   if (in.spec->qk_norm == QkNorm::kPerHead) NormPerHead(context, s, in, qkv);
   if (in.spec->qk_norm == QkNorm::kFullRow) CADRE_TRY(NormFullRow(context, s, in, qkv, arena));
-  kernels::Rope(context.device, {.num_rows = s.num_tokens,
-                                 .num_heads = static_cast<int32_t>(s.heads + s.kv_heads),  // q and k lie side by side
-                                 .head_dim = static_cast<int32_t>(s.head_dim),
-                                 .x = qkv,
-                                 .x_stride = s.row,
-                                 .rotary_dim = in.spec->rope.rotary_dim,
-                                 .interleaved = in.spec->rope.interleaved,
-                                 .cos = in.cos,
-                                 .sin = in.sin});
+  kernels::Rope(context.device,
+                {.num_rows = s.num_tokens,
+                 .num_heads = static_cast<int32_t>(s.heads + s.kv_heads),  // q and k lie side by side
+                 .head_dim = static_cast<int32_t>(s.head_dim),
+                 .x = qkv,
+                 .x_stride = s.row,
+                 .rotary_dim = in.spec->rope.rotary_dim,
+                 .interleaved = in.spec->rope.interleaved,
+                 .cos = in.cos,
+                 .sin = in.sin});
   const float* k = qkv + s.heads * s.head_dim;
   kernels::WriteKv(context.device, {.kv = kv,
                                     .num_tokens = s.num_tokens,

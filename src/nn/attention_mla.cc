@@ -11,9 +11,9 @@ namespace {
 
 struct Shape {
   int64_t num_tokens, heads, nope, rope, lora, v_dim;
-  DType type;  // of matmul inputs and of the cache
-  int64_t q_head() const { return nope + rope; }    // columns of a projected query head
-  int64_t latent() const { return lora + rope; }    // columns of a cached row and of an absorbed query head
+  DType type;                                     // of matmul inputs and of the cache
+  int64_t q_head() const { return nope + rope; }  // columns of a projected query head
+  int64_t latent() const { return lora + rope; }  // columns of a cached row and of an absorbed query head
   int64_t bytes(int64_t count) const { return count * DTypeBytes(type); }
 };
 
@@ -30,15 +30,26 @@ float* ProjectQueries(const StepContext& context, const AttentionInput& in, cons
   if (w.q_a.data != nullptr) {
     float* low = arena.Take<float>(s.num_tokens * w.q_a.n);
     void* normed = arena.TakeBytes(s.bytes(s.num_tokens * w.q_a.n));
-    kernels::Gemm(context.device, {.m = s.num_tokens, .a = in.x, .a_stride = w.q_a.k, .w = w.q_a, .bias = w.q_a_bias,
-                                   .c = low, .c_stride = w.q_a.n});
-    kernels::RmsNorm(context.device, {.num_rows = s.num_tokens, .width = w.q_a.n, .x = low, .x_stride = w.q_a.n,
-                                      .weight = w.q_a_norm, .eps = in.spec->latent_norm_eps, .out = normed, .out_type = s.type,
+    kernels::Gemm(context.device, {.m = s.num_tokens,
+                                   .a = in.x,
+                                   .a_stride = w.q_a.k,
+                                   .w = w.q_a,
+                                   .bias = w.q_a_bias,
+                                   .c = low,
+                                   .c_stride = w.q_a.n});
+    kernels::RmsNorm(context.device, {.num_rows = s.num_tokens,
+                                      .width = w.q_a.n,
+                                      .x = low,
+                                      .x_stride = w.q_a.n,
+                                      .weight = w.q_a_norm,
+                                      .eps = in.spec->latent_norm_eps,
+                                      .out = normed,
+                                      .out_type = s.type,
                                       .out_stride = w.q_a.n});
     input = normed;
   }
-  kernels::Gemm(context.device, {.m = s.num_tokens, .a = input, .a_stride = w.q_b.k, .w = w.q_b, .c = q,
-                                 .c_stride = row});
+  kernels::Gemm(context.device,
+                {.m = s.num_tokens, .a = input, .a_stride = w.q_b.k, .w = w.q_b, .c = q, .c_stride = row});
   kernels::Rope(context.device, {.num_rows = s.num_tokens,
                                  .num_heads = static_cast<int32_t>(s.heads),
                                  .head_dim = static_cast<int32_t>(s.q_head()),
@@ -58,10 +69,21 @@ void WriteLatent(const StepContext& context, const AttentionInput& in, const Sha
   const ArenaScope scope(arena);
   const AttentionWeights& w = *in.weights;
   float* latent = arena.Take<float>(s.num_tokens * s.latent());
-  kernels::Gemm(context.device, {.m = s.num_tokens, .a = in.x, .a_stride = w.kv_a.k, .w = w.kv_a, .bias = w.kv_a_bias,
-                                 .c = latent, .c_stride = s.latent()});
-  kernels::RmsNorm(context.device, {.num_rows = s.num_tokens, .width = s.lora, .x = latent, .x_stride = s.latent(),
-                                    .weight = w.kv_a_norm, .eps = in.spec->latent_norm_eps, .out = latent, .out_type = DType::kF32,
+  kernels::Gemm(context.device, {.m = s.num_tokens,
+                                 .a = in.x,
+                                 .a_stride = w.kv_a.k,
+                                 .w = w.kv_a,
+                                 .bias = w.kv_a_bias,
+                                 .c = latent,
+                                 .c_stride = s.latent()});
+  kernels::RmsNorm(context.device, {.num_rows = s.num_tokens,
+                                    .width = s.lora,
+                                    .x = latent,
+                                    .x_stride = s.latent(),
+                                    .weight = w.kv_a_norm,
+                                    .eps = in.spec->latent_norm_eps,
+                                    .out = latent,
+                                    .out_type = DType::kF32,
                                     .out_stride = s.latent()});
   kernels::Rope(context.device, {.num_rows = s.num_tokens,
                                  .num_heads = 1,
@@ -73,7 +95,10 @@ void WriteLatent(const StepContext& context, const AttentionInput& in, const Sha
                                  .interleaved = in.spec->rope.interleaved,
                                  .cos = in.cos,
                                  .sin = in.sin});
-  kernels::WriteKv(context.device, {.kv = kv, .num_tokens = s.num_tokens, .k = latent, .k_stride = s.latent(),
+  kernels::WriteKv(context.device, {.kv = kv,
+                                    .num_tokens = s.num_tokens,
+                                    .k = latent,
+                                    .k_stride = s.latent(),
                                     .slots = context.batch.kv_slots.data()});
 }
 
@@ -152,7 +177,8 @@ int64_t AttentionScratchBytes(const AttentionSpec& spec, const AttentionWeights&
   } else {
     const auto heads = static_cast<int64_t>(w.w_uk.size());
     const int64_t q_head = spec.qk_nope_dim + spec.qk_rope_dim, latent = spec.kv_lora_rank + spec.qk_rope_dim;
-    columns = 2 * w.q_a.n + latent + heads * (2 * q_head + latent + spec.kv_lora_rank + spec.v_head_dim) + w.o.n;
+    columns =
+        2 * w.q_a.n + latent + heads * (2 * q_head + latent + spec.kv_lora_rank + spec.v_head_dim) + w.o.n;
   }
   return columns * num_tokens * static_cast<int64_t>(sizeof(float)) + kTakes * 64;
 }

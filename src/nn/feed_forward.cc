@@ -28,8 +28,8 @@ void* GatedRows(const StepContext& context, const FeedForwardWeights& w, const v
   return gated;
 }
 
-Status FeedForward(const StepContext& context, const FeedForwardWeights& weights, const void* x, float* residual,
-                   Arena& arena) {
+Status FeedForward(const StepContext& context, const FeedForwardWeights& weights, const void* x,
+                   float* residual, Arena& arena) {
   const ArenaScope scope(arena);
   const void* gated = GatedRows(context, weights, x, arena);
   return AddProduct(context, gated, weights.down, nullptr, residual, arena);

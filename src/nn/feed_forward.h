@@ -12,7 +12,7 @@ namespace cadre::nn {
 void* GatedRows(const StepContext& context, const FeedForwardWeights& weights, const void* x, Arena& arena);
 
 /// residual [T, hidden] += the dense feed-forward of x, summed over the tensor-parallel ranks.
-Status FeedForward(const StepContext& context, const FeedForwardWeights& weights, const void* x, float* residual,
-                   Arena& arena);
+Status FeedForward(const StepContext& context, const FeedForwardWeights& weights, const void* x,
+                   float* residual, Arena& arena);
 
 }  // namespace cadre::nn

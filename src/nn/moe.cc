@@ -29,12 +29,15 @@ Shape ShapeOf(const StepContext& context, const MoeInput& in) {
   const a2a::Collective* tp = context.tensor_parallel;
   return {.num_tokens = num_tokens,
           .hidden = in.weights->router.k,
-          .own = tp == nullptr ? a2a::RowRange{0, num_tokens} : a2a::SplitRows(num_tokens, tp->size(), tp->rank()),
+          .own = tp == nullptr ? a2a::RowRange{0, num_tokens}
+                               : a2a::SplitRows(num_tokens, tp->size(), tp->rank()),
           .type = context.kv.layout.type};
 }
 
-// Writes the own rows where the exchange wants them; alone in its replica, a rank norms straight into that place.
-NormedRows NormInto(const StepContext& context, const MoeInput& in, const Shape& s, std::byte* stage, Arena& arena) {
+// Writes the own rows where the exchange wants them; alone in its replica, a rank norms straight into that
+// place.
+NormedRows NormInto(const StepContext& context, const MoeInput& in, const Shape& s, std::byte* stage,
+                    Arena& arena) {
   const int64_t row_bytes = s.hidden * DTypeBytes(s.type);
   const bool alone = context.tensor_parallel == nullptr;
   auto* rounded = alone ? stage : static_cast<std::byte*>(arena.TakeBytes(s.num_tokens * row_bytes));
@@ -49,12 +52,14 @@ NormedRows NormInto(const StepContext& context, const MoeInput& in, const Shape&
                                     .out_type = s.type,
                                     .out_stride = s.hidden,
                                     .out_f32 = exact});
-  if (!alone) std::memcpy(stage, rounded + s.own.begin * row_bytes, static_cast<size_t>(s.own.count * row_bytes));
+  if (!alone)
+    std::memcpy(stage, rounded + s.own.begin * row_bytes, static_cast<size_t>(s.own.count * row_bytes));
   return {rounded, exact};
 }
 
 // The own rows' experts and weights, as slots of the step's map.
-a2a::Routing Route(const StepContext& context, const MoeInput& in, const Shape& s, const float* exact, Arena& arena) {
+a2a::Routing Route(const StepContext& context, const MoeInput& in, const Shape& s, const float* exact,
+                   Arena& arena) {
   const MoeSpec& spec = *in.spec;
   const int64_t choices = s.own.count * spec.top_k;
   int32_t* slots = arena.Take<int32_t>(choices);
@@ -87,17 +92,22 @@ a2a::Routing Route(const StepContext& context, const MoeInput& in, const Shape& 
 }
 
 // out [T, hidden] = this rank's part of the shared experts, gated by row if the model asks for it.
-void SharedExperts(const StepContext& context, const MoeInput& in, const Shape& s, const NormedRows& x, float* out,
-                   Arena& arena) {
+void SharedExperts(const StepContext& context, const MoeInput& in, const Shape& s, const NormedRows& x,
+                   float* out, Arena& arena) {
   const ArenaScope scope(arena);
   const FeedForwardWeights& w = in.weights->shared;
   const void* gated = GatedRows(context, w, x.rounded, arena);
-  kernels::Gemm(context.device, {.m = s.num_tokens, .a = gated, .a_stride = w.down.k, .w = w.down, .c = out,
-                                 .c_stride = s.hidden});
+  kernels::Gemm(
+      context.device,
+      {.m = s.num_tokens, .a = gated, .a_stride = w.down.k, .w = w.down, .c = out, .c_stride = s.hidden});
   if (in.weights->shared_gate.data == nullptr) return;
   float* gate = arena.Take<float>(s.num_tokens);
-  kernels::Gemm(context.device, {.m = s.num_tokens, .a = x.exact, .a_stride = s.hidden, .w = in.weights->shared_gate,
-                                 .c = gate, .c_stride = 1});
+  kernels::Gemm(context.device, {.m = s.num_tokens,
+                                 .a = x.exact,
+                                 .a_stride = s.hidden,
+                                 .w = in.weights->shared_gate,
+                                 .c = gate,
+                                 .c_stride = 1});
   for (int64_t t = 0; t < s.num_tokens; ++t) {
     const float factor = 1.0f / (1.0f + std::exp(-gate[t]));
     for (int64_t i = 0; i < s.hidden; ++i) out[t * s.hidden + i] *= factor;
@@ -105,8 +115,8 @@ void SharedExperts(const StepContext& context, const MoeInput& in, const Shape& 
 }
 
 // expert rows [N, hidden] of the table, each times its row weight.
-float* RoutedExperts(const StepContext& context, const MoeInput& in, const Shape& s, const a2a::RowTable& table,
-                     Arena& arena) {
+float* RoutedExperts(const StepContext& context, const MoeInput& in, const Shape& s,
+                     const a2a::RowTable& table, Arena& arena) {
   float* out = arena.Take<float>(table.num_rows * s.hidden);
   if (table.num_rows == 0) return out;
   const ArenaScope scope(arena);
@@ -160,8 +170,10 @@ int64_t MoeScratchBytes(const MoeSpec& spec, const MoeWeights& w, int64_t num_to
   constexpr int64_t kTakes = 16;  // each is rounded up to a cache line
   const int64_t hidden = w.router.k;
   const int64_t inter = w.experts.empty() ? 0 : w.experts.front().down.k + 1;
-  const int64_t a_token = 4 * hidden + spec.num_experts + 2 * spec.top_k + w.shared.gate_up.n + w.shared.down.k + 1;
-  return (num_tokens * a_token + expert_rows * (hidden + inter)) * static_cast<int64_t>(sizeof(float)) + kTakes * 64;
+  const int64_t a_token =
+      4 * hidden + spec.num_experts + 2 * spec.top_k + w.shared.gate_up.n + w.shared.down.k + 1;
+  return (num_tokens * a_token + expert_rows * (hidden + inter)) * static_cast<int64_t>(sizeof(float)) +
+         kTakes * 64;
 }
 
 }  // namespace cadre::nn

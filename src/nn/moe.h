@@ -1,9 +1,10 @@
 #pragma once
-// The expert half of a layer, one page: norm -> router -> dispatch -> experts -> combine, shared experts while the rows
-// travel.
+// The expert half of a layer, one page: norm -> router -> dispatch -> experts -> combine, shared experts
+// while the rows travel.
 //
-// The ranks of a tensor-parallel replica hold the same rows. Each handles its own share of them (a2a::SplitRows), so
-// that a row travels once; the sums come together again with the shared experts' partial results.
+// The ranks of a tensor-parallel replica hold the same rows. Each handles its own share of them
+// (a2a::SplitRows), so that a row travels once; the sums come together again with the shared experts' partial
+// results.
 #include <cstdint>
 
 #include "base/error.h"
@@ -29,6 +30,7 @@ struct MoeInput {
 Status Moe(const StepContext& context, const MoeInput& input, Arena& arena);
 
 /// Scratch bytes for `num_tokens` rows of this rank and at most `expert_rows` rows for its experts.
-int64_t MoeScratchBytes(const MoeSpec& spec, const MoeWeights& weights, int64_t num_tokens, int64_t expert_rows);
+int64_t MoeScratchBytes(const MoeSpec& spec, const MoeWeights& weights, int64_t num_tokens,
+                        int64_t expert_rows);
 
 }  // namespace cadre::nn

@@ -66,8 +66,8 @@ std::vector<float> RopeInverseFrequencies(const RopeSpec& rope) {
   return {steps.begin(), steps.end()};
 }
 
-void RopeAngles(std::span<const float> inverse_frequencies, float attention_factor, std::span<const int32_t> positions,
-                float* cos, float* sin) {
+void RopeAngles(std::span<const float> inverse_frequencies, float attention_factor,
+                std::span<const int32_t> positions, float* cos, float* sin) {
   for (const int32_t position : positions) {
     for (const float frequency : inverse_frequencies) {
       const float angle = static_cast<float>(position) * frequency;

@@ -69,7 +69,8 @@ void ForbidBadWords(std::vector<float>& logits, const SamplerInput& input) {
 void ApplyPenalties(std::vector<float>& logits, const SamplerInput& input) {
   const SamplingOptions& o = *input.options;
   std::unordered_map<int32_t, int> output_count;
-  for (const int32_t token : input.tokens.subspan(static_cast<size_t>(input.num_prompt_tokens))) ++output_count[token];
+  for (const int32_t token : input.tokens.subspan(static_cast<size_t>(input.num_prompt_tokens)))
+    ++output_count[token];
   if (o.repetition_penalty != 1.0) {
     const auto penalize = [&](int32_t token) {
       float& logit = logits[static_cast<size_t>(token)];
@@ -77,12 +78,14 @@ void ApplyPenalties(std::vector<float>& logits, const SamplerInput& input) {
       logit = logit > 0 ? logit / factor : logit * factor;
     };
     std::unordered_map<int32_t, int> seen = output_count;
-    for (const int32_t token : input.tokens.first(static_cast<size_t>(input.num_prompt_tokens))) seen[token] = 1;
+    for (const int32_t token : input.tokens.first(static_cast<size_t>(input.num_prompt_tokens)))
+      seen[token] = 1;
     for (const auto& [token, count] : seen) penalize(token);
   }
   if (o.presence_penalty == 0.0 && o.frequency_penalty == 0.0) return;
   for (const auto& [token, count] : output_count) {
-    logits[static_cast<size_t>(token)] -= static_cast<float>(o.frequency_penalty * count + o.presence_penalty);
+    logits[static_cast<size_t>(token)] -=
+        static_cast<float>(o.frequency_penalty * count + o.presence_penalty);
   }
 }
 
@@ -95,9 +98,11 @@ void ChangeLogits(std::vector<float>& logits, const SamplerInput& input) {
   ApplyPenalties(logits, input);
 }
 
-// Fills `candidates` with the tokens that may be drawn, best first, `first` holding probabilities that need not sum
-// to one. Only what top-p can ever need is sorted: tokens below (1 - top_p) / V together weigh less than 1 - top_p.
-void CollectCandidates(std::span<const float> logits, const SamplingOptions& o, std::vector<Candidate>& candidates) {
+// Fills `candidates` with the tokens that may be drawn, best first, `first` holding probabilities that need
+// not sum to one. Only what top-p can ever need is sorted: tokens below (1 - top_p) / V together weigh less
+// than 1 - top_p.
+void CollectCandidates(std::span<const float> logits, const SamplingOptions& o,
+                       std::vector<Candidate>& candidates) {
   const float max = logits[static_cast<size_t>(ArgMax(logits))];
   const auto scale = static_cast<float>(1.0 / o.temperature);
   const bool sorted = o.top_p < 1.0 || o.top_k > 0;
@@ -140,7 +145,8 @@ int32_t Draw(const std::vector<Candidate>& candidates, double uniform) {
 
 }  // namespace
 
-Logprobs ComputeLogprobs(std::span<const float> logits, int32_t token, int num_best, SamplerScratch& scratch) {
+Logprobs ComputeLogprobs(std::span<const float> logits, int32_t token, int num_best,
+                         SamplerScratch& scratch) {
   const float max = logits[static_cast<size_t>(ArgMax(logits))];
   const double lse = LogSumExp(logits, max);
   const auto logprob = [&](float logit) { return static_cast<float>(logit - lse); };
@@ -172,7 +178,8 @@ Sampled SampleToken(std::span<const float> logits, const SamplerInput& input, Sa
     sampled.token = ArgMax(used);
   } else {
     CollectCandidates(used, options, scratch.candidates);
-    // Nothing left to draw from (all forbidden, or NaN everywhere): the greedy choice keeps the sequence going.
+    // Nothing left to draw from (all forbidden, or NaN everywhere): the greedy choice keeps the sequence
+    // going.
     sampled.token = scratch.candidates.empty()
                         ? ArgMax(used)
                         : Draw(scratch.candidates, UniformAt(options.seed, 0, input.tokens.size()));

@@ -1,9 +1,9 @@
 #pragma once
 // From a row of logits to a token. One row at a time, on one thread; rows go to the workers as tasks.
 //
-// Order of operations (vLLM's): log probabilities are of the raw logits; then allowed ids, minimum length, bad words,
-// logit bias, penalties, temperature, min-p, top-k, top-p. The draw is Philox(seed, stream 0, position of the new
-// token), so neither the batch nor the layout of ranks can change it.
+// Order of operations (vLLM's): log probabilities are of the raw logits; then allowed ids, minimum length,
+// bad words, logit bias, penalties, temperature, min-p, top-k, top-p. The draw is Philox(seed, stream 0,
+// position of the new token), so neither the batch nor the layout of ranks can change it.
 #include <cstdint>
 #include <optional>
 #include <span>
@@ -24,7 +24,7 @@ struct SamplingOptions {
   std::vector<std::pair<int32_t, float>> logit_bias;
   std::vector<int32_t> allowed_token_ids;       ///< empty: all
   std::vector<std::vector<int32_t>> bad_words;  ///< token sequences that must not be completed
-  uint64_t seed = 0;                            ///< always set: the session draws one where the client gave none
+  uint64_t seed = 0;            ///< always set: the session draws one where the client gave none
   std::optional<int> logprobs;  ///< k >= 0: the chosen token's and the k best; -1: the whole vocabulary
 };
 
@@ -55,11 +55,12 @@ struct SamplerScratch {
   std::vector<std::pair<float, int32_t>> candidates;
 };
 
-/// Chooses one token. `logits` [V] f32 is not changed. A greedy request without options that change logits costs one
-/// pass; sampling costs about three passes and a sort of the candidates.
+/// Chooses one token. `logits` [V] f32 is not changed. A greedy request without options that change logits
+/// costs one pass; sampling costs about three passes and a sort of the candidates.
 Sampled SampleToken(std::span<const float> logits, const SamplerInput& input, SamplerScratch& scratch);
 
-/// The log probability and rank of `token` and the `num_best` likeliest tokens (-1: all) under softmax(logits).
+/// The log probability and rank of `token` and the `num_best` likeliest tokens (-1: all) under
+/// softmax(logits).
 Logprobs ComputeLogprobs(std::span<const float> logits, int32_t token, int num_best, SamplerScratch& scratch);
 
 }  // namespace cadre::nn

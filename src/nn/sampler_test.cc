@@ -23,10 +23,14 @@ std::vector<float> RandomLogits(size_t size, uint32_t seed) {
 std::vector<double> Probabilities(const std::vector<float>& logits, const SamplingOptions& o) {
   const double max = *std::ranges::max_element(logits);
   std::vector<std::pair<double, size_t>> sorted;
-  for (size_t i = 0; i < logits.size(); ++i) sorted.emplace_back(std::exp((logits[i] - max) / o.temperature), i);
-  std::ranges::sort(sorted, [](const auto& a, const auto& b) { return a.first != b.first ? a.first > b.first : a.second < b.second; });
+  for (size_t i = 0; i < logits.size(); ++i)
+    sorted.emplace_back(std::exp((logits[i] - max) / o.temperature), i);
+  std::ranges::sort(sorted, [](const auto& a, const auto& b) {
+    return a.first != b.first ? a.first > b.first : a.second < b.second;
+  });
   std::erase_if(sorted, [&](const auto& c) { return c.first < o.min_p; });
-  if (o.top_k > 0 && static_cast<size_t>(o.top_k) < sorted.size()) sorted.resize(static_cast<size_t>(o.top_k));
+  if (o.top_k > 0 && static_cast<size_t>(o.top_k) < sorted.size())
+    sorted.resize(static_cast<size_t>(o.top_k));
   double total = 0;
   for (const auto& [p, i] : sorted) total += p;
   double mass = 0;
@@ -47,7 +51,8 @@ void ExpectFrequencies(const std::vector<float>& logits, const SamplingOptions& 
   for (int i = 0; i < kDraws; ++i) {
     tokens.push_back(0);  // moves the position on
     ++counts[static_cast<size_t>(
-        SampleToken(logits, {.options = &options, .tokens = tokens, .num_prompt_tokens = kDraws + 1}, scratch).token)];
+        SampleToken(logits, {.options = &options, .tokens = tokens, .num_prompt_tokens = kDraws + 1}, scratch)
+            .token)];
   }
   const std::vector<double> wanted = Probabilities(logits, options);
   for (size_t i = 0; i < logits.size(); ++i) {
@@ -103,7 +108,8 @@ TEST(Sampler, WhatIsForbiddenIsNeverDrawn) {
   options = {.temperature = 0};
   options.bad_words = {{7, 8, 1}, {2}};
   const std::vector<int32_t> tokens = {7, 8};
-  EXPECT_EQ(SampleToken(logits, {.options = &options, .tokens = tokens, .num_prompt_tokens = 2}, scratch).token, 3);
+  EXPECT_EQ(
+      SampleToken(logits, {.options = &options, .tokens = tokens, .num_prompt_tokens = 2}, scratch).token, 3);
   options = {.temperature = 0};
   options.logit_bias = {{0, 100.0f}};
   EXPECT_EQ(SampleToken(logits, {.options = &options}, scratch).token, 0);

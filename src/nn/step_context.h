@@ -1,5 +1,6 @@
 #pragma once
-// Everything one forward step needs and nothing that outlives it. Travels by argument; there is no hidden step state.
+// Everything one forward step needs and nothing that outlives it. Travels by argument; there is no hidden
+// step state.
 #include <cstdint>
 #include <functional>
 #include <span>
@@ -15,10 +16,10 @@ namespace cadre::nn {
 
 /// The rows of a step, in the order of its sequences. The same on all tensor-parallel ranks of a replica.
 struct StepBatch {
-  std::span<const int32_t> token_ids;                         ///< [T]
-  std::span<const int32_t> positions;                         ///< [T]
-  std::span<const int64_t> kv_slots;                          ///< [T] block * block_size + offset
-  std::span<const kernels::AttentionSequence> sequences;      ///< rows in order, none missing
+  std::span<const int32_t> token_ids;                     ///< [T]
+  std::span<const int32_t> positions;                     ///< [T]
+  std::span<const int64_t> kv_slots;                      ///< [T] block * block_size + offset
+  std::span<const kernels::AttentionSequence> sequences;  ///< rows in order, none missing
   int64_t num_tokens() const { return static_cast<int64_t>(token_ids.size()); }
 };
 
@@ -44,8 +45,9 @@ struct StepContext {
   kernels::Device device;
   StepBatch batch;
   KvPoolView kv;
-  a2a::AllToAll* exchange = nullptr;           ///< of the EP group; null for a model without experts
-  std::span<const eplb::ExpertMap* const> expert_maps;  ///< [MoE layers] where each layer's experts lie in this step
+  a2a::AllToAll* exchange = nullptr;  ///< of the EP group; null for a model without experts
+  std::span<const eplb::ExpertMap* const>
+      expert_maps;                             ///< [MoE layers] where each layer's experts lie in this step
   a2a::Collective* tensor_parallel = nullptr;  ///< null where tp = 1
   /// Called after a layer's keys and values of this step are in the pool (prefill hand-off); may be empty.
   std::function<void(int32_t layer)> on_layer_written;

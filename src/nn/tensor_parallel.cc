@@ -4,8 +4,8 @@
 
 namespace cadre::nn {
 
-Status AddProduct(const StepContext& context, const void* a, const kernels::PackedMatrix& w, const float* bias,
-                  float* residual, Arena& arena) {
+Status AddProduct(const StepContext& context, const void* a, const kernels::PackedMatrix& w,
+                  const float* bias, float* residual, Arena& arena) {
   kernels::GemmArgs gemm{.m = context.batch.num_tokens(),
                          .a = a,
                          .a_stride = w.k,

@@ -7,11 +7,13 @@
 
 namespace cadre::nn {
 
-/// residual [T, hidden] += product of rows `a` [T, w.k] with `w` (+ bias), summed over the tensor-parallel ranks.
-Status AddProduct(const StepContext& context, const void* a, const kernels::PackedMatrix& w, const float* bias,
-                  float* residual, Arena& arena);
+/// residual [T, hidden] += product of rows `a` [T, w.k] with `w` (+ bias), summed over the tensor-parallel
+/// ranks.
+Status AddProduct(const StepContext& context, const void* a, const kernels::PackedMatrix& w,
+                  const float* bias, float* residual, Arena& arena);
 
-/// residual [T, width] += partial [T, width], summed over the tensor-parallel ranks. `partial` is overwritten.
+/// residual [T, width] += partial [T, width], summed over the tensor-parallel ranks. `partial` is
+/// overwritten.
 Status AddPartial(const StepContext& context, float* partial, int64_t width, float* residual);
 
 }  // namespace cadre::nn

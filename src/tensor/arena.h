@@ -1,6 +1,7 @@
 #pragma once
-// Scratch memory of a step: taken from one mapping, given back by rewinding. Page faults are dear on virtual machines,
-// so the mapping is made once, large enough for the largest step, and only what is used is ever touched.
+// Scratch memory of a step: taken from one mapping, given back by rewinding. Page faults are dear on virtual
+// machines, so the mapping is made once, large enough for the largest step, and only what is used is ever
+// touched.
 #include <cstddef>
 #include <cstdint>
 

@@ -1,5 +1,6 @@
-// A request's answer is the same bit by bit alone, in any batch, with or without prefix hits, chunked or not, preempted
-// or not; and in bf16 over data-parallel ranks too, where it meets other company. Walks the product on the demo model.
+// A request's answer is the same bit by bit alone, in any batch, with or without prefix hits, chunked or not,
+// preempted or not; and in bf16 over data-parallel ranks too, where it meets other company. Walks the product
+// on the demo model.
 #include <random>
 
 #include "multirank/thread_ranks.h"
@@ -109,7 +110,8 @@ TEST_P(Invariance, BatchChunksPrefixThreadsAndPreemption) {
   }
 }
 
-// One expert-parallel rank or several: sums over experts are grouped by rank, so only f32 promises equal tokens.
+// One expert-parallel rank or several: sums over experts are grouped by rank, so only f32 promises equal
+// tokens.
 TEST(InvarianceOverRanks, F32TokensAreEqualInEveryLayout) {
   const std::vector<Answer> wanted = Alone("float32");
   for (const auto& [tp, dp, ep] : {std::tuple(1, 2, true), {1, 3, false}, {2, 2, true}, {2, 1, false}}) {
@@ -121,7 +123,8 @@ TEST(InvarianceOverRanks, F32TokensAreEqualInEveryLayout) {
     ThreadRanks ranks(options);
     ASSERT_NE(ranks.engine(), nullptr) << ranks.error().message;
     const auto answers = Ask(*ranks.engine(), Requests(), true);
-    for (size_t i = 0; i < wanted.size(); ++i) EXPECT_EQ(answers[i].tokens, wanted[i].tokens) << "request " << i;
+    for (size_t i = 0; i < wanted.size(); ++i)
+      EXPECT_EQ(answers[i].tokens, wanted[i].tokens) << "request " << i;
   }
 }
 

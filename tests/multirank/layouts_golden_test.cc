@@ -15,7 +15,8 @@ struct Layout {
 bool Legal(const model::ModelSpec& spec, const Layout& layout) {
   const auto& a = spec.attention;
   if (a.num_heads % layout.tp != 0) return false;
-  return a.kind == nn::AttentionKind::kMla || a.num_kv_heads % layout.tp == 0 || layout.tp % a.num_kv_heads == 0;
+  return a.kind == nn::AttentionKind::kMla || a.num_kv_heads % layout.tp == 0 ||
+         layout.tp % a.num_kv_heads == 0;
 }
 
 class GoldenLayouts : public testing::TestWithParam<std::string> {
@@ -25,7 +26,8 @@ class GoldenLayouts : public testing::TestWithParam<std::string> {
     if (GetParam() == "none") GTEST_SKIP() << "no golden models in " << model::test::GoldenModelsFolder();
     const auto files = checkpoint::ReadModelFiles(folder);
     ASSERT_TRUE(files.has_value());
-    if (model::FindFamily(files->config) == nullptr) GTEST_SKIP() << GetParam() << ": its architecture is not built yet";
+    if (model::FindFamily(files->config) == nullptr)
+      GTEST_SKIP() << GetParam() << ": its architecture is not built yet";
     const auto spec = model::ReadModelSpec(files->config, files->generation_config);
     ASSERT_TRUE(spec.has_value());
     const model::test::GoldenFile golden(folder + "/golden.safetensors");
@@ -60,7 +62,8 @@ TEST_P(GoldenLayouts, GreedyTokensInEveryLayout) {
   for (const int tp : {1, 2, 4}) {
     for (const int dp : {1, 2, 3, 4}) {
       for (const bool ep : {false, true}) {
-        for (const char* backend : {"allgather_reducescatter", "naive"}) layouts.push_back({tp, dp, ep, backend});
+        for (const char* backend : {"allgather_reducescatter", "naive"})
+          layouts.push_back({tp, dp, ep, backend});
       }
     }
   }

@@ -59,7 +59,8 @@ class Collector : public engine::EventSink {
 class ThreadRanks {
  public:
   /// Errors of PrepareModel (an illegal layout) leave engine() null and say why in error().
-  explicit ThreadRanks(const config::EngineOptions& options) : host_(options.parallel.expert_parallel_size()) {
+  explicit ThreadRanks(const config::EngineOptions& options)
+      : host_(options.parallel.expert_parallel_size()) {
     auto setup = deploy::PrepareModel(options);
     if (!setup) {
       error_ = setup.error();
@@ -139,7 +140,8 @@ inline engine::Request GreedyRequest(std::vector<int32_t> prompt, int max_tokens
 }
 
 /// Runs all requests at once; their tokens.
-inline std::vector<std::vector<int32_t>> Generate(engine::Engine& engine, const std::vector<engine::Request>& requests) {
+inline std::vector<std::vector<int32_t>> Generate(engine::Engine& engine,
+                                                  const std::vector<engine::Request>& requests) {
   std::vector<std::shared_ptr<Collector>> collectors;
   std::vector<std::unique_ptr<engine::RequestHandle>> handles;
   for (const auto& request : requests) {
