@@ -105,7 +105,7 @@ template <typename Fill>
 void Generation::Put(size_t index, bool wake, Fill fill) {
   {
     const std::lock_guard lock(mutex_);
-    if (cancelled_) return;
+    if (cancelled_ || finished_) return;
     Pending& pending = pending_[index];
     fill(pending);
     if (!pending.listed) dirty_.push_back(index);
@@ -127,14 +127,19 @@ void Generation::Drain() {
   {
     const std::lock_guard lock(mutex_);
     scheduled_ = wake_wanted_ = false;
-    if (cancelled_) return;
+    if (cancelled_ || finished_) return;
     work.reserve(dirty_.size());
     for (const size_t index : dirty_) work.emplace_back(index, std::exchange(pending_[index], {}));
     dirty_.clear();
     listener = listener_;
   }
   for (auto& [index, pending] : work) Process(index, std::move(pending));
-  listener->OnBatchEnd(num_ended_ == sequences_.size());
+  const bool all_ended = num_ended_ == sequences_.size();
+  if (all_ended) {  // the engine may still report the end of what a stop string has ended
+    const std::lock_guard lock(mutex_);
+    finished_ = true;
+  }
+  listener->OnBatchEnd(all_ended);
 }
 
 void Generation::Process(size_t index, Pending pending) {

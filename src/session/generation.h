@@ -128,7 +128,7 @@ class Generation : public std::enable_shared_from_this<Generation> {
   std::vector<Pending> pending_;
   std::vector<size_t> dirty_;
   std::vector<std::unique_ptr<engine::RequestHandle>> handles_;
-  bool started_ = false, scheduled_ = false, cancelled_ = false, wake_wanted_ = false;
+  bool started_ = false, scheduled_ = false, cancelled_ = false, finished_ = false, wake_wanted_ = false;
 };
 
 }  // namespace cadre::session
