@@ -2,6 +2,8 @@
 
 #include <signal.h>
 
+#include <numeric>
+
 #include "deploy/rank_links.h"
 #include "fabric/broker.h"
 #include "group/heartbeat.h"
@@ -19,7 +21,10 @@ Status RunRank(const config::EngineOptions& options, int rank) {
   CADRE_ASSIGN(const ModelSetup setup, PrepareModel(options));
   CADRE_ASSIGN(RankLinks links, MakeLinks(options, setup, place, *rendezvous, deadline));
   CADRE_ASSIGN(const auto runtime, RankRuntime::Start(options, setup, place, std::move(links), deadline, {}));
-  const group::Heartbeat heartbeat({.control = rendezvous->control(), .rank = rank, .watched = {}});
+  std::vector<int> everybody(static_cast<size_t>(place.num_ranks()));
+  std::iota(everybody.begin(), everybody.end(), 0);
+  const group::Heartbeat heartbeat(
+      {.control = rendezvous->control(), .rank = rank, .watched = std::move(everybody)});
   if (runtime->engine() != nullptr) return link::ServeEngine(*runtime->engine(), std::move(link));
   return runtime->Follow();
 }

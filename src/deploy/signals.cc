@@ -24,6 +24,8 @@ sigset_t StopSignals() {
 void BlockStopSignals() {
   const sigset_t set = StopSignals();
   pthread_sigmask(SIG_BLOCK, &set, nullptr);
+  signal(SIGINT, SIG_DFL);  // a shell starts background jobs with SIGINT ignored
+  signal(SIGTERM, SIG_DFL);
   signal(SIGPIPE, SIG_IGN);
 }
 

@@ -142,6 +142,7 @@ void LocalEngine::Loop() {
   while (!stop) {
     if (gate_ != nullptr) gate_->BeginTurn();
     TakeInbox();
+    PublishStats();  // a cancellation may have ended the last request before a long sleep
     status = Turn(stop);
     PublishStats();
     if (status) continue;

@@ -3,6 +3,7 @@
 #include <netinet/tcp.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -60,7 +61,12 @@ Status RemoveStaleSocket(const std::string& path) {
                      "the path '{}' is too long for a unix socket (at most {} bytes)", path,
                      sizeof address.sun_path - 1);
   }
-  if (access(path.c_str(), F_OK) != 0) return {};
+  struct stat info = {};
+  if (lstat(path.c_str(), &info) != 0) return {};
+  if (!S_ISSOCK(info.st_mode)) {
+    return FailParam(Code::kInvalidArgument, "--uds", "'{}' exists and is no socket; choose another path",
+                     path);
+  }
   address.sun_family = AF_UNIX;
   memcpy(address.sun_path, path.c_str(), path.size());
   const int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -69,7 +75,7 @@ Status RemoveStaleSocket(const std::string& path) {
   close(fd);
   if (!refused) {
     return FailParam(Code::kInvalidArgument, "--uds",
-                     "'{}' exists and is in use or is no socket; choose another path", path);
+                     "'{}' is in use by another process; choose another path", path);
   }
   unlink(path.c_str());
   return {};

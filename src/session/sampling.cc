@@ -90,6 +90,23 @@ Status CheckCounts(const SamplingRequest& request, const engine::SamplingParams&
     return FailParam(Code::kInvalidArgument, "n", "n must be 1 when using greedy sampling, got {}.",
                      request.n);
   }
+  // Each sequence matches on its own, so what one body may ask for is bounded.
+  constexpr size_t kMaxStopBytes = 4096;
+  for (const std::string& stop : request.stop) {
+    if (stop.size() > kMaxStopBytes) {
+      return FailParam(Code::kInvalidArgument, "stop", "a stop string must have at most {} bytes, got {}.",
+                       kMaxStopBytes, stop.size());
+    }
+  }
+  if (static_cast<int64_t>(request.stop_token_ids.size()) > limits.vocab_size) {
+    return FailParam(Code::kInvalidArgument, "stop_token_ids",
+                     "stop_token_ids must have at most {} entries, got {}.", limits.vocab_size,
+                     request.stop_token_ids.size());
+  }
+  if (request.max_tokens && *request.max_tokens < 0) {
+    return FailParam(Code::kInvalidArgument, request.max_tokens_name, "{} must be at least 1, got {}.",
+                     request.max_tokens_name, *request.max_tokens);
+  }
   if (request.min_tokens < 0) {
     return FailParam(Code::kInvalidArgument, "min_tokens",
                      "min_tokens must be greater than or equal to 0, got {}.", request.min_tokens);
