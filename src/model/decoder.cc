@@ -42,7 +42,7 @@ int64_t Decoder::ScratchBytes(const ModelSpec& spec, const ModelWeights& weights
   layer = std::max(layer, options.max_logit_rows * logit_columns * kFloat);
   const int64_t angles = int64_t{spec.attention.rope.rotary_dim} * options.max_num_tokens * kFloat;
   const int64_t rows = int64_t{spec.hidden} * options.max_num_tokens * kFloat;
-  return angles + 4 * rows + layer + kSlack;  // residual, normed, final rows twice
+  return angles + 3 * rows + layer + kSlack;  // residual, normed, final rows
 }
 
 Status Decoder::Forward(const nn::StepContext& context) {
@@ -51,7 +51,6 @@ Status Decoder::Forward(const nn::StepContext& context) {
   const int64_t num_tokens = batch.num_tokens();
   const auto half = static_cast<int64_t>(inverse_frequencies_.size());
   final_rows_ = arena_.TakeBytes(num_tokens * spec_.hidden * DTypeBytes(weights_.type));
-  final_hidden_ = arena_.Take<float>(num_tokens * spec_.hidden);
   float* cos = arena_.Take<float>(num_tokens * half);
   float* sin = arena_.Take<float>(num_tokens * half);
   nn::RopeAngles(inverse_frequencies_, static_cast<float>(spec_.attention.rope.attention_factor),
@@ -72,8 +71,7 @@ Status Decoder::Forward(const nn::StepContext& context) {
                                     .eps = spec_.rms_eps,
                                     .out = final_rows_,
                                     .out_type = weights_.type,
-                                    .out_stride = spec_.hidden,
-                                    .out_f32 = final_hidden_});
+                                    .out_stride = spec_.hidden});
   return {};
 }
 

@@ -35,8 +35,6 @@ class Decoder {
   /// same rows (at most max_logit_rows) and gets the same logits.
   Status Logits(const nn::StepContext& context, std::span<const int32_t> rows, float* logits);
 
-  /// The residual stream after the last Forward's final norm, f32 [T, hidden]; for tests of hidden states.
-  const float* final_hidden() const { return final_hidden_; }
   /// Called with the residual stream [T, hidden] after the embedding (layer 0) and after each layer; for
   /// tests.
   std::function<void(int32_t layer, const float* residual)> on_residual;
@@ -56,7 +54,6 @@ class Decoder {
   std::vector<int32_t> moe_layer_idx_;  // [layers] place among the MoE layers, -1: dense
   Arena arena_;
   void* final_rows_ = nullptr;  // [T, hidden] of the weights' type: what the head multiplies
-  float* final_hidden_ = nullptr;
 };
 
 }  // namespace cadre::model
