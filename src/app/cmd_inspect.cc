@@ -332,8 +332,7 @@ Status Run(const config::InspectOptions& options) {
     if (options.tensors) text += TensorText(*seen.source);
   }
   WriteModelText(text);  // names in the files are a stranger's words
-  std::fflush(stdout);
-  return seen.memory;  // shown, and still an error
+  return seen.memory;    // shown, and still an error
 }
 
 }  // namespace

@@ -9,31 +9,48 @@
 namespace cadre::app {
 namespace {
 
+// The first words of a curl line that reaches the server as it was started.
+std::string CurlTo(const config::HttpOptions& options, const std::string& address) {
+  std::string curl = "curl ";
+  if (options.uds) {
+    curl += Format("--unix-socket {} http://localhost", *options.uds);
+  } else {
+    const auto scheme_end = address.find("://") + 3;
+    const std::string host = options.host.value_or("0.0.0.0") == "0.0.0.0" ? "127.0.0.1" : *options.host;
+    if (address.starts_with("https")) curl += "-k ";
+    curl += address.substr(0, scheme_end) + (host.contains(':') ? "[" + host + "]" : host) +
+            address.substr(address.rfind(':'));
+  }
+  return curl;
+}
+
 // What a person needs next: the address, and a line to paste.
 void SayReady(const config::ServeOptions& options, const std::string& address, double seconds) {
   LogInfo("ready after {:.1f} s: {}", seconds, address);
-  if (options.http.uds) return;
-  const auto scheme_end = address.find("://") + 3;
-  const auto port_begin = address.rfind(':');
-  const std::string local = address.substr(0, scheme_end) + "127.0.0.1" + address.substr(port_begin);
-  if (options.engine.model.skip_tokenizer_init) {
-    LogInfo("try: curl {}/v1/completions -H 'Content-Type: application/json' -d '{{\"prompt\": [1, 2, 3]}}'", local);
-  } else {
-    LogInfo("try: curl {}/v1/chat/completions -H 'Content-Type: application/json' "
-            "-d '{{\"messages\": [{{\"role\": \"user\", \"content\": \"What is 17 + 25?\"}}]}}'", local);
-  }
+  const bool text = !options.engine.model.skip_tokenizer_init;
+  const char* body = text ? R"({"messages": [{"role": "user", "content": "What is 17 + 25?"}]})"
+                          : R"({"prompt": [1, 2, 3]})";
+  LogInfo("try: {}/v1/{} -H 'Content-Type: application/json'{} -d '{}'", CurlTo(options.http, address),
+          text ? "chat/completions" : "completions",
+          options.http.api_keys.empty() ? "" : " -H 'Authorization: Bearer KEY'", body);
 }
 
+// Everything that can be wrong without the weights is found first; a stop signal ends the start at once.
 Status Run(const config::ServeOptions& options) {
   const TimePoint start = Now();
   deploy::BlockStopSignals();
-  CADRE_ASSIGN(const auto deployment, deploy::Deployment::Start(options.engine));
-  CADRE_ASSIGN(const auto front, deploy::ApiFront::Start(options, *deployment));
+  CADRE_ASSIGN(deploy::ModelSetup setup, deploy::PrepareModel(options.engine));
+  CADRE_ASSIGN(const auto front, deploy::ApiFront::Open(options, setup));
+  std::optional<deploy::EndOnStopSignal> starting([&front] { front->Stop(Now()); });
+  CADRE_ASSIGN(const auto deployment, deploy::Deployment::Start(options.engine, std::move(setup)));
+  starting.reset();
+  front->Serve(*deployment);
   SayReady(options, front->address(), SecondsSince(start));
   std::optional<deploy::StatsLog> stats_log;
   if (options.api.log_stats && options.api.log_stats_interval_s > 0) {
-    stats_log.emplace(deployment->engine(), std::chrono::duration_cast<Duration>(std::chrono::duration<double>(
-                                                options.api.log_stats_interval_s)));
+    stats_log.emplace(deployment->engine(),
+                      std::chrono::duration_cast<Duration>(
+                          std::chrono::duration<double>(options.api.log_stats_interval_s)));
   }
 
   const int signal = deploy::WaitForStopSignalOr(deployment->failure_fd());
@@ -50,6 +67,8 @@ Status Run(const config::ServeOptions& options) {
 
 }  // namespace
 
-int Serve(Args args, const config::Environment& env) { return RunParsed(config::ParseServe, args, env, Run); }
+int Serve(Args args, const config::Environment& env) {
+  return RunParsed(config::ParseServe, args, env, Run);
+}
 
 }  // namespace cadre::app

@@ -1,6 +1,8 @@
 #include "app/commands.h"
 
+#include <cerrno>
 #include <cstdio>
+#include <cstring>
 
 #include "app/exit_code.h"
 #include "base/log.h"
@@ -29,7 +31,7 @@ Called by the name vllm, the program behaves as cadre.
 
 int Print(const std::string& text) {
   std::fwrite(text.data(), 1, text.size(), stdout);
-  return std::fflush(stdout) == 0 ? 0 : ExitCode(Code::kUnavailable);
+  return 0;
 }
 
 int Bench(Args args, const config::Environment& env) {
@@ -59,6 +61,11 @@ void StartLog(const std::string& level, bool color, std::span<const config::Noti
   ConfigureLog(parsed.value_or(LogLevel::kInfo), "", color);
   for (const config::Notice& notice : notices)
     LogAt(notice.warning ? LogLevel::kWarning : LogLevel::kInfo, "{}", notice.text);
+}
+
+int FlushOutput() {
+  if (std::fflush(stdout) == 0 && std::ferror(stdout) == 0) return 0;
+  return Fail({Code::kUnavailable, Format("cannot write to standard output: {}", std::strerror(errno)), {}});
 }
 
 int RunCommand(Args args, const config::Environment& env) {

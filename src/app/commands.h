@@ -17,12 +17,14 @@ int BenchLatency(Args args, const config::Environment& env);
 int BenchThroughput(Args args, const config::Environment& env);
 int BenchServe(Args args, const config::Environment& env);
 
-/// One rank of a deployment, started by it: the rank's number, then the words of the command that it belongs to. Not for
-/// people.
+/// One rank of a deployment, started by it: the rank's number, then the words of the command that it belongs
+/// to. Not for people.
 int RunRank(Args args, const config::Environment& env);
 
 /// The whole program: picks the command and runs it. `args` are the words after the program's name.
 int RunCommand(Args args, const config::Environment& env);
+/// What is still buffered for standard output goes there; a full disk is an error with its own exit status.
+int FlushOutput();
 
 /// Sets up the log from the options and says the notices.
 void StartLog(const std::string& level, bool color, std::span<const config::Notice> notices);

@@ -9,13 +9,13 @@ namespace cadre::app {
 Result<std::unique_ptr<LocalSession>> LocalSession::Open(const config::EngineOptions& engine,
                                                          const Options& options) {
   std::unique_ptr<LocalSession> local(new LocalSession());
-  CADRE_ASSIGN(local->deployment_, deploy::Deployment::Start(engine));
-  const deploy::ModelSetup& setup = local->deployment_->setup();
+  CADRE_ASSIGN(deploy::ModelSetup setup, deploy::PrepareModel(engine));
   std::shared_ptr<const session::TextModel> text;
   if (options.text) {
     CADRE_ASSIGN(text, deploy::LoadText(engine.model, setup, options.chat_template));
   }
   CADRE_ASSIGN(session::SessionOptions session_options, deploy::SessionOptionsOf(engine, {}, setup));
+  CADRE_ASSIGN(local->deployment_, deploy::Deployment::Start(engine, std::move(setup)));
   session_options.cap_max_tokens = options.cap_max_tokens;
   session_options.max_sequences = options.max_sequences;
   local->session_ = std::make_unique<session::Session>(std::move(session_options),

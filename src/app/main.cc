@@ -6,5 +6,7 @@
 
 int main(int argc, char** argv) {
   const std::vector<std::string> args(argv + (argc > 0), argv + argc);
-  return cadre::app::RunCommand(args, cadre::config::ReadEnvironment());
+  const int code = cadre::app::RunCommand(args, cadre::config::ReadEnvironment());
+  const int flushed = cadre::app::FlushOutput();
+  return code != 0 ? code : flushed;
 }

@@ -56,6 +56,9 @@ struct SchedulerOptions {
   int64_t max_num_batched_tokens = 2048;
   std::optional<int64_t> max_num_queued_reqs;  ///< waiting requests before 429; empty: the server's own limit
   bool enable_chunked_prefill = true;
+  std::string scheduling_policy = "fcfs";    ///< or "priority"
+  int64_t long_prefill_token_threshold = 0;  ///< prompt tokens of one request a step; 0: no limit
+  int64_t stream_interval = 1;               ///< tokens per event of a stream
 
   friend bool operator==(const SchedulerOptions&, const SchedulerOptions&) = default;
 };

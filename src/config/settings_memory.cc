@@ -82,27 +82,35 @@ constexpr Setting kScheduler[] = {
         .Range(1),
     Works("enable-chunked-prefill", Type::kBool, "true", Into<&SchedulerOptions::enable_chunked_prefill>,
           "Split long prompts over steps so that running requests go on."),
-    Works("scheduling-policy", Type::kString, "fcfs", nullptr,
-          "Order of waiting requests: first come, first served.")
-        .Choices("fcfs,priority")
-        .Only("fcfs", "Scheduling by priority is not built."),
+    Works(
+        "scheduling-policy", Type::kString, "fcfs", Into<&SchedulerOptions::scheduling_policy>,
+        "Who runs first, and who gives way when blocks run out: fcfs (first come, first served) or priority "
+        "(the request's priority field, lower first; equal ones by arrival).")
+        .Choices("fcfs,priority"),
     NotBuilt("max-num-scheduled-tokens", Type::kInt, "", "Use --max-num-batched-tokens."),
     NotBuilt("max-num-active-seqs", Type::kInt, "", "Use --max-num-seqs."),
     NotBuilt("max-num-queued-tokens", Type::kInt, "", "Use --max-num-queued-reqs."),
-    NotBuilt("long-prefill-token-threshold", Type::kInt, "0",
-             "Chunks of prefill are bounded by --max-num-batched-tokens."),
+    Works("long-prefill-token-threshold", Type::kInt, "0",
+          Into<&SchedulerOptions::long_prefill_token_threshold>,
+          "Most prompt tokens of one request in a step, so that a long prompt leaves room for others; 0: no "
+          "limit "
+          "but --max-num-batched-tokens.")
+        .Range(0, 1 << 24),
     NotBuilt("long-prefill-token-threshold-adaptive", Type::kBool, "false",
              "Chunks of prefill are bounded by --max-num-batched-tokens."),
     NoEffect("disable-chunked-mm-input", Type::kBool, "false", kNoVisionTuning),
     NotBuilt("scheduler-cls", Type::kString, "", kNoPython),
-    NoEffect(
-        "scheduler-reserve-full-isl", Type::kBool, "true",
-        "A request starts when blocks for all its known tokens are free."),
+    NoEffect("scheduler-reserve-full-isl", Type::kBool, "true",
+             "A request starts when blocks for all its known tokens are free."),
     NotBuilt("watermark", Type::kFloat, "0.0", "No share of the KV blocks is held back."),
     NotBuilt("prefill-schedule-interval", Type::kInt, "1", "New prompts may start at every step."),
     NoEffect("disable-hybrid-kv-cache-manager", Type::kBool, "", "There is one KV cache manager."),
     NoEffect("async-scheduling", Type::kBool, "", kOneSchedule),
-    NotBuilt("stream-interval", Type::kInt, "1", "Every token is sent when it is made."),
+    Works(
+        "stream-interval", Type::kInt, "1", Into<&SchedulerOptions::stream_interval>,
+        "Tokens between two events of a stream; the first and the last one are sent at once. A request's own "
+        "stream_interval wins.")
+        .Range(1, 1 << 20),
     NoEffect("num-scheduler-steps", Type::kInt, "1", kOneSchedule),
 };
 

@@ -47,6 +47,7 @@ serve::ServeOptions ServeOptionsOf(const config::ServeOptions& options, const Mo
   serve.trust_request_chat_template = options.api.trust_request_chat_template;
   serve.exclude_tools_when_tool_choice_none = options.api.exclude_tools_when_tool_choice_none;
   serve.log_requests = options.api.enable_log_requests;
+  serve.stream_interval = options.engine.scheduler.stream_interval;
   return serve;
 }
 
@@ -80,17 +81,18 @@ Result<session::SessionOptions> SessionOptionsOf(const config::EngineOptions& op
   return session;
 }
 
-Result<std::unique_ptr<ApiFront>> ApiFront::Start(const config::ServeOptions& options,
-                                                  Deployment& deployment) {
+Result<std::unique_ptr<ApiFront>> ApiFront::Open(const config::ServeOptions& options,
+                                                 const ModelSetup& setup) {
   std::unique_ptr<ApiFront> front(new ApiFront());
-  CADRE_ASSIGN(auto text,
-               LoadText(options.engine.model, deployment.setup(), options.api.chat_template.value_or("")));
-  CADRE_ASSIGN(auto session_options, SessionOptionsOf(options.engine, options.api, deployment.setup()));
-  front->session_ =
-      std::make_unique<session::Session>(std::move(session_options), deployment.engine(), std::move(text));
-  CADRE_ASSIGN(front->server_, serve::ApiServer::Start(ServeOptionsOf(options, deployment.setup()),
-                                                       *front->session_, front->metrics_));
+  CADRE_ASSIGN(front->server_, serve::ApiServer::Open(ServeOptionsOf(options, setup), front->metrics_));
+  CADRE_ASSIGN(front->text_, LoadText(options.engine.model, setup, options.api.chat_template.value_or("")));
+  CADRE_ASSIGN(front->session_options_, SessionOptionsOf(options.engine, options.api, setup));
   return front;
+}
+
+void ApiFront::Serve(Deployment& deployment) {
+  session_ = std::make_unique<session::Session>(session_options_, deployment.engine(), text_);
+  server_->Serve(*session_);
 }
 
 }  // namespace cadre::deploy

@@ -21,16 +21,21 @@ Result<session::SessionOptions> SessionOptionsOf(const config::EngineOptions& op
 
 class ApiFront {
  public:
-  /// Errors: what the tokenizer, the template or the address says. `deployment` outlives the front.
-  static Result<std::unique_ptr<ApiFront>> Start(const config::ServeOptions& options, Deployment& deployment);
+  /// Reads the tokenizer and opens the port, which answers 503 until Serve. Errors: what the tokenizer, the
+  /// template, the address or the TLS files say.
+  static Result<std::unique_ptr<ApiFront>> Open(const config::ServeOptions& options, const ModelSetup& setup);
+  /// Answers from `deployment`, which is there until Stop has returned. Call once.
+  void Serve(Deployment& deployment);
 
   std::string address() const { return server_->address(); }
-  /// Drains the engine until `deadline` and closes.
+  /// Drains the engine until `deadline` and closes. Any thread.
   void Stop(TimePoint deadline) { server_->Stop(deadline); }
 
  private:
   ApiFront() = default;
   MetricsRegistry metrics_;
+  std::shared_ptr<const session::TextModel> text_;
+  session::SessionOptions session_options_;
   std::unique_ptr<session::Session> session_;
   std::unique_ptr<serve::ApiServer> server_;
 };

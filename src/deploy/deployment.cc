@@ -51,8 +51,8 @@ class LocalDeployment : public Deployment {
 
 }  // namespace
 
-Result<std::unique_ptr<Deployment>> Deployment::Start(const config::EngineOptions& options) {
-  CADRE_ASSIGN(ModelSetup setup, PrepareModel(options));
+Result<std::unique_ptr<Deployment>> Deployment::Start(const config::EngineOptions& options,
+                                                      ModelSetup setup) {
   LogSetup(options, setup);
   if (options.parallel.expert_parallel_size() > 1) return StartProcesses(options, std::move(setup));
   Progress progress("loading weights", options.model.show_progress);

@@ -12,9 +12,9 @@ namespace cadre::deploy {
 
 class Deployment {
  public:
-  /// Plans, loads, and starts. Logs the memory plan and the progress. Errors: one message naming flag, file
-  /// or rank.
-  static Result<std::unique_ptr<Deployment>> Start(const config::EngineOptions& options);
+  /// Loads and starts what PrepareModel has planned. Logs the memory plan and the progress. Errors: one
+  /// message naming flag, file or rank.
+  static Result<std::unique_ptr<Deployment>> Start(const config::EngineOptions& options, ModelSetup setup);
   virtual ~Deployment() = default;
 
   virtual engine::Engine& engine() = 0;

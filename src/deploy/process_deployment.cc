@@ -132,7 +132,7 @@ class ProcessDeployment : public Deployment {
     std::string message = Format("rank {} {}", dead, status ? status->Describe() : "has ended");
     broker_->control().Abort(static_cast<int>(dead), message);
     const auto lines = children_[dead]->LastLines();
-    if (!lines.empty()) message += "; its last log lines:";
+    message += lines.empty() ? "; it had logged nothing" : "; its last log lines:";
     for (size_t i = lines.size() > kLastLines ? lines.size() - kLastLines : 0; i < lines.size(); ++i) {
       message += "\n  " + lines[i];
     }

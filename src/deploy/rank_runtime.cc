@@ -105,8 +105,13 @@ Status RankRuntime::Connect(const config::EngineOptions& options, const ModelSet
                          .block_size = layout.block_size},
           .scheduler = {.max_num_seqs = static_cast<int32_t>(scheduler.max_num_seqs),
                         .max_num_batched_tokens = static_cast<int32_t>(scheduler.max_num_batched_tokens),
+                        .long_prefill_token_threshold =
+                            static_cast<int32_t>(scheduler.long_prefill_token_threshold),
                         .enable_chunked_prefill = scheduler.enable_chunked_prefill,
-                        .enable_prefix_caching = options.cache.enable_prefix_caching},
+                        .enable_prefix_caching = options.cache.enable_prefix_caching,
+                        .policy = scheduler.scheduling_policy == "priority"
+                                      ? engine::SchedulingPolicy::kPriority
+                                      : engine::SchedulingPolicy::kFcfs},
           .max_queued_requests = scheduler.max_num_queued_reqs.value_or(kMaxQueuedRequests)},
       std::move(made), std::move(links_.gate));
   return {};

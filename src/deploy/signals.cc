@@ -3,10 +3,14 @@
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
+#include <sys/eventfd.h>
 #include <sys/signalfd.h>
 #include <unistd.h>
 
-#include "sys/fd.h"
+#include <cstring>
+#include <utility>
+
+#include "base/log.h"
 
 namespace cadre::deploy {
 namespace {
@@ -44,6 +48,21 @@ int WaitForStopSignalOr(int fd) {
   if (read(signals.get(), &info, sizeof(info)) != sizeof(info)) return SIGTERM;
   pthread_sigmask(SIG_UNBLOCK, &set, nullptr);
   return static_cast<int>(info.ssi_signo);
+}
+
+EndOnStopSignal::EndOnStopSignal(std::function<void()> on_stop)
+    : done_(eventfd(0, EFD_CLOEXEC)), thread_([this, on_stop = std::move(on_stop)] {
+        const int signal = WaitForStopSignalOr(done_.get());
+        if (signal == 0) return;
+        LogInfo("{} before the start was complete: stopping", sigabbrev_np(signal));
+        on_stop();
+        _exit(128 + signal);
+      }) {}
+
+EndOnStopSignal::~EndOnStopSignal() {
+  const uint64_t one = 1;
+  [[maybe_unused]] const ssize_t written = write(done_.get(), &one, sizeof(one));
+  thread_.join();
 }
 
 }  // namespace cadre::deploy

@@ -1,5 +1,9 @@
 #pragma once
 // SIGINT and SIGTERM as events for the main thread.
+#include <functional>
+#include <thread>
+
+#include "sys/fd.h"
 
 namespace cadre::deploy {
 
@@ -11,7 +15,21 @@ void BlockStopSignals();
 /// once.
 int WaitForStopSignal();
 
-/// As above, and also returns (with 0) when `fd` becomes readable.
+/// While one of these lives a stop signal runs `on_stop` on a thread of its own and ends the process, with
+/// 128 + the signal's number: for work that cannot be interrupted, as loading. Needs BlockStopSignals.
+class EndOnStopSignal {
+ public:
+  explicit EndOnStopSignal(std::function<void()> on_stop);
+  ~EndOnStopSignal();
+  EndOnStopSignal(const EndOnStopSignal&) = delete;
+  EndOnStopSignal& operator=(const EndOnStopSignal&) = delete;
+
+ private:
+  sys::Fd done_;
+  std::thread thread_;
+};
+
+/// As WaitForStopSignal, and also returns (with 0) when `fd` becomes readable.
 int WaitForStopSignalOr(int fd);
 
 }  // namespace cadre::deploy

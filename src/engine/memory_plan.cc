@@ -37,6 +37,31 @@ Result<int64_t> AffordableBlocks(const MemoryPlanInput& in, int64_t budget) {
   return std::min(left / in.num_local_ranks / block_bytes, useful);
 }
 
+// Names what sizes the cache now, and the flags that would help.
+std::unexpected<Error> TooFewBlocks(const MemoryPlanInput& in, const MemoryPlan& plan) {
+  const int64_t wanted = BlocksOfOneSequence(in);
+  const int64_t room = plan.num_kv_blocks * in.kv.block_size;
+  const std::string wanted_bytes = FormatBytes(in.kv.PoolBytes(wanted));
+  std::string help;
+  if (room > 0) help = Format("lower --max-model-len to at most {}, ", room);
+  if (in.num_kv_blocks) {
+    help +=
+        Format("raise --num-gpu-blocks-override (now {}) to {} or leave it out", *in.num_kv_blocks, wanted);
+  } else if (in.kv_cache_bytes) {
+    help += Format(
+        "raise --kv-cache-memory-bytes (or VLLM_CPU_KVCACHE_SPACE, now {}) to {}, or leave it out so "
+        "that --gpu-memory-utilization decides",
+        FormatBytes(*in.kv_cache_bytes), in.kv.PoolBytes(wanted));
+  } else {
+    help += Format("raise --gpu-memory-utilization (now {}), or set --kv-cache-memory-bytes to at least {}",
+                   in.utilization, in.kv.PoolBytes(wanted));
+  }
+  return Fail(
+      Code::kResourceExhausted,
+      "one sequence of {} tokens needs {} of KV cache a rank and there is room for {} ({} tokens); {}",
+      in.max_model_len, wanted_bytes, FormatBytes(plan.kv_bytes), room, help);
+}
+
 void AddLine(std::string& table, const char* what, int64_t bytes, int64_t copies, const std::string& note) {
   if (bytes == 0) return;
   table += Format("  {:<22} {:>10}  x {:<3} {:>10}  {}\n", what, FormatBytes(bytes), copies,
@@ -71,16 +96,7 @@ Result<MemoryPlan> MakeMemoryPlan(const MemoryPlanInput& in) {
   CADRE_ASSIGN(plan.num_kv_blocks, AffordableBlocks(in, budget));
   plan.kv_bytes = in.kv.PoolBytes(plan.num_kv_blocks);
   plan.host_bytes = WithoutKv(in) + plan.kv_bytes * in.num_local_ranks;
-  const int64_t wanted = BlocksOfOneSequence(in);
-  if (plan.num_kv_blocks < wanted) {
-    return Fail(
-        Code::kResourceExhausted,
-        "one sequence of {} tokens needs {} of KV cache a rank and there is room for {} ({} tokens); lower "
-        "--max-model-len to at most {}, raise --gpu-memory-utilization (now {}), or set "
-        "--kv-cache-memory-bytes",
-        in.max_model_len, FormatBytes(in.kv.PoolBytes(wanted)), FormatBytes(plan.kv_bytes),
-        plan.num_kv_blocks * in.kv.block_size, plan.num_kv_blocks * in.kv.block_size, in.utilization);
-  }
+  if (plan.num_kv_blocks < BlocksOfOneSequence(in)) return TooFewBlocks(in, plan);
   if (plan.host_bytes > in.total_bytes) {
     return Fail(Code::kResourceExhausted,
                 "the plan takes {} and {} has {}; lower --kv-cache-memory-bytes (now {} a rank) or "

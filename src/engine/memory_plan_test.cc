@@ -50,6 +50,18 @@ TEST(MemoryPlan, SaysWhatIsMissing) {
   ASSERT_FALSE(failed.has_value());
   EXPECT_NE(failed.error().message.find("--max-model-len to at most 512"), std::string::npos)
       << failed.error().message;
+  EXPECT_NE(
+      failed.error().message.find("raise --kv-cache-memory-bytes (or VLLM_CPU_KVCACHE_SPACE, now 1.0 MiB"),
+      std::string::npos)
+      << failed.error().message;
+  input.kv_cache_bytes = 1;  // not one block: no length would do
+  EXPECT_EQ(MakeMemoryPlan(input).error().message.find("--max-model-len to"), std::string::npos);
+  input = SmallInput();
+  input.num_kv_blocks = 3;
+  failed = MakeMemoryPlan(input);
+  ASSERT_FALSE(failed.has_value());
+  EXPECT_NE(failed.error().message.find("raise --num-gpu-blocks-override (now 3) to 256"), std::string::npos)
+      << failed.error().message;
   input = SmallInput();
   input.num_kv_blocks = 1 << 20;
   EXPECT_FALSE(MakeMemoryPlan(input).has_value());

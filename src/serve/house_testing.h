@@ -26,9 +26,10 @@ struct House {
     options.http.port = 0;
     if (options.served_model_names.empty()) options.served_model_names = {"fake", "also-fake"};
     options.version = "1.2.3";
-    auto started = ApiServer::Start(options, session, registry);
+    auto started = ApiServer::Open(options, registry);
     EXPECT_TRUE(started.has_value()) << started.error().message;
     server = std::move(*started);
+    server->Serve(session);
     http::ClientOptions to;
     to.port = server->port();
     client = std::move(*http::Client::Create(to));

@@ -56,7 +56,8 @@ void BM_StreamedCompletions(benchmark::State& state) {
   serve.http.host = "127.0.0.1";
   serve.http.port = 0;
   serve.served_model_names = {"fake"};
-  const auto server = std::move(*ApiServer::Start(serve, session, registry));
+  const auto server = std::move(*ApiServer::Open(serve, registry));
+  server->Serve(session);
   http::ClientOptions to;
   to.port = server->port();
   const auto client = std::move(*http::Client::Create(to));
@@ -94,7 +95,8 @@ void BM_ShortRequest(benchmark::State& state) {
   serve.http.host = "127.0.0.1";
   serve.http.port = 0;
   serve.served_model_names = {"fake"};
-  const auto server = std::move(*ApiServer::Start(serve, session, registry));
+  const auto server = std::move(*ApiServer::Open(serve, registry));
+  server->Serve(session);
   http::ClientOptions to;
   to.port = server->port();
   const auto client = std::move(*http::Client::Create(to));

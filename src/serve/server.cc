@@ -1,5 +1,6 @@
 #include "serve/server.h"
 
+#include <atomic>
 #include <ctime>
 
 #include "base/log.h"
@@ -28,18 +29,12 @@ http::Response TransportError(int status, const std::string& message) {
 
 class ApiServer::Impl {
  public:
-  Impl(ServeOptions options, const session::Session& session, MetricsRegistry& registry)
+  Impl(ServeOptions options, MetricsRegistry& registry)
       : options_(std::move(options)),
-        metrics_(registry, options_.served_model_names.front(), session.model()),
-        api_{.options = options_,
-             .session = session,
-             .metrics = metrics_,
-             .started_at = time(nullptr),
-             .num_in_flight = 0,
-             .draining = false},
+        registry_(registry),
         workers_(std::max(1, options_.num_workers), kMaxWaitingWork) {}
 
-  Status Start() {
+  Status Open() {
     http::ServerOptions http_options = options_.http;
     http_options.error_response = TransportError;
     CADRE_ASSIGN(
@@ -49,10 +44,17 @@ class ApiServer::Impl {
     return {};
   }
 
+  void Serve(const session::Session& session) {
+    ready_ = std::make_unique<Ready>(options_, session, registry_);
+    api_.store(&ready_->api, std::memory_order_release);
+  }
+
   void Stop(TimePoint deadline) {
-    if (!http_ || std::exchange(stopped_, true)) return;
-    api_.draining = true;
-    api_.session.engine().Drain(deadline);
+    if (!http_ || stopped_.exchange(true)) return;
+    if (Api* api = api_.load(std::memory_order_acquire); api != nullptr) {
+      api->draining = true;
+      api->session.engine().Drain(deadline);
+    }
     http_->Stop(std::max(Now(), std::min(deadline, Now() + kLastAnswers)) + kLastAnswers);
     workers_.Stop();
   }
@@ -60,15 +62,30 @@ class ApiServer::Impl {
   http::Server& http() { return *http_; }
 
  private:
+  // What the handlers need once there is a model.
+  struct Ready {
+    Ready(const ServeOptions& options, const session::Session& session, MetricsRegistry& registry)
+        : metrics(registry, options.served_model_names.front(), session.model()),
+          api{.options = options,
+              .session = session,
+              .metrics = metrics,
+              .started_at = time(nullptr),
+              .num_in_flight = 0,
+              .draining = false} {}
+    ServeMetrics metrics;
+    Api api;
+  };
+
   void Handle(http::Request request, WriterPtr writer);
-  void Run(const Route& route, const http::Request& request, const WriterPtr& writer);
+  static void Run(Api& api, const Route& route, const http::Request& request, const WriterPtr& writer);
 
   const ServeOptions options_;
-  ServeMetrics metrics_;
-  Api api_;
+  MetricsRegistry& registry_;
+  std::unique_ptr<Ready> ready_;
+  std::atomic<Api*> api_ = nullptr;  // into ready_; null until Serve
   WorkerPool workers_;
   std::unique_ptr<http::Server> http_;
-  bool stopped_ = false;
+  std::atomic<bool> stopped_ = false;
 };
 
 void ApiServer::Impl::Handle(http::Request request, WriterPtr writer) {
@@ -100,40 +117,45 @@ void ApiServer::Impl::Handle(http::Request request, WriterPtr writer) {
     response.headers.emplace_back("Allow", route.error().message);
     return writer->Send(std::move(response));
   }
+  Api* const api = api_.load(std::memory_order_acquire);
+  if (api == nullptr) {
+    return writer->Send(
+        ErrorResponse(Error{Code::kUnavailable, "the model is being loaded; try again soon", ""}));
+  }
   if (!(*route)->is_built()) {
     return writer->Send(ErrorResponse(
         501, Format("{} {} of vLLM is not built yet in Cadre", request.method, (*route)->path)));
   }
-  if (request.body.size() <= kInlineBodyBytes) return Run(**route, request, writer);
+  if (request.body.size() <= kInlineBodyBytes) return Run(*api, **route, request, writer);
   const Route& which = **route;
-  const bool taken =
-      workers_.Post([this, &which, request = std::move(request), writer] { Run(which, request, writer); });
+  const bool taken = workers_.Post(
+      [api, &which, request = std::move(request), writer] { Run(*api, which, request, writer); });
   if (!taken)
     writer->Send(ErrorResponse(
         Error{Code::kResourceExhausted, "too many large requests are waiting; try again later", ""}));
 }
 
-void ApiServer::Impl::Run(const Route& route, const http::Request& request, const WriterPtr& writer) {
+void ApiServer::Impl::Run(Api& api, const Route& route, const http::Request& request,
+                          const WriterPtr& writer) {
   if (route.sync != nullptr) {
-    auto response = route.sync(api_, request);
+    auto response = route.sync(api, request);
     return writer->Send(response.has_value() ? std::move(*response) : ErrorResponse(response.error()));
   }
-  if (api_.draining) {
+  if (api.draining) {
     return writer->Send(ErrorResponse(Error{Code::kUnavailable, "the server is shutting down", ""}));
   }
-  if (const Status status = route.async(api_, request, writer); !status.has_value()) {
+  if (const Status status = route.async(api, request, writer); !status.has_value()) {
     LogDebug("{} {}: {}", request.method, request.path, status.error().message);
     writer->Send(ErrorResponse(status.error()));
   }
 }
 
-Result<std::unique_ptr<ApiServer>> ApiServer::Start(ServeOptions options, const session::Session& session,
-                                                    MetricsRegistry& registry) {
+Result<std::unique_ptr<ApiServer>> ApiServer::Open(ServeOptions options, MetricsRegistry& registry) {
   if (options.served_model_names.empty()) {
     return FailParam(Code::kInvalidArgument, "--served-model-name", "the model needs at least one name");
   }
-  auto impl = std::make_unique<Impl>(std::move(options), session, registry);
-  CADRE_TRY(impl->Start());
+  auto impl = std::make_unique<Impl>(std::move(options), registry);
+  CADRE_TRY(impl->Open());
   return std::unique_ptr<ApiServer>(new ApiServer(std::move(impl)));
 }
 
@@ -146,6 +168,9 @@ int ApiServer::port() const {
 }
 std::string ApiServer::address() const {
   return impl_->http().address();
+}
+void ApiServer::Serve(const session::Session& session) {
+  impl_->Serve(session);
 }
 void ApiServer::Stop(TimePoint deadline) {
   impl_->Stop(deadline);

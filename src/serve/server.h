@@ -10,18 +10,22 @@ namespace cadre::serve {
 
 class ApiServer {
  public:
-  /// Binds and serves. `session` (with its engine) and `registry` outlive the server.
-  /// Errors: kInvalidArgument / kUnavailable with the option that does not work (address, TLS files, no model
-  /// name).
-  static Result<std::unique_ptr<ApiServer>> Start(ServeOptions options, const session::Session& session,
-                                                  MetricsRegistry& registry);
+  /// Binds and answers 503 until Serve is called, so that a wrong address, key file or name shows before the
+  /// model is loaded. `registry` outlives the server. Errors: kInvalidArgument / kUnavailable with the option
+  /// that does not work (address, TLS files, no model name).
+  static Result<std::unique_ptr<ApiServer>> Open(ServeOptions options, MetricsRegistry& registry);
   ~ApiServer();  // as Stop(Now())
 
   int port() const;
   std::string address() const;  ///< for the ready line: "http://0.0.0.0:8000"
 
+  /// From now on requests go to `session`, which (with its engine) is there until Stop has returned. Call
+  /// once.
+  void Serve(const session::Session& session);
+
   /// From now on 503 for new requests, also on /health; drains the engine (Engine::Drain) until `deadline`,
-  /// lets the last answers leave, and closes. No handler runs when it returns. Call again: no effect.
+  /// lets the last answers leave, and closes. No handler runs when it returns. Call again: no effect. Any
+  /// thread.
   void Stop(TimePoint deadline);
 
   class Impl;

@@ -5,9 +5,9 @@
 #include <set>
 #include <thread>
 
+#include "serve/house_testing.h"
 #include "serve/openai/schema.h"
 #include "serve/routes.h"
-#include "serve/house_testing.h"
 
 namespace cadre::serve {
 namespace {
@@ -34,6 +34,32 @@ TEST(Serve, RoutesThatAreNotThere) {
   House open({}, dev);
   EXPECT_EQ(open.Post("/reset_prefix_cache", "").status, 200);
   EXPECT_EQ(open.engine.num_resets(), 1);
+}
+
+TEST(Serve, AnswersThatTheModelIsBeingLoaded) {
+  MetricsRegistry registry;
+  ServeOptions options;
+  options.http.host = "127.0.0.1";
+  options.http.port = 0;
+  options.served_model_names = {"m"};
+  const auto server = std::move(*ApiServer::Open(options, registry));
+  ServeOptions same_port = options;
+  same_port.http.port = server->port();
+  EXPECT_FALSE(ApiServer::Open(same_port, registry).has_value());
+  http::ClientOptions to;
+  to.port = server->port();
+  const auto client = std::move(*http::Client::Create(to));
+  for (const char* path : {"/health", "/v1/models", "/metrics"}) {
+    const auto early = client->Fetch({"GET", path});
+    ASSERT_TRUE(early.has_value()) << early.error().message;
+    EXPECT_EQ(early->status, 503) << path;
+    EXPECT_THAT(early->body, HasSubstr("being loaded"));
+  }
+  session::FakeEngine engine({});
+  const session::Session session({}, engine, nullptr);
+  server->Serve(session);
+  EXPECT_EQ(client->Fetch({"GET", "/health"})->status, 200);
+  server->Stop(Now());
 }
 
 TEST(Serve, ApiKeysGuardV1) {

@@ -59,11 +59,12 @@ int main(int argc, char** argv) {
   serve.version = "0.0.0-fake";
   if (flags.contains("--api-key")) serve.api_keys = {flags["--api-key"]};
   http::RaiseOpenFileLimit();
-  const auto server = serve::ApiServer::Start(serve, session, registry);
+  const auto server = serve::ApiServer::Open(serve, registry);
   if (!server.has_value()) {
     fprintf(stderr, "%s\n", server.error().message.c_str());
     return 1;
   }
+  (*server)->Serve(session);
   printf("ready: %s\n", (*server)->address().c_str());
   fflush(stdout);
   int signal = 0;
