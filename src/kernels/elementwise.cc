@@ -117,6 +117,18 @@ void GatherRows(const Device& device, int64_t num_tokens, const int32_t* ids, co
   });
 }
 
+void GatherPackedRows(const Device& device, int64_t num_tokens, const int32_t* ids, const PackedMatrix& table,
+                      float scale, float* out) {
+  constexpr double kStridedColumnNs = 1;
+  ForRows(device, num_tokens, kStridedColumnNs * table.k, [&](int64_t begin, int64_t end) {
+    for (int64_t t = begin; t < end; ++t) {
+      float* row = out + t * table.k;
+      UnpackRows(table, ids[t], 1, row, table.k);
+      for (int64_t i = 0; i < table.k; ++i) row[i] *= scale;
+    }
+  });
+}
+
 int32_t ArgMax(const Device& device, const float* x, int64_t width) {
   const RowKernels& kernels = RowKernelsFor(device.isa);
   const int64_t found = kernels.find(x, width, kernels.max(x, width));

@@ -9,6 +9,7 @@
 #include "kernels/every_isa_test.h"
 #include "kernels/ref/row_reference.h"
 #include "kernels/row_threads.h"
+#include "sys/memory.h"
 
 namespace cadre::kernels {
 namespace {
@@ -267,6 +268,13 @@ TEST_P(ElementwiseTest, GatherRowsScales) {
         EXPECT_EQ(out[t * 77 + c], 1.5f * (type == DType::kF32 ? table[at] : ToFloat(narrow[at])));
       }
     }
+    const PackFormat format = type == DType::kF32 ? PackFormat::kF32 : PackFormat::kBf16;
+    sys::Region bytes = *sys::AllocateRegion(static_cast<size_t>(PackedBytes(format, vocab, width)));
+    const PackedMatrix packed{.data = bytes.data(), .n = vocab, .k = width, .format = format};
+    PackRows(packed, 0, vocab, from, type, width);
+    std::vector<float> again(out.size());
+    GatherPackedRows(With(2), 5, ids.data(), packed, 1.5f, again.data());
+    EXPECT_EQ(again, out);
   }
 }
 

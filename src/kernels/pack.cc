@@ -177,13 +177,16 @@ void UnpackRows(const PackedMatrix& from, int64_t row_begin, int64_t num_rows, f
   for (int64_t row = row_begin; row < row_begin + num_rows; ++row) {
     const std::byte* panel = from.data + row / kPanelRows * PanelBytes(from);
     float* out = to + (row - row_begin) * row_stride;
-    for (int64_t k = 0; k < from.k; ++k) {
-      if (from.format == PackFormat::kF32) {
-        out[k] = reinterpret_cast<const float*>(panel)[k * kPanelRows + row % kPanelRows];
-      } else {
-        const uint32_t pair = reinterpret_cast<const uint32_t*>(panel)[k / 2 * kPanelRows + row % kPanelRows];
-        out[k] = ToFloat(Bf16{static_cast<uint16_t>(k % 2 == 0 ? pair : pair >> 16)});
-      }
+    if (from.format == PackFormat::kF32) {
+      const float* lane = reinterpret_cast<const float*>(panel) + row % kPanelRows;
+      for (int64_t k = 0; k < from.k; ++k) out[k] = lane[k * kPanelRows];
+      continue;
+    }
+    const uint32_t* lane = reinterpret_cast<const uint32_t*>(panel) + row % kPanelRows;
+    for (int64_t k = 0; k < from.k; k += 2) {
+      const uint32_t pair = lane[k / 2 * kPanelRows];
+      out[k] = ToFloat(Bf16{static_cast<uint16_t>(pair)});
+      if (k + 1 < from.k) out[k + 1] = ToFloat(Bf16{static_cast<uint16_t>(pair >> 16)});
     }
   }
 }

@@ -56,8 +56,13 @@ Status Decoder::Forward(const nn::StepContext& context) {
   nn::RopeAngles(inverse_frequencies_, static_cast<float>(spec_.attention.rope.attention_factor),
                  batch.positions, cos, sin);
   float* residual = arena_.Take<float>(num_tokens * spec_.hidden);
-  kernels::GatherRows(context.device, num_tokens, batch.token_ids.data(), weights_.embedding, weights_.type,
-                      spec_.hidden, spec_.embedding_multiplier, residual);
+  if (weights_.embedding_is_head) {
+    kernels::GatherPackedRows(context.device, num_tokens, batch.token_ids.data(), weights_.lm_head,
+                              spec_.embedding_multiplier, residual);
+  } else {
+    kernels::GatherRows(context.device, num_tokens, batch.token_ids.data(), weights_.embedding, weights_.type,
+                        spec_.hidden, spec_.embedding_multiplier, residual);
+  }
   if (on_residual) on_residual(0, residual);
   for (int32_t layer = 0; layer < spec_.num_layers(); ++layer) {
     CADRE_TRY(Layer(context, layer, cos, sin, residual));

@@ -30,7 +30,8 @@ class Mapper {
   Result<WeightMap> Run(const ModelWeights& weights) {
     const TensorNames& names = spec_.names;
     const Shape table = {spec_.vocab_size, spec_.hidden};
-    Table(weights.embedding, Part(names.embedding, table, 0, spec_.vocab_size));
+    if (!weights.embedding_is_head)
+      Table(weights.embedding, Part(names.embedding, table, 0, spec_.vocab_size));
     for (size_t i = 0; i < weights.layers.size() && status_; ++i) {
       const std::string prefix = names.layer_prefix + std::to_string(i) + ".";
       Layer(prefix, weights.layers[i], spec_.layers[i].moe);

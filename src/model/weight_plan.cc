@@ -48,8 +48,11 @@ class Walk {
   ModelWeights Model() {
     ModelWeights weights;
     weights.type = layout_.type;
-    weights.embedding =
-        dense_.Take(spec_.vocab_size * spec_.hidden * DTypeBytes(layout_.type), parts.embedding);
+    weights.embedding_is_head = spec_.tie_embeddings && shard_.vocab.size() == spec_.vocab_size;
+    if (!weights.embedding_is_head) {
+      weights.embedding =
+          dense_.Take(spec_.vocab_size * spec_.hidden * DTypeBytes(layout_.type), parts.embedding);
+    }
     size_t moe_layer = 0;
     for (const LayerSpec& layer : spec_.layers) {
       weights.layers.push_back(OneLayer(layer.moe ? &shard_.slots[moe_layer++] : nullptr));

@@ -32,6 +32,8 @@ struct LayerWeights {
 struct ModelWeights {
   DType type = DType::kBf16;        ///< the mode: kBf16 or kF32, of every matrix but router and shared_gate
   const void* embedding = nullptr;  ///< [vocab, hidden] rows of `type`, on every rank
+  bool embedding_is_head =
+      false;  ///< tied, and the head is whole here: rows come from lm_head, no `embedding`
   std::vector<LayerWeights> layers;
   const float* final_norm = nullptr;  ///< [hidden]
   /// Rows [vocab_begin, vocab_begin + lm_head.n) of the head: the vocabulary is split over tp, contiguous, in

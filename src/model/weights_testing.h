@@ -138,7 +138,8 @@ class WeightChecker {
   void Check(const ModelWeights& weights, const std::string& where) {
     SCOPED_TRACE(where);
     const Plain& table = file_.Get("model.embed_tokens.weight");
-    for (size_t i = 0; i < table.data.size(); ++i) {
+    EXPECT_EQ(weights.embedding_is_head, spec_.tie_embeddings && layout_.tp_size == 1);
+    for (size_t i = 0; !weights.embedding_is_head && i < table.data.size(); ++i) {
       const float found = layout_.type == DType::kF32
                               ? static_cast<const float*>(weights.embedding)[i]
                               : ToFloat(static_cast<const Bf16*>(weights.embedding)[i]);
