@@ -126,12 +126,12 @@ void Runner::Use(const LogitUse& use, std::span<const float> logits, nn::Sampler
   const SamplingParams& sampling = sequence.request.sampling;
   if (use.output == nullptr) {
     const auto position = static_cast<size_t>(use.prompt_position);
-    sequence.prompt_logprobs[position] =
-        nn::ComputeLogprobs(logits, sequence.tokens[position], *sampling.prompt_logprobs, scratch);
+    sequence.prompt_logprobs[position] = nn::ComputeLogprobs(
+        options_.device, logits, sequence.tokens[position], *sampling.prompt_logprobs, scratch);
     return;
   }
   const std::vector<int32_t> forbidden = ForbiddenTokens(sequence);
-  nn::Sampled sampled = nn::SampleToken(logits,
+  nn::Sampled sampled = nn::SampleToken(options_.device, logits,
                                         {.options = &sampling,
                                          .tokens = sequence.tokens,
                                          .num_prompt_tokens = sequence.num_prompt(),

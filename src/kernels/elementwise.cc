@@ -135,6 +135,10 @@ int32_t ArgMax(const Device& device, const float* x, int64_t width) {
   return found < 0 ? 0 : static_cast<int32_t>(found);  // not found: all are NaN
 }
 
+void ScaledExp(const Device& device, const float* x, int64_t width, float maximum, float factor, float* out) {
+  RowKernelsFor(device.isa).scaled_exp(x, width, maximum, factor, out);
+}
+
 double LogSumExp(const Device& device, const float* x, int64_t width) {
   const RowKernels& kernels = RowKernelsFor(device.isa);
   const float maximum = kernels.max(x, width);

@@ -79,6 +79,8 @@ void GatherPackedRows(const Device& device, int64_t num_tokens, const int32_t* i
 
 /// Index of the largest of [width] (the lowest on ties; NaN never wins; 0 if all are NaN).
 int32_t ArgMax(const Device& device, const float* x, int64_t width);
+/// out [width] = exp((x - maximum) * factor), within about 2 units in the last place; NaN stays NaN.
+void ScaledExp(const Device& device, const float* x, int64_t width, float maximum, float factor, float* out);
 /// log(sum(exp(x))) over [width], f32 in, computed with a fixed order of sums in f64.
 double LogSumExp(const Device& device, const float* x, int64_t width);
 

@@ -38,7 +38,7 @@ TEST_P(ElementwiseTest, ExpIsWithinTwoUlpEverywhere) {
   for (float f = -87.33f; f <= 88.37f; f += 0.00137f) x.push_back(f);
   for (float f = 1e-30f; f < 1; f *= 1.7f) x.insert(x.end(), {f, -f});
   std::vector<float> y(x.size());
-  kernels.exp(x.data(), static_cast<int64_t>(x.size()), y.data());
+  kernels.scaled_exp(x.data(), static_cast<int64_t>(x.size()), 0, 1, y.data());
   double worst = 0;
   for (size_t i = 0; i < x.size(); ++i) {
     const double want = std::exp(static_cast<double>(x[i]));
@@ -48,7 +48,7 @@ TEST_P(ElementwiseTest, ExpIsWithinTwoUlpEverywhere) {
   EXPECT_LT(worst, 2.0);
   const std::vector<float> special = {0.0f, -0.0f, -88.0f, -1000.0f, -kInf, 89.0f, kInf, kNan};
   std::vector<float> out(special.size());
-  kernels.exp(special.data(), static_cast<int64_t>(special.size()), out.data());
+  kernels.scaled_exp(special.data(), static_cast<int64_t>(special.size()), 0, 1, out.data());
   EXPECT_EQ(std::vector<float>(out.begin(), out.end() - 1),
             (std::vector<float>{1.0f, 1.0f, 0.0f, 0.0f, 0.0f, kInf, kInf}));
   EXPECT_TRUE(std::isnan(out.back()));
@@ -58,10 +58,19 @@ TEST_P(ElementwiseTest, ExpDoesNotDependOnTheLane) {
   const RowKernels& kernels = RowKernelsFor(GetParam());
   const std::vector<float> x = Normal(40, 20);
   std::vector<float> all(40), one(1);
-  kernels.exp(x.data(), 40, all.data());
+  kernels.scaled_exp(x.data(), 40, 0, 1, all.data());
   for (size_t i = 0; i < 40; ++i) {
-    kernels.exp(&x[i], 1, one.data());
+    kernels.scaled_exp(&x[i], 1, 0, 1, one.data());
     EXPECT_EQ(one[0], all[i]);
+  }
+}
+
+TEST_P(ElementwiseTest, ScaledExpShiftsAndScales) {
+  const std::vector<float> x = Normal(37);
+  std::vector<float> out(x.size());
+  ScaledExp(With(1), x.data(), 37, 1.25f, 0.7f, out.data());
+  for (size_t i = 0; i < x.size(); ++i) {
+    EXPECT_NEAR(out[i], std::exp((static_cast<double>(x[i]) - 1.25) * 0.7), 2e-6 * (1 + out[i]));
   }
 }
 

@@ -26,7 +26,8 @@ struct RowKernels {
   double (*sum_exp)(const float* x, int64_t n, float maximum);  ///< of exp(x - maximum), summed in f64
   void (*softmax)(const float* x, int64_t n, float* out);
   void (*sigmoid)(const float* x, int64_t n, float* out);
-  void (*exp)(const float* x, int64_t n, float* out);
+  /// out = exp((x - maximum) * factor)
+  void (*scaled_exp)(const float* x, int64_t n, float maximum, float factor, float* out);
 };
 
 namespace portable {

@@ -199,14 +199,16 @@ struct RowOps {
         n, [&](int64_t c, int lanes)
                __attribute__((always_inline)) { Store(out + c, Sigmoid<V>(Load(x + c, lanes)), lanes); });
   }
-  static void ExpRow(const float* x, int64_t n, float* out) {
+  static void ScaledExp(const float* x, int64_t n, float maximum, float factor, float* out) {
+    const F m = V::Set(maximum), f = V::Set(factor);
     ForVectors(
-        n, [&](int64_t c, int lanes)
-               __attribute__((always_inline)) { Store(out + c, Exp<V>(Load(x + c, lanes)), lanes); });
+        n, [&](int64_t c, int lanes) __attribute__((always_inline)) {
+          Store(out + c, Exp<V>(V::Mul(V::Sub(Load(x + c, lanes), m), f)), lanes);
+        });
   }
 
   static constexpr RowKernels kKernels = {RmsNorm, Rope, ToBf16, Scale,   SiluMul,    Combine,
-                                          MaxOf,   Find, SumExp, Softmax, SigmoidRow, ExpRow};
+                                          MaxOf,   Find, SumExp, Softmax, SigmoidRow, ScaledExp};
 };
 
 }  // namespace

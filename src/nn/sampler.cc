@@ -1,11 +1,13 @@
 #include "nn/sampler.h"
 
 #include <algorithm>
-#include <cmath>
+#include <array>
+#include <bit>
 #include <limits>
 #include <unordered_map>
 
 #include "base/random.h"
+#include "kernels/elementwise.h"
 
 namespace cadre::nn {
 namespace {
@@ -19,25 +21,8 @@ bool Better(const Candidate& a, const Candidate& b) {
   return a.first != b.first ? a.first > b.first : a.second < b.second;
 }
 
-// The lowest index of the largest value; a NaN never wins.
-int32_t ArgMax(std::span<const float> x) {
-  size_t best = 0;
-  float value = kMinusInfinity;
-  for (size_t i = 0; i < x.size(); ++i) {
-    if (x[i] > value) {
-      value = x[i];
-      best = i;
-    }
-  }
-  return static_cast<int32_t>(best);
-}
-
-// log(sum(exp(x))) with f64 sums in index order.
-double LogSumExp(std::span<const float> x, float max) {
-  if (max == kMinusInfinity) return max;
-  double sum = 0;
-  for (const float v : x) sum += std::exp(v - max);
-  return max + std::log(sum);
+int32_t ArgMax(const kernels::Device& device, std::span<const float> x) {
+  return kernels::ArgMax(device, x.data(), static_cast<int64_t>(x.size()));
 }
 
 bool ChangesLogits(const SamplerInput& input) {
@@ -98,38 +83,61 @@ void ChangeLogits(std::vector<float>& logits, const SamplerInput& input) {
   ApplyPenalties(logits, input);
 }
 
-// Fills `candidates` with the tokens that may be drawn, best first, `first` holding probabilities that need
-// not sum to one. Only what top-p can ever need is sorted: tokens below (1 - top_p) / V together weigh less
-// than 1 - top_p.
-void CollectCandidates(std::span<const float> logits, const SamplingOptions& o,
-                       std::vector<Candidate>& candidates) {
-  const float max = logits[static_cast<size_t>(ArgMax(logits))];
-  const auto scale = static_cast<float>(1.0 / o.temperature);
-  const bool sorted = o.top_p < 1.0 || o.top_k > 0;
+// Probabilities in (0, 1] by size, eight buckets an octave: their bits rise as they do.
+constexpr size_t kNumBuckets = 1024;
+size_t BucketOf(float p) {
+  return (std::bit_cast<uint32_t>(1.0f) - std::bit_cast<uint32_t>(p)) >> 20;
+}
+
+// Keeps the fewest best candidates that weigh at least `wanted` together. Whole buckets from the top; only
+// the bucket on the border is sorted.
+void KeepMass(std::vector<Candidate>& candidates, double wanted) {
+  std::array<double, kNumBuckets> mass = {};
+  for (const Candidate& c : candidates) mass[BucketOf(c.first)] += c.first;
+  size_t border = 0;
+  while (border < kNumBuckets && mass[border] < wanted) wanted -= mass[border++];
+  std::erase_if(candidates, [&](const Candidate& c) { return BucketOf(c.first) > border; });
+  const auto inside = std::ranges::partition(candidates, [&](const Candidate& c) {
+                        return BucketOf(c.first) < border;
+                      }).begin();
+  std::sort(inside, candidates.end(), Better);
+  auto end = inside;
+  while (end != candidates.end() && wanted > 0) wanted -= (end++)->first;
+  candidates.erase(end, candidates.end());
+}
+
+// Fills `candidates` with the tokens that may be drawn, `first` holding probabilities relative to the best
+// token's. Tokens below (1 - top_p) / V together weigh less than 1 - top_p: top-p never needs them.
+void CollectCandidates(const kernels::Device& device, std::span<const float> logits, const SamplingOptions& o,
+                       SamplerScratch& scratch) {
+  const float max = logits[static_cast<size_t>(ArgMax(device, logits))];
+  std::vector<float>& p = scratch.probabilities;
+  p.resize(logits.size());
+  kernels::ScaledExp(device, logits.data(), static_cast<int64_t>(p.size()), max,
+                     static_cast<float>(1.0 / o.temperature), p.data());
+  // min_p is relative to the best token's probability too. NaN is below any bound.
+  float least = std::max(static_cast<float>(o.min_p), std::numeric_limits<float>::min());
   double total = 0;
-  candidates.clear();
-  for (size_t i = 0; i < logits.size(); ++i) {
-    const float p = std::exp((logits[i] - max) * scale);
-    if (!(p > 0) || p < o.min_p) continue;  // p is relative to the best token's, as min_p is; NaN is dropped
-    total += p;
-    candidates.emplace_back(p, static_cast<int32_t>(i));
+  for (const float v : p) total += v >= least ? static_cast<double>(v) : 0.0;
+  if (o.top_p < 1.0 && o.top_k == 0) {
+    least = std::max(least, static_cast<float>(total * (1.0 - o.top_p) / static_cast<double>(p.size())));
   }
-  if (!sorted) return;
-  if (o.top_k > 0 && static_cast<size_t>(o.top_k) < candidates.size()) {
+  auto& candidates = scratch.candidates;
+  candidates.resize(p.size());
+  size_t count = 0;
+  for (size_t i = 0; i < p.size(); ++i) {
+    candidates[count] = {p[i], static_cast<int32_t>(i)};
+    count += p[i] >= least ? 1 : 0;
+  }
+  candidates.resize(count);
+  if (o.top_k > 0 && static_cast<size_t>(o.top_k) < count) {
     std::nth_element(candidates.begin(), candidates.begin() + o.top_k, candidates.end(), Better);
     candidates.resize(static_cast<size_t>(o.top_k));
+    std::ranges::sort(candidates, Better);  // nth_element leaves an order of its own
     total = 0;
     for (const Candidate& c : candidates) total += c.first;
-  } else if (o.top_p < 1.0) {
-    const auto floor = static_cast<float>(total * (1.0 - o.top_p) / static_cast<double>(candidates.size()));
-    std::erase_if(candidates, [&](const Candidate& c) { return c.first < floor; });
   }
-  std::ranges::sort(candidates, Better);
-  if (o.top_p >= 1.0) return;
-  double mass = 0;
-  size_t keep = 0;
-  while (keep < candidates.size() && mass < o.top_p * total) mass += candidates[keep++].first;
-  candidates.resize(std::max<size_t>(keep, 1));
+  if (o.top_p < 1.0) KeepMass(candidates, o.top_p * total);
 }
 
 int32_t Draw(const std::vector<Candidate>& candidates, double uniform) {
@@ -145,10 +153,9 @@ int32_t Draw(const std::vector<Candidate>& candidates, double uniform) {
 
 }  // namespace
 
-Logprobs ComputeLogprobs(std::span<const float> logits, int32_t token, int num_best,
-                         SamplerScratch& scratch) {
-  const float max = logits[static_cast<size_t>(ArgMax(logits))];
-  const double lse = LogSumExp(logits, max);
+Logprobs ComputeLogprobs(const kernels::Device& device, std::span<const float> logits, int32_t token,
+                         int num_best, SamplerScratch& scratch) {
+  const double lse = kernels::LogSumExp(device, logits.data(), static_cast<int64_t>(logits.size()));
   const auto logprob = [&](float logit) { return static_cast<float>(logit - lse); };
   const float own = logits[static_cast<size_t>(token)];
   const auto above = std::ranges::count_if(logits, [&](float v) { return v > own; });
@@ -165,7 +172,8 @@ Logprobs ComputeLogprobs(std::span<const float> logits, int32_t token, int num_b
   return result;
 }
 
-Sampled SampleToken(std::span<const float> logits, const SamplerInput& input, SamplerScratch& scratch) {
+Sampled SampleToken(const kernels::Device& device, std::span<const float> logits, const SamplerInput& input,
+                    SamplerScratch& scratch) {
   const SamplingOptions& options = *input.options;
   std::span<const float> used = logits;
   if (ChangesLogits(input)) {
@@ -175,16 +183,17 @@ Sampled SampleToken(std::span<const float> logits, const SamplerInput& input, Sa
   }
   Sampled sampled;
   if (options.temperature == 0.0) {
-    sampled.token = ArgMax(used);
+    sampled.token = ArgMax(device, used);
   } else {
-    CollectCandidates(used, options, scratch.candidates);
+    CollectCandidates(device, used, options, scratch);
     // Nothing left to draw from (all forbidden, or NaN everywhere): the greedy choice keeps the sequence
     // going.
     sampled.token = scratch.candidates.empty()
-                        ? ArgMax(used)
+                        ? ArgMax(device, used)
                         : Draw(scratch.candidates, UniformAt(options.seed, 0, input.tokens.size()));
   }
-  if (options.logprobs) sampled.logprobs = ComputeLogprobs(logits, sampled.token, *options.logprobs, scratch);
+  if (options.logprobs)
+    sampled.logprobs = ComputeLogprobs(device, logits, sampled.token, *options.logprobs, scratch);
   return sampled;
 }
 

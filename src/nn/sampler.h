@@ -10,6 +10,8 @@
 #include <utility>
 #include <vector>
 
+#include "kernels/device.h"
+
 namespace cadre::nn {
 
 /// How the next token is chosen; ranges have been validated. temperature 0 is greedy (lowest id on ties).
@@ -51,16 +53,19 @@ struct Sampled {
 
 /// Scratch of one worker; kept between calls so that the hot path does not allocate.
 struct SamplerScratch {
-  std::vector<float> logits;
+  std::vector<float> logits, probabilities;
   std::vector<std::pair<float, int32_t>> candidates;
 };
 
 /// Chooses one token. `logits` [V] f32 is not changed. A greedy request without options that change logits
-/// costs one pass; sampling costs about three passes and a sort of the candidates.
-Sampled SampleToken(std::span<const float> logits, const SamplerInput& input, SamplerScratch& scratch);
+/// costs one pass; sampling costs four passes, and one over the likelier tokens. `device` names the
+/// instruction set only: the work is the calling thread's.
+Sampled SampleToken(const kernels::Device& device, std::span<const float> logits, const SamplerInput& input,
+                    SamplerScratch& scratch);
 
 /// The log probability and rank of `token` and the `num_best` likeliest tokens (-1: all) under
 /// softmax(logits).
-Logprobs ComputeLogprobs(std::span<const float> logits, int32_t token, int num_best, SamplerScratch& scratch);
+Logprobs ComputeLogprobs(const kernels::Device& device, std::span<const float> logits, int32_t token,
+                         int num_best, SamplerScratch& scratch);
 
 }  // namespace cadre::nn

@@ -11,6 +11,8 @@
 namespace cadre::nn {
 namespace {
 
+const kernels::Device kDevice{.isa = kernels::BestIsa()};
+
 std::vector<float> RandomLogits(size_t size, uint32_t seed) {
   std::mt19937 rng(seed);
   std::normal_distribution<float> normal(0, 2);
@@ -51,7 +53,8 @@ void ExpectFrequencies(const std::vector<float>& logits, const SamplingOptions& 
   for (int i = 0; i < kDraws; ++i) {
     tokens.push_back(0);  // moves the position on
     ++counts[static_cast<size_t>(
-        SampleToken(logits, {.options = &options, .tokens = tokens, .num_prompt_tokens = kDraws + 1}, scratch)
+        SampleToken(kDevice, logits, {.options = &options, .tokens = tokens, .num_prompt_tokens = kDraws + 1},
+                    scratch)
             .token)];
   }
   const std::vector<double> wanted = Probabilities(logits, options);
@@ -77,11 +80,37 @@ TEST(Sampler, FrequenciesFollowTheDefinition) {
   }
 }
 
+// Large and flat or peaked vocabularies: what is drawn is always one that the definition allows, up to tokens
+// on the very border, where sums in another order may differ.
+TEST(Sampler, DrawsOnlyWhatTheDefinitionAllows) {
+  SamplerScratch scratch;
+  for (const float spread : {0.0f, 0.01f, 1.0f, 30.0f, 1e30f}) {
+    auto logits = RandomLogits(3000, 7);
+    for (float& logit : logits) logit *= spread;
+    for (const double top_p : {0.001, 0.5, 0.9, 0.999, 1.0}) {
+      for (const int top_k : {0, 3, 900}) {
+        SamplingOptions options{.temperature = 0.8, .top_p = top_p, .top_k = top_k};
+        SamplingOptions wider = options;
+        wider.top_p = std::min(1.0, top_p + 1e-4);
+        const std::vector<double> allowed = Probabilities(logits, wider);
+        std::vector<int32_t> tokens;
+        for (uint64_t i = 0; i < 300; ++i) {
+          tokens.push_back(0);
+          options.seed = i;
+          const SamplerInput input{.options = &options, .tokens = tokens, .num_prompt_tokens = 301};
+          const int32_t token = SampleToken(kDevice, logits, input, scratch).token;
+          ASSERT_GT(allowed[static_cast<size_t>(token)], 0) << spread << " " << top_p << " " << top_k;
+        }
+      }
+    }
+  }
+}
+
 TEST(Sampler, GreedyTakesTheLowestOfEqualsAndSkipsNan) {
   SamplerScratch scratch;
   SamplingOptions greedy{.temperature = 0};
   const std::vector<float> logits = {NAN, 1, 3, 3, 2};
-  EXPECT_EQ(SampleToken(logits, {.options = &greedy}, scratch).token, 2);
+  EXPECT_EQ(SampleToken(kDevice, logits, {.options = &greedy}, scratch).token, 2);
 }
 
 TEST(Sampler, SeedAndPositionAloneDecide) {
@@ -91,10 +120,10 @@ TEST(Sampler, SeedAndPositionAloneDecide) {
   options.seed = 9;
   const std::vector<int32_t> tokens = {1, 2, 3};
   const SamplerInput input{.options = &options, .tokens = tokens, .num_prompt_tokens = 3};
-  const int32_t first = SampleToken(logits, input, a).token;
-  SampleToken(RandomLogits(1000, 5), input, a);  // other company in the scratch
-  EXPECT_EQ(SampleToken(logits, input, a).token, first);
-  EXPECT_EQ(SampleToken(logits, input, b).token, first);
+  const int32_t first = SampleToken(kDevice, logits, input, a).token;
+  SampleToken(kDevice, RandomLogits(1000, 5), input, a);  // other company in the scratch
+  EXPECT_EQ(SampleToken(kDevice, logits, input, a).token, first);
+  EXPECT_EQ(SampleToken(kDevice, logits, input, b).token, first);
 }
 
 TEST(Sampler, WhatIsForbiddenIsNeverDrawn) {
@@ -102,17 +131,20 @@ TEST(Sampler, WhatIsForbiddenIsNeverDrawn) {
   SamplerScratch scratch;
   SamplingOptions options{.temperature = 0};
   const std::vector<int32_t> forbidden = {1};
-  EXPECT_EQ(SampleToken(logits, {.options = &options, .forbidden_tokens = forbidden}, scratch).token, 2);
+  EXPECT_EQ(SampleToken(kDevice, logits, {.options = &options, .forbidden_tokens = forbidden}, scratch).token,
+            2);
   options.allowed_token_ids = {0, 3};
-  EXPECT_EQ(SampleToken(logits, {.options = &options}, scratch).token, 3);
+  EXPECT_EQ(SampleToken(kDevice, logits, {.options = &options}, scratch).token, 3);
   options = {.temperature = 0};
   options.bad_words = {{7, 8, 1}, {2}};
   const std::vector<int32_t> tokens = {7, 8};
   EXPECT_EQ(
-      SampleToken(logits, {.options = &options, .tokens = tokens, .num_prompt_tokens = 2}, scratch).token, 3);
+      SampleToken(kDevice, logits, {.options = &options, .tokens = tokens, .num_prompt_tokens = 2}, scratch)
+          .token,
+      3);
   options = {.temperature = 0};
   options.logit_bias = {{0, 100.0f}};
-  EXPECT_EQ(SampleToken(logits, {.options = &options}, scratch).token, 0);
+  EXPECT_EQ(SampleToken(kDevice, logits, {.options = &options}, scratch).token, 0);
 }
 
 TEST(Sampler, PenaltiesFollowTheDefinition) {
@@ -122,17 +154,17 @@ TEST(Sampler, PenaltiesFollowTheDefinition) {
   SamplingOptions options{.temperature = 0};
   const SamplerInput input{.options = &options, .tokens = tokens, .num_prompt_tokens = 1};
   options.frequency_penalty = 1.0;  // token 1: 1.9 - 2
-  EXPECT_EQ(SampleToken(logits, input, scratch).token, 0);
+  EXPECT_EQ(SampleToken(kDevice, logits, input, scratch).token, 0);
   options = {.temperature = 0, .repetition_penalty = 4.0};  // 0: 0.5, 1: 0.475, 2: -1, 3: 0
-  EXPECT_EQ(SampleToken(logits, input, scratch).token, 0);
+  EXPECT_EQ(SampleToken(kDevice, logits, input, scratch).token, 0);
   options.presence_penalty = -2.0;  // lifts what was generated
-  EXPECT_EQ(SampleToken(logits, input, scratch).token, 1);
+  EXPECT_EQ(SampleToken(kDevice, logits, input, scratch).token, 1);
 }
 
 TEST(Sampler, LogprobsAreOfTheRawLogits) {
   const auto logits = RandomLogits(100, 4);
   SamplerScratch scratch;
-  const Logprobs logprobs = ComputeLogprobs(logits, 17, 3, scratch);
+  const Logprobs logprobs = ComputeLogprobs(kDevice, logits, 17, 3, scratch);
   double sum = 0;
   for (const float logit : logits) sum += std::exp(static_cast<double>(logit));
   ASSERT_EQ(logprobs.size(), 4u);
@@ -141,7 +173,7 @@ TEST(Sampler, LogprobsAreOfTheRawLogits) {
   EXPECT_EQ(logprobs[0].rank, 1 + std::ranges::count_if(logits, [&](float l) { return l > logits[17]; }));
   EXPECT_EQ(logprobs[1].token, std::ranges::max_element(logits) - logits.begin());
   EXPECT_GE(logprobs[1].logprob, logprobs[2].logprob);
-  EXPECT_EQ(ComputeLogprobs(logits, 17, -1, scratch).size(), 101u);
+  EXPECT_EQ(ComputeLogprobs(kDevice, logits, 17, -1, scratch).size(), 101u);
 }
 
 }  // namespace
