@@ -1,6 +1,7 @@
 #include "deploy/rank_runtime.h"
 
 #include "base/log.h"
+#include "engine/warm_up.h"
 
 namespace cadre::deploy {
 
@@ -93,8 +94,13 @@ Status RankRuntime::Connect(const config::EngineOptions& options, const ModelSet
   auto made = std::make_unique<engine::Runner>(*decoder_, std::move(runner));
   if (place.tp_rank != 0) {
     follower_ = std::move(made);
-    return {};
+    return engine::FollowWarmUp(*follower_);
   }
+  CADRE_TRY(engine::WarmUp(*made, {.max_tokens = decoder_options.max_num_tokens,
+                                   .max_model_len = setup.max_model_len,
+                                   .vocab_size = spec_.vocab_size,
+                                   .num_kv_blocks = setup.memory.num_kv_blocks,
+                                   .block_size = layout.block_size}));
   const config::SchedulerOptions& scheduler = options.scheduler;
   engine_ = std::make_unique<engine::LocalEngine>(
       engine::LocalEngineOptions{
