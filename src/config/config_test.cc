@@ -192,11 +192,7 @@ TEST(Parse, RefusalsNameTheFlag) {
            {{"--kv-transfer-config", R"({"kv_connector":"NixlConnector","kv_role":"kv_both"})"},
             "--kv-transfer-config",
             "later"},
-           {{"--headless", "-dp", "2"}, "--headless", "later"},
-           {{"--data-parallel-rank", "0"}, "--data-parallel-rank", "later"},
-           {{"--data-parallel-size", "4", "--data-parallel-size-local", "2"},
-            "--data-parallel-size-local",
-            "later"},
+           {{"--headless", "-dp", "2"}, "--data-parallel-start-rank", "first one here"},
            {{"--enable-expert-parallel", "-dp", "2", "--enable-eplb"}, "--enable-eplb", "later"},
            {{"--all2all-backend", "pplx"}, "--all2all-backend", "pplx: It is not built yet"},
            {{"--all2all-backend", "mori"}, "--all2all-backend", "mori: It is not built yet"},
@@ -357,8 +353,8 @@ TEST(Parse, LinesOfTheSeeds) {
   Args head = two_nodes, second = two_nodes;
   head.push_back("--api-server-count=8");
   second.insert(second.end(), {"--data-parallel-start-rank", "8", "--headless"});
-  EXPECT_THAT(ServeError(head).message, HasSubstr("several hosts come later"));
-  EXPECT_THAT(ServeError(second).message, HasSubstr("several hosts come later"));
+  EXPECT_THAT(ServeError(head).message, HasSubstr("--all2all-backend deepep_low_latency"));
+  EXPECT_THAT(ServeError(second).message, HasSubstr("--all2all-backend deepep_low_latency"));
   EXPECT_THAT(ServeError({model, "--enable-expert-parallel", "--kv-transfer-config",
                           R"({"kv_connector":"NixlConnector","kv_role":"kv_producer"})"})
                   .message,
@@ -412,8 +408,7 @@ TEST(Environment, Variables) {
   EXPECT_THAT(ServeError({"m", "-tp", "2"}, {{"VLLM_CPU_OMP_THREADS_BIND", "0-1"}}).message,
               HasSubstr("for 1 ranks, but 2"));
   EXPECT_EQ(ServeError({"m"}, {{"CADRE_ISA", "sse9"}}).param, "CADRE_ISA");
-  EXPECT_EQ(ServeError({"m"}, {{"VLLM_DP_SIZE", "2"}}).param, "VLLM_DP_SIZE");
-  Serve({"m"}, {{"VLLM_DP_SIZE", "1"}});
+  EXPECT_EQ(Serve({"m"}, {{"VLLM_DP_SIZE", "2"}}).engine.parallel.data_parallel_size, 2);
 }
 
 TEST(Environment, UnknownNames) {

@@ -23,8 +23,6 @@ constexpr Setting Default(std::string_view name, std::string_view flag, std::str
 }
 
 constexpr std::string_view kHub = "Where hub names are looked up; see also --download-dir.";
-constexpr std::string_view kLaterLaunch =
-    "Starting ranks one by one from the environment comes later; use --data-parallel-size.";
 
 constexpr Setting kRead[] = {
     Default("VLLM_API_KEY", "api-key", "A key that requests must bring."),
@@ -71,18 +69,25 @@ constexpr Setting kRead[] = {
     Works("OMP_NUM_THREADS", Type::kInt, "", nullptr,
           "Worker threads of each rank with VLLM_CPU_OMP_THREADS_BIND=nobind, if --threads is unset.")
         .Range(1, 4096),
-    NotBuilt("VLLM_DP_SIZE", Type::kInt, "1", kLaterLaunch),
-    NotBuilt("VLLM_DP_RANK", Type::kInt, "0", kLaterLaunch),
-    NotBuilt("VLLM_DP_RANK_LOCAL", Type::kInt, "0", kLaterLaunch),
-    NoEffect("VLLM_DP_MASTER_IP", Type::kString, "", kLaterLaunch),
-    NoEffect("VLLM_DP_MASTER_PORT", Type::kString, "", kLaterLaunch),
+    Default("VLLM_DP_SIZE", "data-parallel-size", "Replicas, where every rank is started by itself."),
+    Default("VLLM_DP_RANK", "data-parallel-rank", "The rank of this process there."),
+    Default("VLLM_DP_MASTER_IP", "data-parallel-address", "Where all meet."),
+    Default("VLLM_DP_MASTER_PORT", "data-parallel-rpc-port", "The port there."),
+    NoEffect("VLLM_DP_RANK_LOCAL", Type::kInt, "0", "CPUs are chosen by VLLM_CPU_OMP_THREADS_BIND."),
+    Works("VLLM_HOST_IP", Type::kString, "", Into<&ParallelOptions::host_ip>,
+          "The address at which other nodes reach this one; otherwise that of the interface that leads to "
+          "the first "
+          "node."),
+    Works("NCCL_SOCKET_IFNAME", Type::kString, "", Into<&ParallelOptions::nccl_ifname>,
+          "The network interface to use between nodes (NCCL's forms: prefixes eth,ens, exact =eth0, all but "
+          "^docker); VLLM_HOST_IP wins."),
+    Works("GLOO_SOCKET_IFNAME", Type::kString, "", Into<&ParallelOptions::gloo_ifname>,
+          "The same; NCCL_SOCKET_IFNAME wins."),
+    Works("TP_SOCKET_IFNAME", Type::kString, "", Into<&ParallelOptions::tp_ifname>,
+          "The same; the other two win."),
     NoEffect("VLLM_BATCH_INVARIANT", Type::kString, "", "Answers never depend on the batch here."),
     NoEffect("CUDA_VISIBLE_DEVICES", Type::kString, "", "This build runs on the CPU."),
-    NoEffect("GLOO_SOCKET_IFNAME", Type::kString, "",
-             "All ranks run on this host and talk over shared memory."),
-    NoEffect("TP_SOCKET_IFNAME", Type::kString, "",
-             "All ranks run on this host and talk over shared memory."),
-    NoEffect("NCCL_*", Type::kString, "", "All ranks run on this host and talk over shared memory."),
+    NoEffect("NCCL_*", Type::kString, "", kOneTransport),
 };
 
 struct Names {
@@ -134,7 +139,7 @@ constexpr Names kNoEffect[] = {
      "XPU_USE_SAMPLER_KERNEL"},
     {"Ranks of one host find each other and talk over shared memory by themselves.",
      "DISABLE_PYNCCL DISTRIBUTED_USE_SPLIT_GROUP ELASTIC_EP_DRAIN_REQUESTS ELASTIC_EP_SCALE_UP_LAUNCH "
-     "EXECUTE_MODEL_TIMEOUT_SECONDS GPU_NIC_PCIE_MAPPING HOST_IP LOOPBACK_IP MQ_MAX_CHUNK_BYTES_MB "
+     "EXECUTE_MODEL_TIMEOUT_SECONDS GPU_NIC_PCIE_MAPPING LOOPBACK_IP MQ_MAX_CHUNK_BYTES_MB "
      "MSGPACK_ZERO_COPY_THRESHOLD NCCL_INCLUDE_PATH NCCL_SO_PATH NIC_SELECTION_VARS "
      "OBJECT_STORAGE_SHM_BUFFER OBJECT_STORAGE_SHM_BUFFER_NAME PORT PP_LAYER_PARTITION "
      "RANDOMIZE_DP_DUMMY_INPUTS REPLICATE_EMBED RPC_BASE_PATH SKIP_P2P_CHECK USE_NCCL_SYMM_MEM "

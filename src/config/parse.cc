@@ -5,6 +5,7 @@
 
 #include "config/config_file.h"
 #include "config/help.h"
+#include "config/launch.h"
 #include "config/settle.h"
 #include "config/validate.h"
 #include "config/value.h"
@@ -62,13 +63,17 @@ Status SettleCpu(const Environment& env, CpuOptions& cpu) {
   return {};
 }
 
-Status SettleEngine(const Environment& env, const Settlement& settled, EngineOptions& engine) {
+Status SettleEngine(const Environment& env, const Settlement& settled, EngineOptions& engine,
+                    std::vector<Notice>& notices) {
   SettleHub(env, engine.model);
   CADRE_TRY(SettleCpu(env, engine.cpu));
   if (engine.model.dtype == "float") engine.model.dtype = "float32";
   if (engine.model.dtype == "half") engine.model.dtype = "float16";
   if (const Given* backend = settled.Find("all2all-backend"))
     engine.parallel.all2all_backend_source = backend->source;
+  if (const Given* address = settled.Find("data-parallel-address"))
+    engine.parallel.data_parallel_address_source = address->source;
+  CADRE_TRY(TakeLauncher(env, engine.parallel, notices));
   return CheckEngine(engine);
 }
 
@@ -109,11 +114,12 @@ Result<Outcome> Parse(Command command, std::span<const std::string> args, const 
   for (const Given& given : line.given) CADRE_TRY(settled.Take(given));
   CADRE_TRY(settled.Fill(targets));
 
+  std::vector<Notice> notices;
   auto* engine = std::get<EngineOptions*>(targets);
   CADRE_TRY(SettleModel(command, line.words, settled, engine ? &engine->model : nullptr));
   if (engine) {
     LowerCase(engine->log_level);
-    CADRE_TRY(SettleEngine(env, settled, *engine));
+    CADRE_TRY(SettleEngine(env, settled, *engine, notices));
   }
   if (auto* http = std::get<HttpOptions*>(targets)) CADRE_TRY(CheckHttp(*http));
   CADRE_TRY(settled.Refuse());
@@ -123,7 +129,8 @@ Result<Outcome> Parse(Command command, std::span<const std::string> args, const 
     const std::string& name = settled.unknown_variables().front();
     return FailParam(Code::kInvalidArgument, name, "Unknown vLLM environment variable detected: {}", name);
   }
-  return Outcome{settled.Notices(), {}};
+  std::ranges::move(settled.Notices(), std::back_inserter(notices));
+  return Outcome{std::move(notices), {}};
 }
 
 template <typename Options>

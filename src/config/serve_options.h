@@ -91,20 +91,29 @@ struct ParallelOptions {
       distributed_timeout_s;             ///< deadline of a wait between ranks; empty: the fabric's own
   int64_t engine_ready_timeout_s = 600;  ///< VLLM_ENGINE_READY_TIMEOUT_S
 
-  // Over several hosts, or behind another balancer. Kept here so that their rules can be checked; see
-  // validate.cc.
+  // Not built; kept so that their rules can be checked.
   int pipeline_parallel_size = 1;
   int prefill_context_parallel_size = 1;
   int decode_context_parallel_size = 1;
+
+  // Over several nodes, or behind another balancer: launch.h makes one answer of them.
   std::optional<int> data_parallel_size_local;
   std::optional<int> data_parallel_rank;
   std::optional<int> data_parallel_start_rank;
   std::optional<std::string> data_parallel_address;
+  std::string data_parallel_address_source = "--data-parallel-address";
   std::optional<int> data_parallel_rpc_port;
   bool data_parallel_hybrid_lb = false;
   bool data_parallel_external_lb = false;
   bool data_parallel_multi_port_external_lb = false;
   bool headless = false;
+  int nnodes = 1;
+  int node_rank = 0;
+  std::string master_addr = "127.0.0.1";
+  int master_port = 29501;
+  std::string master_source = "--master-addr";
+  std::string host_ip;  ///< VLLM_HOST_IP: the address at which other nodes reach this one
+  std::string nccl_ifname, gloo_ifname, tp_ifname;  ///< *_SOCKET_IFNAME: the interface to use, in this order
   std::optional<int> api_server_count;
   bool enable_elastic_ep = false;
   bool enable_fault_tolerance = false;

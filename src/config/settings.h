@@ -58,8 +58,6 @@ inline constexpr std::string_view kNoVisionTuning = "It tunes images, audio and 
 inline constexpr std::string_view kNoLora =
     "LoRA adapters are not built; merge the adapter into the checkpoint instead.";
 inline constexpr std::string_view kNoSpeculation = "Speculative decoding is not built; leave the flag out.";
-inline constexpr std::string_view kLaterHosts =
-    "Ranks on several hosts come later; on one host leave the flag out.";
 inline constexpr std::string_view kLaterEplb =
     "The expert load balancer (EPLB) comes later; leave the flag out.";
 inline constexpr std::string_view kLaterTransfer =
@@ -69,9 +67,7 @@ inline constexpr std::string_view kLaterTools =
     "and the raw text comes back.";
 inline constexpr std::string_view kLaterRl =
     "Updating weights of a running server comes later; leave the flag out.";
-inline constexpr std::string_view kOneHost =
-    "All ranks run on this host and find each other without addresses.";
 inline constexpr std::string_view kOneTransport =
-    "Ranks of one host talk over shared memory; no NCCL, Gloo or GPU transport is used.";
+    "Ranks talk over shared memory in a host and over TCP or UCX between hosts; no NCCL or GPU transport is used.";
 
 }  // namespace cadre::config

@@ -72,44 +72,58 @@ constexpr Setting kParallel[] = {
     NoEffect("dcp-q-replicate", Type::kBool, "", kNoContextParallel),
     NoEffect("dcp-kv-cache-interleave-size", Type::kInt, "1", kNoContextParallel),
     NoEffect("cp-kv-cache-interleave-size", Type::kInt, "", kNoContextParallel),
-    NotBuilt("headless", Type::kTrue, "false", kLaterHosts).To(Into<&ParallelOptions::headless>),
+    Works("headless", Type::kTrue, "false", Into<&ParallelOptions::headless>,
+          "This node only computes: the first node answers all requests."),
     NoEffect("api-server-count", Type::kInt, "",
              "One server process with several threads answers all requests.")
         .Short("asc")
         .Range(0, 4096)
         .To(Into<&ParallelOptions::api_server_count>),
     Works("data-parallel-size-local", Type::kInt, "", Into<&ParallelOptions::data_parallel_size_local>,
-          "DP ranks on this host; on one host the same as --data-parallel-size.")
+          "DP ranks of this node; all that are left if unset, 0 for a node that only answers requests.")
         .Short("dpl")
         .Range(0, kMaxRanks),
-    NotBuilt("data-parallel-rank", Type::kInt, "", kLaterHosts)
+    Works("data-parallel-rank", Type::kInt, "", Into<&ParallelOptions::data_parallel_rank>,
+          "The one DP rank of this node, which answers its own requests (external load balancing).")
         .Short("dpn")
-        .Range(0)
-        .To(Into<&ParallelOptions::data_parallel_rank>),
-    NotBuilt("data-parallel-start-rank", Type::kInt, "", kLaterHosts)
+        .Range(0, kMaxRanks),
+    Works(
+        "data-parallel-start-rank", Type::kInt, "", Into<&ParallelOptions::data_parallel_start_rank>,
+        "First DP rank of this node; with --data-parallel-size-local and without --headless the node answers "
+        "requests for its own ranks (hybrid load balancing).")
         .Short("dpr")
-        .Range(0)
-        .To(Into<&ParallelOptions::data_parallel_start_rank>),
-    NoEffect("data-parallel-address", Type::kString, "", kOneHost)
-        .Short("dpa")
-        .To(Into<&ParallelOptions::data_parallel_address>),
-    NoEffect("data-parallel-rpc-port", Type::kInt, "", kOneHost)
+        .Range(0, kMaxRanks),
+    Works("data-parallel-address", Type::kString, "", Into<&ParallelOptions::data_parallel_address>,
+          "Host or address of the first node, where all nodes meet; 127.0.0.1 if unset.")
+        .Short("dpa"),
+    Works("data-parallel-rpc-port", Type::kInt, "", Into<&ParallelOptions::data_parallel_rpc_port>,
+          "Port there; 29550 if unset.")
         .Short("dpp")
-        .Range(1, kMaxPort)
-        .To(Into<&ParallelOptions::data_parallel_rpc_port>),
-    NotBuilt("data-parallel-hybrid-lb", Type::kBool, "false", kLaterHosts)
-        .Short("dph")
-        .To(Into<&ParallelOptions::data_parallel_hybrid_lb>),
-    NotBuilt("data-parallel-external-lb", Type::kBool, "false", kLaterHosts)
-        .Short("dpe")
-        .To(Into<&ParallelOptions::data_parallel_external_lb>),
-    NotBuilt("data-parallel-multi-port-external-lb", Type::kTrue, "false", kLaterHosts)
+        .Range(1, kMaxPort),
+    Works("data-parallel-hybrid-lb", Type::kBool, "false", Into<&ParallelOptions::data_parallel_hybrid_lb>,
+          "Every node answers requests and spreads them over its own ranks.")
+        .Short("dph"),
+    Works("data-parallel-external-lb", Type::kBool, "false",
+          Into<&ParallelOptions::data_parallel_external_lb>,
+          "Every DP rank has a server of its own; something in front of them spreads requests.")
+        .Short("dpe"),
+    NotBuilt("data-parallel-multi-port-external-lb", Type::kTrue, "false",
+             "Start one cadre serve a rank with --data-parallel-rank and --port.")
         .Short("dpm")
         .To(Into<&ParallelOptions::data_parallel_multi_port_external_lb>),
-    NoEffect("master-addr", Type::kString, "127.0.0.1", kOneHost),
-    NoEffect("master-port", Type::kInt, "29501", kOneHost).Range(0, kMaxPort),
-    NotBuilt("nnodes", Type::kInt, "1", kLaterHosts).Short("n").Range(1),
-    NotBuilt("node-rank", Type::kInt, "0", kLaterHosts).Short("r").Range(0),
+    Works("master-addr", Type::kString, "127.0.0.1", Into<&ParallelOptions::master_addr>,
+          "With --nnodes: host or address of node 0, where all nodes meet."),
+    Works("master-port", Type::kInt, "29501", Into<&ParallelOptions::master_port>,
+          "With --nnodes: port there.")
+        .Range(0, kMaxPort),
+    Works("nnodes", Type::kInt, "1", Into<&ParallelOptions::nnodes>,
+          "Nodes over which all ranks are spread, each a contiguous range.")
+        .Short("n")
+        .Range(1, kMaxRanks),
+    Works("node-rank", Type::kInt, "0", Into<&ParallelOptions::node_rank>,
+          "This node's number; nodes other than 0 answer no requests.")
+        .Short("r")
+        .Range(0, kMaxRanks),
     NotBuilt("enable-eplb", Type::kBool, "false", kLaterEplb).To(Into<&ParallelOptions::enable_eplb>),
     NotBuilt("eplb-config", Type::kJson, "{}", kLaterEplb),
     Forward("num-redundant-experts", Type::kInt, "eplb-config.num_redundant_experts"),
@@ -144,7 +158,8 @@ constexpr Setting kParallel[] = {
     NoEffect("ray-workers-use-nsight", Type::kBool, "false", kNoRay),
     NotBuilt("worker-cls", Type::kString, "auto", kNoPython),
     NotBuilt("worker-extension-cls", Type::kString, "", kNoPython),
-    NoEffect("data-parallel-supervisor-port", Type::kInt, "9256", kOneHost).Range(0, kMaxPort),
+    NoEffect("data-parallel-supervisor-port", Type::kInt, "9256", "cadre serve watches its ranks itself.")
+        .Range(0, kMaxPort),
     NoEffect("dp-supervisor-probe-interval-s", Type::kFloat, "5.0", "cadre serve watches its ranks itself."),
     NoEffect("dp-supervisor-probe-timeout-s", Type::kFloat, "5.0", "cadre serve watches its ranks itself."),
     NoEffect("dp-supervisor-probe-failure-threshold", Type::kInt, "3",

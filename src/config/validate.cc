@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "config/launch.h"
 #include "config/value.h"
 
 namespace cadre::config {
@@ -120,14 +121,7 @@ Status CheckParallel(const ParallelOptions& p) {
   }
   CADRE_TRY(CheckDataParallel(p));
   CADRE_TRY(CheckExperts(p));
-  // Last, because vLLM's own rules are about commands that run on several hosts.
-  if (p.data_parallel_size_local && *p.data_parallel_size_local != p.data_parallel_size) {
-    return FailParam(
-        Code::kUnsupported, "--data-parallel-size-local",
-        "--data-parallel-size-local {} of --data-parallel-size {}: Ranks on several hosts come later; on one "
-        "host leave the flag out.",
-        *p.data_parallel_size_local, p.data_parallel_size);
-  }
+  CADRE_TRY(ResolveLaunch(p));
   return {};
 }
 
