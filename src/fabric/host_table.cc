@@ -4,12 +4,6 @@
 #include "fabric/wire.h"
 
 namespace cadre::fabric {
-namespace {
-
-constexpr uint32_t kMaxHosts = 4096;
-
-}  // namespace
-
 HostTable HostTable::OneHost(int num_ranks) {
   HostTable table;
   table.hosts.push_back({.name = {}, .first_rank = 0, .num_ranks = num_ranks, .addresses = {}, .info = {}});
@@ -44,7 +38,7 @@ HostTable HostTable::Read(WireReader& from, int own) {
   table.link = from.GetText();
   const auto num_hosts = from.Get<uint32_t>();
   int next = 0;
-  bool good = num_hosts <= kMaxHosts && own >= 0 && own < static_cast<int>(num_hosts);
+  bool good = num_hosts <= static_cast<uint32_t>(kMaxHosts) && own >= 0 && own < static_cast<int>(num_hosts);
   for (uint32_t h = 0; h < num_hosts && good && from.ok(); ++h) {
     HostEntry host;
     host.name = from.GetText();

@@ -6,6 +6,8 @@
 
 namespace cadre::fabric {
 
+constexpr int kMaxHosts = 1024;
+
 class WireReader;
 class WireWriter;
 
