@@ -43,7 +43,7 @@ enum PartKind : uint32_t { kPart = 1, kPartRefused };
 struct Broker::State {
   int num_ranks = 0;  // of this host
   HostTable table;
-  Uplink* uplink = nullptr;
+  std::shared_ptr<Uplink> uplink;
   std::string run_id;
   sys::Segment page;
   std::shared_ptr<const Wakers> wakers;
@@ -352,14 +352,18 @@ Control Broker::control() {
   return state_->control;
 }
 
+int Broker::num_ranks() const {
+  return state_->num_ranks;
+}
+
 void Broker::Start() {
   Start(HostTable::OneHost(state_->num_ranks), nullptr);
 }
 
-void Broker::Start(HostTable table, Uplink* uplink) {
+void Broker::Start(HostTable table, std::shared_ptr<Uplink> uplink) {
   CADRE_CHECK(!state_->thread.joinable() && table.own_host().num_ranks == state_->num_ranks);
   state_->table = std::move(table);
-  state_->uplink = uplink;
+  state_->uplink = std::move(uplink);
   reinterpret_cast<ControlBlock*>(state_->page.region.data())->first_rank = state_->first_rank();
   state_->thread = std::thread([state = state_.get()] { state->Run(); });
 }

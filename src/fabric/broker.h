@@ -4,9 +4,9 @@
 // knows by the end of a connection that a rank has died, so a join names the dead at once instead of waiting
 // for them.
 //
-// With several hosts each parent has a broker for its own ranks. What a rank brings to a meeting with ranks of
-// other hosts is passed on to their brokers (uplink.h), and each broker puts the whole together for its ranks:
-// there is no central one. A meeting is known by name, ranks and how many of that kind were before.
+// With several hosts each parent has a broker for its own ranks. What a rank brings to a meeting with ranks
+// of other hosts is passed on to their brokers (uplink.h), and each broker puts the whole together for its
+// ranks: there is no central one. A meeting is known by name, ranks and how many of that kind were before.
 //
 // No shared object has a name: when the last process is gone, however it went, the kernel frees everything.
 #include <memory>
@@ -25,7 +25,8 @@ class Broker {
   Broker(const Broker&) = delete;
   Broker& operator=(const Broker&) = delete;
 
-  /// The end for the child that becomes the `rank`th of this host; pass it as a descriptor, then call CloseChildEnd here.
+  /// The end for the child that becomes the `rank`th of this host; pass it as a descriptor, then call
+  /// CloseChildEnd here.
   int ChildEnd(int rank) const;
   void CloseChildEnd(int rank);
   /// Only for a child made by fork alone: takes the end out and lets the rest of the copied broker be
@@ -33,10 +34,9 @@ class Broker {
   sys::Fd TakeChildEnd(int rank);
 
   /// Starts the broker's thread (fork before, not after): ranks are let in. For a host among others: its own
-  /// number of ranks in the table is this broker's, and `uplink` (which must outlive the broker) reaches the
-  /// others.
+  /// number of ranks in the table is this broker's, and `uplink` reaches the others.
   void Start();
-  void Start(HostTable table, Uplink* uplink);
+  void Start(HostTable table, std::shared_ptr<Uplink> uplink);
   /// A message of another host's broker. From any thread.
   void Deliver(std::string message);
 
@@ -45,6 +45,7 @@ class Broker {
   static constexpr auto kGrace = std::chrono::milliseconds(500);
 
   Control control();
+  int num_ranks() const;  ///< of this host
 
  private:
   struct State;

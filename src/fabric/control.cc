@@ -15,7 +15,8 @@ Result<std::shared_ptr<const Wakers>> Wakers::Create(int num_ranks) {
   for (int r = 0; r < num_ranks; ++r) {
     fds.emplace_back(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
     if (!fds.back()) {
-      return Fail(Code::kResourceExhausted, "cannot make an event descriptor; is the limit on open files low?");
+      return Fail(Code::kResourceExhausted,
+                  "cannot make an event descriptor; is the limit on open files low?");
     }
   }
   return std::make_shared<const Wakers>(std::move(fds));

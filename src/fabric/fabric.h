@@ -39,8 +39,8 @@
 #include "fabric/control.h"
 #include "fabric/host_link.h"
 #include "fabric/host_table.h"
-#include "sys/threads.h"
 #include "sys/memory.h"
+#include "sys/threads.h"
 
 namespace cadre::fabric {
 
@@ -64,11 +64,11 @@ struct WaitContext {
 };
 
 struct FabricSpec {
-  std::string name = {};     ///< one Open per name and group
+  std::string name = {};        ///< one Open per name and group
   std::vector<int> ranks = {};  ///< world ranks in the group's order, same on all; empty: all ranks
-  size_t segment_bytes = 0;  ///< of every rank's segment
-  int num_flags = 0;         ///< flags that each rank owns
-  uint32_t first_round = 1;  ///< the first round that will be published
+  size_t segment_bytes = 0;     ///< of every rank's segment
+  int num_flags = 0;            ///< flags that each rank owns
+  uint32_t first_round = 1;     ///< the first round that will be published
   bool spin = true;
   // For groups that span hosts; without meaning on one host.
   int num_channels = 0;      ///< kinds of messages between two hosts
@@ -82,9 +82,9 @@ struct MemberRange {
 
 /// How a group lies over hosts.
 struct GroupHosts {
-  std::vector<HostEntry> entries;      ///< the hosts that have members, in the group's order
-  std::vector<MemberRange> members;    ///< theirs
-  int own = 0;                         ///< this rank's host
+  std::vector<HostEntry> entries;    ///< the hosts that have members, in the group's order
+  std::vector<MemberRange> members;  ///< theirs
+  int own = 0;                       ///< this rank's host
 
   /// Errors: kInvalidArgument for ranks that no host has, or that are not neighbours.
   static Result<GroupHosts> Of(const HostTable& table, const std::vector<int>& ranks, int own_rank);
@@ -157,8 +157,8 @@ class Fabric {
 
   /// Whether this rank sends this host's messages to `host`.
   bool carries(int host) const { return host != hosts_.own && hosts_.Carrier(hosts_.own, host) == index_; }
-  /// Sends a message (at most 4 GiB) to another host's landing zone, at `offset`. Carrier only. Does not wait;
-  /// the pieces' memory must not change before that host has answered.
+  /// Sends a message (at most 4 GiB) to another host's landing zone, at `offset`. Carrier only. Does not
+  /// wait; the pieces' memory must not change before that host has answered.
   void Post(int host, int channel, uint32_t round, size_t offset, std::span<const Piece> pieces);
   /// Waits for another host's message; the number of its bytes, which lie in landing(host).
   Result<uint32_t> AwaitHost(int host, int channel, uint32_t round, const WaitContext& context);

@@ -85,8 +85,8 @@ class HostPort {
 
   /// What a peer's port needs to reach this one; opaque.
   virtual std::string address() const = 0;
-  /// Makes the links, in the order of the requests. Waits for the peers, which call it too, until the deadline
-  /// or an abort. Errors name the peers that did not come. The port must outlive the links.
+  /// Makes the links, in the order of the requests. Waits for the peers, which call it too, until the
+  /// deadline or an abort. Errors name the peers that did not come. The port must outlive the links.
   virtual Result<std::vector<std::unique_ptr<HostLink>>> Connect(std::span<const LinkRequest> requests,
                                                                  const Control& control,
                                                                  TimePoint deadline) = 0;

@@ -1,6 +1,7 @@
 #pragma once
 // Which ranks lie on which host. A host is one node parent with its ranks: a contiguous range of world ranks
-// that share memory. All hosts of a deployment hold the same table; it is made at the join (group/host_join.h).
+// that share memory. All hosts of a deployment hold the same table; it is made at the join
+// (group/host_join.h).
 #include <string>
 #include <vector>
 
@@ -15,7 +16,7 @@ struct HostEntry {
   std::string name;  ///< for people
   int first_rank = 0, num_ranks = 0;
   std::vector<std::string> addresses;  ///< where its ranks listen for other hosts, one a network interface
-  std::string info;                    ///< what the host's parent wants the other parents to know; opaque here
+  std::string info;  ///< what the host's parent wants the other parents to know; opaque here
 };
 
 struct HostTable {

@@ -78,7 +78,8 @@ void Rounds(Rendezvous& rendezvous, const Shape& shape) {
       for (int r = begin; r < begin + count; ++r) {
         const size_t size = PartBytes(shape, round, r);
         if (h == f.own_host()) at = f.peer(r) + static_cast<size_t>(parity) * part;
-        for (size_t b = 0; b < size; ++b) ASSERT_EQ(at[b], ByteAt(round, r, b)) << "rank " << r << " at " << b;
+        for (size_t b = 0; b < size; ++b)
+          ASSERT_EQ(at[b], ByteAt(round, r, b)) << "rank " << r << " at " << b;
         at += size;
         total += size;
       }
@@ -156,8 +157,12 @@ TEST(Hosts, SubgroupsAndSeveralFabrics) {
 }
 
 TEST(Hosts, AMissingHostAndAMissingRankAreNamed) {
-  const FabricSpec spec{
-      .name = "x", .segment_bytes = 64, .num_flags = 1, .spin = false, .num_channels = 1, .landing_bytes = 64};
+  const FabricSpec spec{.name = "x",
+                        .segment_bytes = 64,
+                        .num_flags = 1,
+                        .spin = false,
+                        .num_channels = 1,
+                        .landing_bytes = 64};
   const auto gather = [](int, std::vector<Piece>&) {};
   for (const std::string& link : kLinks) {
     for (const bool whole_host : {false, true}) {
@@ -186,8 +191,12 @@ TEST(Hosts, AMissingHostAndAMissingRankAreNamed) {
 }
 
 TEST(Hosts, ABrokenLinkEndsTheWaitUnlessSomebodyKnowsMore) {
-  const FabricSpec spec{
-      .name = "x", .segment_bytes = 64, .num_flags = 1, .spin = false, .num_channels = 1, .landing_bytes = 64};
+  const FabricSpec spec{.name = "x",
+                        .segment_bytes = 64,
+                        .num_flags = 1,
+                        .spin = false,
+                        .num_channels = 1,
+                        .landing_bytes = 64};
   for (const std::string& link : kLinks) {
     for (const bool explained : {false, true}) {
       LoopHost host({1, 2}, link);
@@ -215,8 +224,12 @@ TEST(Hosts, ABrokenLinkEndsTheWaitUnlessSomebodyKnowsMore) {
 TEST(Hosts, WhatDoesNotFitIsRefused) {
   // The sides disagree about the landing zone only in how much they send.
   RunHosts({1, 1}, "tcp", [](Rendezvous& rendezvous) {
-    auto opened = rendezvous.Open({.name = "x", .segment_bytes = 64, .num_flags = 1, .spin = false,
-                                   .num_channels = 1, .landing_bytes = rendezvous.rank() == 0 ? 64u : 128u},
+    auto opened = rendezvous.Open({.name = "x",
+                                   .segment_bytes = 64,
+                                   .num_flags = 1,
+                                   .spin = false,
+                                   .num_channels = 1,
+                                   .landing_bytes = rendezvous.rank() == 0 ? 64u : 128u},
                                   Soon());
     ASSERT_FALSE(opened);
     EXPECT_NE(opened.error().message.find("of 128 bytes"), std::string::npos) << opened.error().message;
@@ -224,8 +237,12 @@ TEST(Hosts, WhatDoesNotFitIsRefused) {
   // A round that has been: the link breaks, and says why.
   for (const std::string& link : kLinks) {
     RunHosts({1, 1}, link, [](Rendezvous& rendezvous) {
-      auto opened = rendezvous.Open({.name = "x", .segment_bytes = 64, .num_flags = 1, .spin = false,
-                                     .num_channels = 1, .landing_bytes = 64},
+      auto opened = rendezvous.Open({.name = "x",
+                                     .segment_bytes = 64,
+                                     .num_flags = 1,
+                                     .spin = false,
+                                     .num_channels = 1,
+                                     .landing_bytes = 64},
                                     Soon());
       ASSERT_TRUE(opened);
       if (rendezvous.rank() == 0) {
@@ -237,7 +254,8 @@ TEST(Hosts, WhatDoesNotFitIsRefused) {
       EXPECT_TRUE((*opened)->AwaitHost(0, 0, 1, {"a", 1, Soon()}));
       const auto got = (*opened)->AwaitHost(0, 0, 2, {"b", 1, Soon()});
       ASSERT_FALSE(got);
-      EXPECT_NE(got.error().message.find("a message of round 1 came after that of round 1"), std::string::npos)
+      EXPECT_NE(got.error().message.find("a message of round 1 came after that of round 1"),
+                std::string::npos)
           << got.error().message;
     });
   }
@@ -249,7 +267,8 @@ TEST(TcpPort, StrangersGetNowhere) {
   ASSERT_TRUE(wakers);
   ControlBlock block = {};
   const Control control(&block, false);
-  auto accepting = MakeTcpPort({.addresses = {"127.0.0.1"}, .waker = (*wakers)->fd(0), .connections_per_address = 3});
+  auto accepting =
+      MakeTcpPort({.addresses = {"127.0.0.1"}, .waker = (*wakers)->fd(0), .connections_per_address = 3});
   auto calling = MakeTcpPort({.addresses = {"127.0.0.1"}, .waker = (*wakers)->fd(1)});
   ASSERT_TRUE(accepting && calling);
   uint16_t port;
@@ -277,7 +296,7 @@ TEST(TcpPort, StrangersGetNowhere) {
       ASSERT_TRUE(sys::SendAll(fd->get(), std::as_bytes(std::span(words)), Soon()));
       strangers.push_back(std::move(*fd));
     };
-    call("");                                            // half-open: never says a word
+    call("");                                             // half-open: never says a word
     call("GET / HTTP/1.1\r\nHost: example.com\r\n\r\n");  // a scanner
     call(std::string(100'000, '\0'));
     PortHello hello;
@@ -301,7 +320,8 @@ TEST(TcpPort, StrangersGetNowhere) {
     ASSERT_TRUE(links) << links.error().message;
     std::vector<std::byte> data(700'000);
     for (size_t i = 0; i < data.size(); ++i) data[i] = ByteAt(1, 2, i);
-    const std::array<Piece, 3> pieces = {{{data.data(), 10}, {data.data() + 10, 400'000}, {data.data() + 400'010, 299'990}}};
+    const std::array<Piece, 3> pieces = {
+        {{data.data(), 10}, {data.data() + 10, 400'000}, {data.data() + 400'010, 299'990}}};
     (*links)[0]->Send({.channel = 1, .round = 7, .bytes = data.size()}, pieces);
     while (sink_b.heads.empty() && (*links)[0]->status()) {
       if (!(*calling)->Progress()) (*calling)->Sleep(Now() + 10ms);
@@ -330,8 +350,9 @@ TEST(TcpPort, StrangersGetNowhere) {
 TEST(HostTable, TravelsAndIsChecked) {
   HostTable table;
   table.link = "tcp";
-  table.hosts = {{.name = "a", .first_rank = 0, .num_ranks = 3, .addresses = {"10.0.0.1", "10.1.0.1"}, .info = "x"},
-                 {.name = "b", .first_rank = 3, .num_ranks = 1, .addresses = {}, .info = {}}};
+  table.hosts = {
+      {.name = "a", .first_rank = 0, .num_ranks = 3, .addresses = {"10.0.0.1", "10.1.0.1"}, .info = "x"},
+      {.name = "b", .first_rank = 3, .num_ranks = 1, .addresses = {}, .info = {}}};
   WireWriter to;
   table.Write(to);
   WireReader from(to.text());

@@ -1,6 +1,6 @@
 #pragma once
-// Links between "hosts" that are threads of one process: queues in memory. Bytes are copied into the queue and
-// out of it, as a network would. For tests and simulation; the slow twin of the other kinds.
+// Links between "hosts" that are threads of one process: queues in memory. Bytes are copied into the queue
+// and out of it, as a network would. For tests and simulation; the slow twin of the other kinds.
 #include <map>
 #include <memory>
 #include <mutex>

@@ -14,7 +14,7 @@
 namespace cadre::fabric {
 namespace {
 
-constexpr uint32_t kShareMagic = 0x314D4443;        // "CDM1"
+constexpr uint32_t kShareMagic = 0x314D4443;           // "CDM1"
 constexpr uint64_t kSplitBytes = uint64_t{256} << 10;  // smaller messages are not worth a second connection
 
 bool WouldBlock(int error) {
@@ -128,8 +128,9 @@ Status TcpLink::BeginShare(Rail& rail) {
   }
   const MessageHead head = {share.channel, share.round, share.offset, share.total};
   const auto at = arriving_.find(share.channel);
-  if (at != arriving_.end() && (at->second.head.round != share.round || at->second.head.bytes != share.total ||
-                                at->second.head.offset != share.offset)) {
+  if (at != arriving_.end() &&
+      (at->second.head.round != share.round || at->second.head.bytes != share.total ||
+       at->second.head.offset != share.offset)) {
     return Fail(Code::kDataLoss, "{} sent two messages at once on channel {}", peer_name_, share.channel);
   }
   CADRE_ASSIGN(std::byte* const place, sink_->Place(head));

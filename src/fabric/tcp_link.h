@@ -3,8 +3,8 @@
 // the accepting host times so many. A small message goes over the first; a large one is cut into as many
 // shares as there are rails. A share is a head and its bytes; both sides know a message by (channel, round).
 //
-// What arrives is untrusted until a connection has shown its link's key; from then on it is checked for sense,
-// and a peer that talks nonsense loses the link, nothing else.
+// What arrives is untrusted until a connection has shown its link's key; from then on it is checked for
+// sense, and a peer that talks nonsense loses the link, nothing else.
 #include <sys/uio.h>
 
 #include <array>
@@ -45,8 +45,8 @@ class TcpLink final : public HostLink {
   struct Rail {
     TcpLink* link = nullptr;
     sys::Fd fd;
-    ShareHead head;            // what is being received
-    size_t head_got = 0;       // bytes of it
+    ShareHead head;       // what is being received
+    size_t head_got = 0;  // bytes of it
     std::byte* place = nullptr;
     uint64_t body_got = 0;
     std::deque<Outgoing> queue;

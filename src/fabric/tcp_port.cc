@@ -18,8 +18,9 @@
 namespace cadre::fabric {
 namespace {
 
-constexpr auto kHelloTime = std::chrono::seconds(5);    // for a caller to say who it is
-constexpr auto kEarlyTime = std::chrono::seconds(120);  // for us to ask for a caller that came before its time
+constexpr auto kHelloTime = std::chrono::seconds(5);  // for a caller to say who it is
+constexpr auto kEarlyTime =
+    std::chrono::seconds(120);  // for us to ask for a caller that came before its time
 constexpr auto kDialTime = std::chrono::seconds(10);
 constexpr size_t kMaxCallers = 512;
 constexpr size_t kMaxRails = 64;
@@ -52,7 +53,9 @@ struct TcpPort::Making {
   std::vector<sys::Fd> rails;
   std::vector<bool> answered;
   std::string last_error;
-  bool complete() const { return std::ranges::all_of(answered, [](bool a) { return a; }); }
+  bool complete() const {
+    return std::ranges::all_of(answered, [](bool a) { return a; });
+  }
 };
 
 Result<std::shared_ptr<HostPort>> MakeTcpPort(const PortOptions& options) {
@@ -70,21 +73,24 @@ Result<std::shared_ptr<HostPort>> TcpPort::Make(const PortOptions& options) {
   CADRE_ASSIGN(port->port_, sys::LocalPort(port->listener_.get()));
   port->epoll_ = sys::Fd(epoll_create1(EPOLL_CLOEXEC));
   epoll_event event = {.events = EPOLLIN, .data = {.ptr = nullptr}};
-  if (!port->epoll_ || (options.waker >= 0 &&
-                        epoll_ctl(port->epoll_.get(), EPOLL_CTL_ADD, options.waker, &event) != 0)) {
+  if (!port->epoll_ ||
+      (options.waker >= 0 && epoll_ctl(port->epoll_.get(), EPOLL_CTL_ADD, options.waker, &event) != 0)) {
     return Fail(Code::kResourceExhausted, "cannot make an epoll descriptor");
   }
   return std::shared_ptr<HostPort>(std::move(port));
 }
 
 int TcpPort::num_rails() const {
-  const int wanted = static_cast<int>(options_.addresses.size()) * std::max(1, options_.connections_per_address);
+  const int wanted =
+      static_cast<int>(options_.addresses.size()) * std::max(1, options_.connections_per_address);
   return std::min(wanted, static_cast<int>(kMaxRails));
 }
 
 std::string TcpPort::address() const {
   WireWriter to;
-  to.Put(uint32_t{port_}).Put(static_cast<uint32_t>(num_rails())).Put(static_cast<uint32_t>(options_.addresses.size()));
+  to.Put(uint32_t{port_})
+      .Put(static_cast<uint32_t>(num_rails()))
+      .Put(static_cast<uint32_t>(options_.addresses.size()));
   for (const std::string& address : options_.addresses) to.PutText(address);
   return to.text();
 }
@@ -236,8 +242,7 @@ Status TcpPort::Match(std::span<const LinkRequest> requests, std::vector<Making>
 }
 
 Result<std::vector<std::unique_ptr<HostLink>>> TcpPort::Connect(std::span<const LinkRequest> requests,
-                                                                const Control& control,
-                                                                TimePoint deadline) {
+                                                                const Control& control, TimePoint deadline) {
   std::vector<Making> making(requests.size());
   for (size_t i = 0; i < requests.size(); ++i) {
     if (requests[i].active) {
@@ -258,7 +263,8 @@ Result<std::vector<std::unique_ptr<HostLink>>> TcpPort::Connect(std::span<const 
       if (making[i].complete()) continue;
       missing += (missing.empty() ? "" : ", ") + requests[i].peer_name;
       for (size_t r = 0; r < making[i].rails.size(); ++r) {
-        if (!making[i].answered[r] && making[i].rails[r]) polls.push_back({making[i].rails[r].get(), POLLIN, 0});
+        if (!making[i].answered[r] && making[i].rails[r])
+          polls.push_back({making[i].rails[r].get(), POLLIN, 0});
       }
     }
     if (missing.empty()) break;
@@ -272,8 +278,8 @@ Result<std::vector<std::unique_ptr<HostLink>>> TcpPort::Connect(std::span<const 
   }
   std::vector<std::unique_ptr<HostLink>> links;
   for (size_t i = 0; i < requests.size(); ++i) {
-    links.push_back(std::make_unique<TcpLink>(this, requests[i].peer_name, requests[i].sink,
-                                              std::move(making[i].rails)));
+    links.push_back(
+        std::make_unique<TcpLink>(this, requests[i].peer_name, requests[i].sink, std::move(making[i].rails)));
   }
   return links;
 }

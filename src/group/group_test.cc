@@ -110,7 +110,8 @@ void ServeWithSleeps(const std::vector<int>& layout, const std::string& link) {
   constexpr int kRequests = 300;
   const int kRanks = std::accumulate(layout.begin(), layout.end(), 0);
   std::vector<int> host_of;
-  for (size_t h = 0; h < layout.size(); ++h) host_of.insert(host_of.end(), static_cast<size_t>(layout[h]), static_cast<int>(h));
+  for (size_t h = 0; h < layout.size(); ++h)
+    host_of.insert(host_of.end(), static_cast<size_t>(layout[h]), static_cast<int>(h));
   struct Queue {
     std::mutex mutex;
     int waiting = 0;

@@ -56,7 +56,8 @@ struct Lockstep::State {
     return oldest;
   }
 
-  // All words of this round into `words`: those of this host from its segments, the others from their message.
+  // All words of this round into `words`: those of this host from its segments, the others from their
+  // message.
   Status Gather(const fabric::WaitContext& context) {
     const int parity = static_cast<int>(round & 1);
     const size_t at = static_cast<size_t>(parity) * kWordSpace;
@@ -77,9 +78,9 @@ struct Lockstep::State {
                     bytes[static_cast<size_t>(h)], count);
       }
       for (int r = begin; r < begin + count; ++r) {
-        const std::byte* word =
-            here ? fabric->peer(r) + at
-                 : fabric->landing(h) + zone + static_cast<size_t>(r - begin) * kWordSpace;
+        const std::byte* word = here
+                                    ? fabric->peer(r) + at
+                                    : fabric->landing(h) + zone + static_cast<size_t>(r - begin) * kWordSpace;
         std::memcpy(&words[static_cast<size_t>(r)], word, sizeof(StepWord));
       }
     }

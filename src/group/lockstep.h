@@ -3,16 +3,16 @@
 // others wait for it in the exchanges. Before each step every rank shows one word and sees all words, so all
 // decide alike.
 //
-// When nobody has work all ranks sleep on their host's doorbell and use no CPU. No request is lost to sleep: a
-// rank takes a ticket *before* it looks for work and shows it in its word; all ranks of a host sleep on the
+// When nobody has work all ranks sleep on their host's doorbell and use no CPU. No request is lost to sleep:
+// a rank takes a ticket *before* it looks for work and shows it in its word; all ranks of a host sleep on the
 // oldest ticket shown there. A ring after any rank's look is younger than that ticket, so nobody of that host
 // falls asleep, or all wake.
 //
 // Over hosts there is no common bell, and none is needed: ranks that wake go on to the next Exchange, and its
 // message is what wakes the other hosts. Their carriers sleep on their links as well as on the doorbell, and
-// ring it for their neighbours when the message of the round after the one that all slept on arrives. A ring is
-// never passed on as such, so it cannot come too early (before a rank's look of the same round, which would not
-// see it) nor echo.
+// ring it for their neighbours when the message of the round after the one that all slept on arrives. A ring
+// is never passed on as such, so it cannot come too early (before a rank's look of the same round, which
+// would not see it) nor echo.
 #include <cstdint>
 #include <memory>
 #include <span>
