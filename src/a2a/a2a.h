@@ -63,6 +63,7 @@ struct Options {
   kernels::Device device;                      ///< threads for sums; a null pool means the caller alone
   fabric::Rendezvous* rendezvous = nullptr;    ///< how to reach the other ranks; may be null for one rank
   std::vector<int> ranks;                      ///< world ranks of the group in order; empty: all
+  std::vector<int> ranks_per_host = {};        ///< for BufferBytes without a rendezvous; empty: one host
   TimePoint join_deadline = TimePoint::max();  ///< for reaching the other ranks in Create
   bool spin = true;                            ///< false where threads outnumber CPUs
   uint32_t first_round = 1;                    ///< where the round counter starts (tests of its wrap)

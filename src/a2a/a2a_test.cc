@@ -6,7 +6,9 @@
 #include <bit>
 #include <cmath>
 #include <cstring>
+#include <numeric>
 
+#include "a2a/allgather_hosts.h"
 #include "a2a/reference.h"
 #include "base/random.h"
 #include "fabric/ranks_testing.h"
@@ -77,14 +79,23 @@ void Expert(const Case& c, int rank, int32_t slot, const float* row, float* out)
   }
 }
 
+std::vector<fabric::MemberRange> HostsOf(fabric::Rendezvous& rendezvous) {
+  std::vector<fabric::MemberRange> hosts;
+  for (const fabric::HostEntry& host : rendezvous.hosts().hosts) {
+    hosts.push_back({host.first_rank, host.num_ranks});
+  }
+  return hosts;
+}
+
 std::vector<float> Wanted(const Case& c, const eplb::SlotLayout& layout, const std::vector<RankInput>& inputs,
-                          int home) {
+                          const std::vector<fabric::MemberRange>& hosts, int home) {
   std::vector<ReferenceInput> ranks;
   for (const RankInput& i : inputs) ranks.push_back({i.num_rows, i.slots.data(), i.weights.data()});
   const auto expert = [&](int rank, int32_t slot, int source, int64_t row, float* out) {
     Expert(c, rank, slot, inputs[static_cast<size_t>(source)].x.data() + row * c.hidden, out);
   };
-  return ReferenceCombine({c.top_k, c.hidden, layout, ranks, Tree::kByRank, expert}, home);
+  const ReferenceArgs args{c.top_k, c.hidden, layout, ranks, Tree::kByRank, expert};
+  return hosts.size() > 1 ? ReferenceHostCombine(args, hosts, c.type, home) : ReferenceCombine(args, home);
 }
 
 // The rows in the order the contract promises, and what each must look like.
@@ -179,7 +190,7 @@ void RunRank(const Case& c, fabric::Rendezvous& rendezvous) {
     if (me == c.slow_rank) std::this_thread::sleep_for(3ms);
     const Status combined = a2a.ReceiveResults(out.data(), accumulate);
     ASSERT_TRUE(combined) << combined.error().message;
-    std::vector<float> want = Wanted(c, layout, inputs, me);
+    std::vector<float> want = Wanted(c, layout, inputs, HostsOf(rendezvous), me);
     if (accumulate) {
       for (float& w : want) w = 0.25f + w;
     }
@@ -192,8 +203,10 @@ void RunRank(const Case& c, fabric::Rendezvous& rendezvous) {
     if (c.ranks > 1) {
       std::vector<RankChoices> choices;
       for (const RankInput& i : inputs) choices.push_back({i.num_rows, i.slots.data()});
-      counted +=
-          CountBytes({c.backend, c.top_k, c.hidden * DTypeBytes(c.type), c.hidden * 4, layout, choices}, me);
+      const int64_t row_bytes = c.hidden * DTypeBytes(c.type);
+      const CountArgs args{c.backend, c.top_k, row_bytes, c.hidden * 4, layout, choices};
+      const auto hosts = HostsOf(rendezvous);
+      counted += hosts.size() > 1 ? CountHostBytes(args, hosts, row_bytes, me) : CountBytes(args, me);
     }
     EXPECT_EQ(a2a.bytes(), counted);
   }
@@ -218,6 +231,43 @@ TEST(AllToAll, EqualsTheReferenceOverRanksLoadsAndTypes) {
       }
     }
   }
+}
+
+TEST(AllToAll, HostsEqualTheReferenceOverLayoutsLoadsAndTypes) {
+  for (const char* link : {"loop", "tcp"}) {
+    for (const auto& hosts : std::vector<std::vector<int>>{{1, 1}, {2, 2}, {3, 1}, {1, 2, 2}, {1, 1, 1, 1}}) {
+      for (const Load load :
+           {Load::kRandom, Load::kOneExpert, Load::kEmptyRanks, Load::kFull, Load::kNoChoice}) {
+        for (const bool sharded : {false, true}) {
+          for (const DType type : {DType::kBf16, DType::kF32}) {
+            Case c;
+            c.ranks = std::accumulate(hosts.begin(), hosts.end(), 0);
+            c.load = load;
+            c.sharded = sharded;
+            c.type = type;
+            c.hidden = load == Load::kRandom ? 1301 : 47;  // odd: nothing is aligned by chance
+            c.first_round = 0xFFFFFFFE;
+            c.slow_rank = load == Load::kRandom ? c.ranks - 1 : -1;
+            fabric::RunHosts(hosts, link, [&](fabric::Rendezvous& r) { RunRank(c, r); });
+            if (testing::Test::HasFailure()) return;
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST(AllToAll, WhatDoesNotWorkOverHostsSaysSo) {
+  Options options;
+  options.backend = "naive";
+  options.hidden = 64;
+  options.top_k = 4;
+  options.max_rows = 100;
+  options.layout = {.num_slots = 8, .num_ranks = 4};
+  options.ranks_per_host = {2, 2};
+  EXPECT_EQ(BufferBytes(options).error().code, Code::kUnsupported);
+  options.backend = "allgather_reducescatter";
+  EXPECT_GT(*BufferBytes(options), 3 * 100 * 64 * 4 + 2 * 2 * 100 * (64 * 2));
 }
 
 TEST(AllToAll, FewSlotsManyChoicesManyThreads) {

@@ -1,6 +1,8 @@
 #pragma once
-// Collectives of a small group on one host: the tensor-parallel ranks of one DP replica. Sums are f32 in rank
-// order, so every rank gets the same bits however the work is shared out.
+// Collectives of a small group: the tensor-parallel ranks of one DP replica. Sums are f32 in rank order, so
+// every rank gets the same bits however the work is shared out. Over hosts the tree is by host, then rank:
+// each host sums its ranks in order, one message of f32 goes to each other host, and every rank sums the
+// hosts in order.
 #include <cstddef>
 #include <cstdint>
 #include <memory>

@@ -20,11 +20,17 @@ float Value(int rank, int64_t i, int round) {
       UniformAt(7, static_cast<uint64_t>(rank * 100 + round), static_cast<uint64_t>(i)) * 2 - 1);
 }
 
-std::vector<float> WantedSum(int ranks, int64_t count, int round) {
+// By host, then rank.
+std::vector<float> WantedSum(const std::vector<int>& ranks_per_host, int64_t count, int round) {
   std::vector<float> want;
   for (int64_t i = 0; i < count; ++i) {
-    float sum = Value(0, i, round);
-    for (int r = 1; r < ranks; ++r) sum += Value(r, i, round);
+    float sum = 0;
+    int rank = 0;
+    for (size_t h = 0; h < ranks_per_host.size(); ++h) {
+      float of_host = Value(rank++, i, round);
+      for (int r = 1; r < ranks_per_host[h]; ++r) of_host += Value(rank++, i, round);
+      sum = h == 0 ? of_host : sum + of_host;
+    }
     want.push_back(sum);
   }
   return want;
@@ -46,18 +52,20 @@ void RunRank(fabric::Rendezvous& rendezvous, int64_t split_bytes) {
   ASSERT_TRUE(made) << made.error().message;
   Collective& group = **made;
   const int me = group.rank(), ranks = group.size();
+  std::vector<int> layout;
+  for (const fabric::HostEntry& host : rendezvous.hosts().hosts) layout.push_back(host.num_ranks);
   group.BeginStep(1, Now() + 60s);
   int round = 0;
   for (const int64_t count : {0, 1, 7, 256, 257, 1000, 5}) {
     std::vector<float> x;
     for (int64_t i = 0; i < count; ++i) x.push_back(Value(me, i, round));
     ASSERT_TRUE(group.AllReduceSum(x.data(), count));
-    Same(x, WantedSum(ranks, count, round++));
+    Same(x, WantedSum(layout, count, round++));
   }
   for (int again = 0; again < 4; ++again) {
     float* staged = group.Stage(200);
     for (int64_t i = 0; i < 200; ++i) staged[i] = Value(me, i, round);
-    std::vector<float> out(200, 0.5f), want = WantedSum(ranks, 200, round++);
+    std::vector<float> out(200, 0.5f), want = WantedSum(layout, 200, round++);
     ASSERT_TRUE(group.ReduceStaged(200, out.data(), true));
     for (float& w : want) w = 0.5f + w;
     Same(out, want);
@@ -94,6 +102,14 @@ TEST(Collective, ThreadsAgreeBitByBitOnBothWays) {
   for (const int ranks : {1, 2, 3, 4, 8}) {
     for (const int64_t split : {0, 1 << 20}) {
       fabric::RunThreads(ranks, [&](fabric::Rendezvous& r) { RunRank(r, split); });
+    }
+  }
+}
+
+TEST(Collective, HostsAgreeBitByBit) {
+  for (const char* link : {"loop", "tcp"}) {
+    for (const auto& layout : std::vector<std::vector<int>>{{1, 1}, {2, 2}, {3, 1}, {1, 2, 2}}) {
+      fabric::RunHosts(layout, link, [&](fabric::Rendezvous& r) { RunRank(r, 64); });
     }
   }
 }

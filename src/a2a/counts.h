@@ -17,12 +17,16 @@ namespace cadre::a2a {
 struct ByteCounts {
   int64_t dispatch_algorithmic = 0, dispatch_physical = 0;
   int64_t combine_algorithmic = 0, combine_physical = 0;
+  int64_t dispatch_wire = 0,
+          combine_wire = 0;  ///< that it received from other hosts, for all ranks of its own
 
   ByteCounts& operator+=(const ByteCounts& other) {
     dispatch_algorithmic += other.dispatch_algorithmic;
     dispatch_physical += other.dispatch_physical;
     combine_algorithmic += other.combine_algorithmic;
     combine_physical += other.combine_physical;
+    dispatch_wire += other.dispatch_wire;
+    combine_wire += other.combine_wire;
     return *this;
   }
   friend bool operator==(const ByteCounts&, const ByteCounts&) = default;

@@ -3,9 +3,11 @@
 #include <string_view>
 
 #include "a2a/a2a.h"
+#include "a2a/allgather_hosts.h"
 #include "a2a/allgather_reducescatter.h"
 #include "a2a/local.h"
 #include "a2a/naive.h"
+#include "fabric/rendezvous.h"
 
 namespace cadre::a2a {
 namespace {
@@ -56,12 +58,43 @@ Status CheckShapes(const Options& o) {
   return {};
 }
 
+// How the group lies over hosts.
+Result<fabric::GroupHosts> HostsOf(const Options& o) {
+  fabric::HostTable table = fabric::HostTable::OneHost(o.layout.num_ranks);
+  std::vector<int> ranks = o.ranks;
+  int own = 0;
+  if (o.rendezvous != nullptr) {
+    table = o.rendezvous->hosts();
+    own = o.rendezvous->rank();
+  } else if (!o.ranks_per_host.empty()) {
+    table.hosts.clear();
+    for (const int n : o.ranks_per_host) {
+      table.hosts.push_back(
+          {.name = {}, .first_rank = table.num_ranks(), .num_ranks = n, .addresses = {}, .info = {}});
+    }
+  }
+  for (int r = 0; ranks.size() < static_cast<size_t>(o.layout.num_ranks); ++r) ranks.push_back(r);
+  return fabric::GroupHosts::Of(table, ranks, own);
+}
+
+Status CheckOverHosts(const std::string& name) {
+  if (name == "allgather_reducescatter") return {};
+  return FailParam(Code::kUnsupported, "--all2all-backend",
+                   "all2all backend '{}' does not work over several hosts; use allgather_reducescatter",
+                   name);
+}
+
 }  // namespace
 
 Result<std::unique_ptr<AllToAll>> Create(const Options& options) {
   CADRE_TRY(CheckName(options.backend));
   CADRE_TRY(CheckShapes(options));
   if (options.layout.num_ranks == 1) return CreateLocal(options);
+  CADRE_ASSIGN(const fabric::GroupHosts hosts, HostsOf(options));
+  if (hosts.size() > 1) {
+    CADRE_TRY(CheckOverHosts(options.backend));
+    return CreateAllGatherHosts(options, hosts);
+  }
   return options.backend == "naive" ? CreateNaive(options) : CreateAllGatherReduceScatter(options);
 }
 
@@ -69,6 +102,11 @@ Result<int64_t> BufferBytes(const Options& options) {
   CADRE_TRY(CheckName(options.backend));
   CADRE_TRY(CheckShapes(options));
   if (options.layout.num_ranks == 1) return options.max_rows * options.hidden * DTypeBytes(options.act_type);
+  CADRE_ASSIGN(const fabric::GroupHosts hosts, HostsOf(options));
+  if (hosts.size() > 1) {
+    CADRE_TRY(CheckOverHosts(options.backend));
+    return AllGatherHostsBytes(options, hosts);
+  }
   return options.backend == "naive" ? NaiveBytes(options) : AllGatherReduceScatterBytes(options);
 }
 

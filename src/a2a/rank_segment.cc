@@ -35,7 +35,9 @@ Result<std::unique_ptr<RankSegment>> RankSegment::Open(const Options& options, c
                           .segment_bytes = parts.regions.total(),
                           .num_flags = kNumFlags,
                           .first_round = options.first_round,
-                          .spin = options.spin};
+                          .spin = options.spin,
+                          .num_channels = parts.num_channels,
+                          .landing_bytes = parts.landing_bytes};
   CADRE_ASSIGN(auto fabric, options.rendezvous->Open(spec, options.join_deadline));
   if (fabric->size() != options.layout.num_ranks) {
     return Fail(Code::kInternal, "slots are laid out over {} ranks, but the group has {}",
@@ -70,7 +72,8 @@ void RankSegment::SendRouting(const Routing& routing) {
 Status RankSegment::AwaitSources(std::vector<Source>& sources) {
   CADRE_TRY(fabric_->AwaitAll(kDispatchFlag, round_, counts_.data(), Context("dispatch")));
   sources.resize(counts_.size());
-  for (int r = 0; r < size(); ++r) {
+  const auto [begin, count] = fabric_->local();
+  for (int r = begin; r < begin + count; ++r) {
     const int64_t rows = counts_[static_cast<size_t>(r)];
     if (rows > max_rows_) {
       return Fail(Code::kDataLoss, "rank {} sent {} rows; at most {} were agreed", fabric_->world_rank(r),

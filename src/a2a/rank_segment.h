@@ -18,6 +18,8 @@ struct SegmentParts {
   explicit SegmentParts(const Options& options);
   fabric::Regions regions;
   size_t rows, slots, weights;
+  int num_channels = 0;  // between hosts
+  size_t landing_bytes = 0;
 };
 
 class RankSegment {
@@ -38,7 +40,7 @@ class RankSegment {
   std::byte* Stage(int64_t num_rows);
   /// Copies the choices beside the rows and raises the dispatch flag.
   void SendRouting(const Routing& routing);
-  /// Everybody's rows and choices, in place.
+  /// The rows and choices of all ranks of this host, in place; other entries are left alone.
   Status AwaitSources(std::vector<Source>& sources);
 
  private:

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <atomic>
 #include <map>
+#include <mutex>
 #include <thread>
 #include <vector>
 
@@ -25,23 +26,36 @@ constexpr auto kMessageTime = std::chrono::seconds(2);
 struct Meeting {
   std::string name;
   std::vector<int> ranks;
-  TimePoint start, deadline;
+  uint32_t ordinal = 0;  // how many meetings of this name and these ranks were before
+  TimePoint start = Now(), deadline = TimePoint::max();
   std::map<int, Parcel> parcels;
-  std::map<int, uint32_t> sequence;  // of each rank's request, echoed in the answer
+  std::map<int, uint32_t> sequence;  // of each local rank's request, echoed in the answer
+
+  std::pair<std::string, std::vector<int>> key() const { return {name, ranks}; }
 };
+
+// Between brokers.
+enum PartKind : uint32_t { kPart = 1, kPartRefused };
 
 }  // namespace
 
+// Vectors are by place on the host; everything else speaks of world ranks.
 struct Broker::State {
-  int num_ranks = 0;
+  int num_ranks = 0;  // of this host
+  HostTable table;
+  std::shared_ptr<Uplink> uplink;
   std::string run_id;
   sys::Segment page;
+  std::shared_ptr<const Wakers> wakers;
   Control control;
   std::vector<sys::Fd> ours, theirs;
   std::vector<bool> dead;                // connection gone, on purpose or not
   std::vector<bool> crashed;             // gone without a goodbye
   std::map<int, TimePoint> unexplained;  // died without a goodbye; abort at this time
   std::vector<Meeting> meetings;
+  std::map<std::pair<std::string, std::vector<int>>, uint32_t> num_held;  // meetings that are over
+  std::mutex mutex;
+  std::vector<std::string> delivered;  // by other brokers; guarded by the mutex
   sys::Fd wake;
   std::atomic<bool> stop = false;
   std::thread thread;
@@ -50,22 +64,32 @@ struct Broker::State {
   void HandleMessage(int rank);
   void HandleGone(int rank, bool goodbye);
   void HandleMeet(int rank, sys::Frame frame);
+  void HandlePart(const std::string& message);
+  std::vector<Meeting>::iterator FindMeeting(Meeting&& wanted);
+  void CheckMeeting(std::vector<Meeting>::iterator at);
   void FinishMeeting(const Meeting& meeting);
   void Refuse(const Meeting& meeting, Code code, const std::string& text);
+  void TellHosts(const Meeting& meeting, PartKind kind, int number, const std::string& text);
+  void Welcome(int rank);
   void HandleTimes();
   int PollMs() const;
   void Send(int rank, uint32_t kind, std::string_view body, std::span<const int> fds);
+
+  int first_rank() const { return table.own_host().first_rank; }
+  bool Local(int rank) const { return rank >= first_rank() && rank < first_rank() + num_ranks; }
+  size_t At(int rank) const { return static_cast<size_t>(rank - first_rank()); }
 };
 
 void Broker::State::Send(int rank, uint32_t kind, std::string_view body, std::span<const int> fds) {
-  if (dead[static_cast<size_t>(rank)]) return;
-  const Status sent =
-      sys::SendFrame(ours[static_cast<size_t>(rank)].get(), kind, body, fds, Now() + kMessageTime);
+  if (dead[At(rank)]) return;
+  const Status sent = sys::SendFrame(ours[At(rank)].get(), kind, body, fds, Now() + kMessageTime);
   if (!sent)
     LogDebug("cannot answer rank {}: {}", rank, sent.error().message);  // its end is seen by the next poll
 }
 
+// Ends a meeting that the caller takes off the list.
 void Broker::State::Refuse(const Meeting& meeting, Code code, const std::string& text) {
+  num_held[meeting.key()] = meeting.ordinal + 1;
   for (const auto& [rank, sequence] : meeting.sequence) {
     WireWriter body;
     body.Put(sequence).Put(code).PutText(text);
@@ -73,7 +97,22 @@ void Broker::State::Refuse(const Meeting& meeting, Code code, const std::string&
   }
 }
 
+void Broker::State::TellHosts(const Meeting& meeting, PartKind kind, int number, const std::string& text) {
+  std::vector<int> hosts;
+  for (const int r : meeting.ranks) {
+    const int host = table.host_of(r);
+    if (host != table.own && std::ranges::find(hosts, host) == hosts.end()) hosts.push_back(host);
+  }
+  if (hosts.empty() || uplink == nullptr) return;
+  WireWriter body;
+  body.Put(kind).Put(meeting.ordinal).PutText(meeting.name);
+  body.Put(static_cast<uint32_t>(meeting.ranks.size()));
+  for (const int r : meeting.ranks) body.Put(int32_t{r});
+  uplink->Send(hosts, body.Put(int32_t{number}).PutText(text).text());
+}
+
 void Broker::State::FinishMeeting(const Meeting& meeting) {
+  num_held[meeting.key()] = meeting.ordinal + 1;
   std::vector<int> fds;
   WireWriter parcels;
   for (const int r : meeting.ranks) {
@@ -91,36 +130,17 @@ void Broker::State::FinishMeeting(const Meeting& meeting) {
   }
 }
 
-void Broker::State::HandleMeet(int rank, sys::Frame frame) {
-  WireReader reader(std::move(frame.body));
-  const auto sequence = reader.Get<uint32_t>();
-  const auto timeout_ms = reader.Get<int64_t>();
-  Meeting wanted;
-  wanted.name = reader.GetText();
-  const auto num_members = reader.Get<uint32_t>();
-  bool member = false;
-  for (uint32_t i = 0; i < num_members && reader.ok(); ++i) {
-    wanted.ranks.push_back(reader.Get<int32_t>());
-    member |= wanted.ranks.back() == rank;
-    if (wanted.ranks.back() < 0 || wanted.ranks.back() >= num_ranks) member = false, wanted.ranks.pop_back();
-  }
-  std::string blob = reader.GetText();
-  if (!reader.ok() || !member || timeout_ms < 0) {
-    LogError("rank {} sent a broken message to its parent", rank);
-    return HandleGone(rank, false);
-  }
-  auto at = std::ranges::find_if(
-      meetings, [&](const Meeting& m) { return m.name == wanted.name && m.ranks == wanted.ranks; });
-  const TimePoint deadline = Now() + std::chrono::milliseconds(std::min<int64_t>(timeout_ms, 86'400'000));
-  if (at == meetings.end()) {
-    wanted.start = Now();
-    wanted.deadline = deadline;
-    meetings.push_back(std::move(wanted));
-    at = meetings.end() - 1;
-  }
-  at->deadline = std::min(at->deadline, deadline);
-  at->sequence[rank] = sequence;
-  at->parcels[rank] = {std::move(blob), std::move(frame.fds)};
+std::vector<Meeting>::iterator Broker::State::FindMeeting(Meeting&& wanted) {
+  const auto at = std::ranges::find_if(meetings, [&](const Meeting& m) {
+    return m.name == wanted.name && m.ranks == wanted.ranks && m.ordinal == wanted.ordinal;
+  });
+  if (at != meetings.end()) return at;
+  meetings.push_back(std::move(wanted));
+  return meetings.end() - 1;
+}
+
+// Ends a meeting that is complete or cannot be.
+void Broker::State::CheckMeeting(std::vector<Meeting>::iterator at) {
   if (at->parcels.size() == at->ranks.size()) {
     const Meeting complete = std::move(*at);
     meetings.erase(at);
@@ -130,34 +150,90 @@ void Broker::State::HandleMeet(int rank, sys::Frame frame) {
   std::vector<int> ended;
   for (const auto* gone : {&crashed, &dead}) {
     for (const int r : at->ranks) {
-      if ((*gone)[static_cast<size_t>(r)]) ended.push_back(r);
+      if (Local(r) && (*gone)[At(r)]) ended.push_back(r);
     }
     if (!ended.empty()) break;
   }
-  if (!ended.empty()) {
-    Refuse(*at, Code::kUnavailable, Format("{} ended before joining '{}'", NameRanks(ended), at->name));
-    meetings.erase(at);
+  if (ended.empty()) return;
+  const std::string text = Format("{} ended before joining '{}'", NameRanks(ended), at->name);
+  TellHosts(*at, kPartRefused, static_cast<int>(Code::kUnavailable), text);
+  Refuse(*at, Code::kUnavailable, text);
+  meetings.erase(at);
+}
+
+void Broker::State::HandleMeet(int rank, sys::Frame frame) {
+  WireReader reader(std::move(frame.body));
+  const auto sequence = reader.Get<uint32_t>();
+  const auto timeout_ms = reader.Get<int64_t>();
+  Meeting wanted;
+  wanted.name = reader.GetText();
+  const auto num_members = reader.Get<uint32_t>();
+  bool member = false, known = true;
+  for (uint32_t i = 0; i < num_members && reader.ok(); ++i) {
+    wanted.ranks.push_back(reader.Get<int32_t>());
+    member |= wanted.ranks.back() == rank;
+    known &= table.host_of(wanted.ranks.back()) >= 0;
   }
+  std::string blob = reader.GetText();
+  if (!reader.ok() || !member || !known || timeout_ms < 0) {
+    LogError("rank {} sent a broken message to its parent", rank);
+    return HandleGone(rank, false);
+  }
+  const TimePoint deadline = Now() + std::chrono::milliseconds(std::min<int64_t>(timeout_ms, 86'400'000));
+  wanted.ordinal = num_held[wanted.key()];
+  const auto at = FindMeeting(std::move(wanted));
+  if (at->sequence.empty()) at->start = Now();
+  at->deadline = std::min(at->deadline, deadline);
+  at->sequence[rank] = sequence;
+  TellHosts(*at, kPart, rank, blob);
+  at->parcels[rank] = {std::move(blob), std::move(frame.fds)};
+  CheckMeeting(at);
+}
+
+void Broker::State::HandlePart(const std::string& message) {
+  WireReader reader(message);
+  const auto kind = reader.Get<PartKind>();
+  Meeting wanted;
+  wanted.ordinal = reader.Get<uint32_t>();
+  wanted.name = reader.GetText();
+  const auto num_members = reader.Get<uint32_t>();
+  for (uint32_t i = 0; i < num_members && reader.ok(); ++i) wanted.ranks.push_back(reader.Get<int32_t>());
+  const auto number = reader.Get<int32_t>();
+  std::string text = reader.GetText();
+  if (!reader.ok()) return LogError("another host's parent sent a broken message");
+  if (wanted.ordinal < num_held[wanted.key()]) return;  // over; both sides ended it at the same time
+  const auto at = FindMeeting(std::move(wanted));
+  if (kind == kPartRefused) {
+    Refuse(*at, static_cast<Code>(number), text);
+    meetings.erase(at);
+    return;
+  }
+  const bool member = std::ranges::find(at->ranks, number) != at->ranks.end() && !Local(number);
+  if (kind != kPart || !member) return LogError("another host's parent sent a broken message");
+  at->parcels[number].blob = std::move(text);
+  CheckMeeting(at);
 }
 
 void Broker::State::HandleGone(int rank, bool goodbye) {
-  dead[static_cast<size_t>(rank)] = true;
-  ours[static_cast<size_t>(rank)].Reset();
+  dead[At(rank)] = true;
+  ours[At(rank)].Reset();
   if (goodbye) {
     control.line(rank).left.store(1);
   } else {
-    crashed[static_cast<size_t>(rank)] = true;
+    crashed[At(rank)] = true;
     unexplained[rank] = Now() + kGrace;
   }
   std::erase_if(meetings, [&](const Meeting& m) {
     if (std::ranges::find(m.ranks, rank) == m.ranks.end()) return false;
-    Refuse(m, Code::kUnavailable, Format("rank {} ended while ranks were joining '{}'", rank, m.name));
+    const std::string text = Format("rank {} ended while ranks were joining '{}'", rank, m.name);
+    TellHosts(m, kPartRefused, static_cast<int>(Code::kUnavailable), text);
+    Refuse(m, Code::kUnavailable, text);
     return true;
   });
 }
 
 void Broker::State::HandleMessage(int rank) {
-  auto frame = sys::RecvFrame(ours[static_cast<size_t>(rank)].get(), kMaxMessage, Now() + kMessageTime);
+  auto frame = sys::RecvFrame(ours[At(rank)].get(), kMaxMessage, Now() + kMessageTime);
   if (!frame) return HandleGone(rank, false);
   if (frame->kind == kGoodbye) return HandleGone(rank, true);
   if (frame->kind == kMeet) return HandleMeet(rank, std::move(*frame));
@@ -172,9 +248,10 @@ void Broker::State::HandleTimes() {
     for (const int r : m.ranks) {
       if (!m.parcels.contains(r)) missing.push_back(r);
     }
-    Refuse(m, Code::kDeadlineExceeded,
-           Format("{} did not join '{}' within {:.3g} s", NameRanks(missing), m.name,
-                  Seconds(m.deadline - m.start)));
+    const std::string text = Format("{} did not join '{}' within {:.3g} s", NameRanks(missing), m.name,
+                                    Seconds(m.deadline - m.start));
+    TellHosts(m, kPartRefused, static_cast<int>(Code::kDeadlineExceeded), text);
+    Refuse(m, Code::kDeadlineExceeded, text);
     return true;
   });
   std::erase_if(unexplained, [&](const auto& entry) {
@@ -193,24 +270,36 @@ int Broker::State::PollMs() const {
   return static_cast<int>(std::clamp<int64_t>(ms, 0, 60'000));
 }
 
+void Broker::State::Welcome(int rank) {
+  WireWriter body;
+  body.Put(kWireVersion).Put(int32_t{rank}).PutText(run_id).Put(int32_t{table.own});
+  table.Write(body);
+  std::vector<int> fds = {page.fd.get()};
+  for (int i = 0; i < num_ranks; ++i) fds.push_back(wakers->fd(i));
+  Send(rank, kWelcome, body.text(), fds);
+}
+
 void Broker::State::Run() {
-  for (int r = 0; r < num_ranks; ++r) {
-    WireWriter body;
-    body.Put(kWireVersion).Put(int32_t{r}).Put(int32_t{num_ranks}).PutText(run_id);
-    const int fd = page.fd.get();
-    Send(r, kWelcome, body.text(), {&fd, 1});
-  }
+  for (int i = 0; i < num_ranks; ++i) Welcome(first_rank() + i);
   while (!stop.load()) {
     std::vector<pollfd> polls = {{wake.get(), POLLIN, 0}};
     std::vector<int> ranks = {-1};
-    for (int r = 0; r < num_ranks; ++r) {
-      if (dead[static_cast<size_t>(r)]) continue;
-      polls.push_back({ours[static_cast<size_t>(r)].get(), POLLIN, 0});
-      ranks.push_back(r);
+    for (int i = 0; i < num_ranks; ++i) {
+      if (dead[static_cast<size_t>(i)]) continue;
+      polls.push_back({ours[static_cast<size_t>(i)].get(), POLLIN, 0});
+      ranks.push_back(first_rank() + i);
     }
     poll(polls.data(), polls.size(), PollMs());
+    eventfd_t rung;
+    eventfd_read(wake.get(), &rung);
+    std::vector<std::string> parts;
+    {
+      const std::lock_guard lock(mutex);
+      parts.swap(delivered);
+    }
+    for (const std::string& part : parts) HandlePart(part);
     for (size_t i = 1; i < polls.size(); ++i) {
-      if (polls[i].revents != 0 && !dead[static_cast<size_t>(ranks[i])]) HandleMessage(ranks[i]);
+      if (polls[i].revents != 0 && !dead[At(ranks[i])]) HandleMessage(ranks[i]);
     }
     HandleTimes();
   }
@@ -227,7 +316,10 @@ Result<std::unique_ptr<Broker>> Broker::Create(int num_ranks, const std::string&
   state->num_ranks = num_ranks;
   state->run_id = run_id;
   CADRE_ASSIGN(state->page, sys::CreateSegment("cadre-" + run_id + "-control", sizeof(ControlBlock), false));
-  state->control = Control(reinterpret_cast<ControlBlock*>(state->page.region.data()), true);
+  auto* block = reinterpret_cast<ControlBlock*>(state->page.region.data());
+  block->num_ranks = num_ranks;
+  CADRE_ASSIGN(state->wakers, Wakers::Create(num_ranks));
+  state->control = Control(block, true, state->wakers);
   for (int r = 0; r < num_ranks; ++r) {
     CADRE_ASSIGN(auto pair, sys::SocketPair());
     state->ours.push_back(std::move(pair.first));
@@ -260,9 +352,28 @@ Control Broker::control() {
   return state_->control;
 }
 
+int Broker::num_ranks() const {
+  return state_->num_ranks;
+}
+
 void Broker::Start() {
-  CADRE_CHECK(!state_->thread.joinable());
+  Start(HostTable::OneHost(state_->num_ranks), nullptr);
+}
+
+void Broker::Start(HostTable table, std::shared_ptr<Uplink> uplink) {
+  CADRE_CHECK(!state_->thread.joinable() && table.own_host().num_ranks == state_->num_ranks);
+  state_->table = std::move(table);
+  state_->uplink = std::move(uplink);
+  reinterpret_cast<ControlBlock*>(state_->page.region.data())->first_rank = state_->first_rank();
   state_->thread = std::thread([state = state_.get()] { state->Run(); });
+}
+
+void Broker::Deliver(std::string message) {
+  {
+    const std::lock_guard lock(state_->mutex);
+    state_->delivered.push_back(std::move(message));
+  }
+  eventfd_write(state_->wake.get(), 1);
 }
 
 }  // namespace cadre::fabric

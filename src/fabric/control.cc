@@ -1,11 +1,33 @@
 #include "fabric/control.h"
 
+#include <sys/eventfd.h>
+
 #include <algorithm>
+#include <bit>
 #include <cstring>
 
 #include "sys/futex.h"
 
 namespace cadre::fabric {
+
+Result<std::shared_ptr<const Wakers>> Wakers::Create(int num_ranks) {
+  std::vector<sys::Fd> fds;
+  for (int r = 0; r < num_ranks; ++r) {
+    fds.emplace_back(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+    if (!fds.back()) {
+      return Fail(Code::kResourceExhausted,
+                  "cannot make an event descriptor; is the limit on open files low?");
+    }
+  }
+  return std::make_shared<const Wakers>(std::move(fds));
+}
+
+void Wakers::Wake(uint64_t ranks) const {
+  for (; ranks != 0; ranks &= ranks - 1) {
+    const auto r = static_cast<size_t>(std::countr_zero(ranks));
+    if (r < fds_.size()) eventfd_write(fds_[r].get(), 1);
+  }
+}
 
 void Control::Abort(int rank, std::string_view reason) {
   uint32_t free = 0;
@@ -28,6 +50,8 @@ Status Control::Check() const {
 void Control::Ring() {
   block_->bell.fetch_add(1);
   if (block_->sleepers.load() > 0) sys::FutexWakeAll(block_->bell, shared_);
+  if (wakers_ == nullptr) return;
+  if (const uint64_t pollers = block_->pollers.load(); pollers != 0) wakers_->Wake(pollers);
 }
 
 Result<bool> Control::AwaitRing(uint32_t ticket, TimePoint deadline) {

@@ -1,3 +1,4 @@
+// The part of fabric.h on one host; fabric_hosts.cc has the rest.
 #include "fabric/fabric.h"
 
 #include <algorithm>
@@ -9,16 +10,10 @@
 namespace cadre::fabric {
 namespace {
 
-constexpr int kSpins = 2000;  // 20 to 90 us, as in sys/threads.cc
+constexpr int kSpins = 2000;     // 20 to 90 us, as in sys/threads.cc
+constexpr int kPortSpins = 200;  // about the same: each looks at the sockets
 // A sleeper looks at the abort word this often; whoever aborts cannot know on which flags others sleep.
 constexpr auto kAbortPoll = std::chrono::milliseconds(20);
-
-uint32_t RoundOf(uint64_t word) {
-  return static_cast<uint32_t>(word >> 32);
-}
-bool Reached(uint64_t word, uint32_t round) {
-  return static_cast<int32_t>(RoundOf(word) - round) >= 0;
-}
 
 }  // namespace
 
@@ -37,22 +32,24 @@ std::string SecondsText(Duration duration) {
   return seconds >= 9.95 ? Format("{:.0f}", seconds) : Format("{:.2g}", seconds);
 }
 
-Fabric::Fabric(FabricSpec spec, int index, Control control, bool shared, std::vector<Mapping> data,
-               std::vector<Mapping> flags)
-    : spec_(std::move(spec)),
-      index_(index),
-      control_(control),
-      shared_(shared),
-      data_(std::move(data)),
-      flags_(std::move(flags)) {}
-
 void Fabric::Publish(int flag, uint32_t round, uint32_t count) {
-  FlagLine& line = Line(index_, flag);
+  Raise(Line(index_, flag), round, count);
+}
+
+void Fabric::Raise(FlagLine& line, uint32_t round, uint32_t count) {
   line.word.store(uint64_t{round} << 32 | count);  // seq_cst: before the look for sleepers
   if (line.sleepers.load() > 0) {
     line.bell.fetch_add(1);
     sys::FutexWakeAll(line.bell, shared_);
   }
+  if (const uint64_t pollers = line.pollers.load(); pollers != 0) control_.wakers()->Wake(pollers);
+}
+
+// Makes the error known to all; if somebody else has found the cause first, that is the error.
+Status Fabric::Blame(int rank, Code code, const std::string& text) {
+  control_.Abort(rank, text);
+  if (const Status first = control_.Check(); !first && first.error().message != text) return first;
+  return std::unexpected(Error{code, text, {}});
 }
 
 Status Fabric::FailMissing(int flag, uint32_t round, std::span<const int> members, Duration waited,
@@ -62,42 +59,46 @@ Status Fabric::FailMissing(int flag, uint32_t round, std::span<const int> member
     if (!Reached(Line(r, flag).word.load(), round)) missing.push_back(world_rank(r));
   }
   if (missing.empty()) return {};  // they came at the last moment
-  const std::string text = Format("{} did not arrive at {} of step {} within {} s", NameRanks(missing),
-                                  context.what, context.step, SecondsText(waited));
-  control_.Abort(missing[0], text);
-  CADRE_TRY([&]() -> Status {  // somebody else may have found the cause first
-    if (control_.abort_rank() == missing[0]) return {};
-    return control_.Check();
-  }());
-  return Fail(Code::kDeadlineExceeded, "{}", text);
+  return Blame(missing[0], Code::kDeadlineExceeded,
+               Format("{} did not arrive at {} of step {} within {} s", NameRanks(missing), context.what,
+                      context.step, SecondsText(waited)));
 }
 
-Status Fabric::AwaitLine(int r, int flag, uint32_t round, const WaitContext& context) {
-  FlagLine& line = Line(r, flag);
-  for (int i = spec_.spin ? kSpins : 1; i > 0; --i) {
+// A carrier sleeps in poll, on its sockets and its waker; all others on the line's futex. Both say so before
+// their last look at the word.
+void Fabric::SleepOn(FlagLine& line, uint32_t bell, TimePoint until) {
+  if (port_ == nullptr) return sys::FutexWait(line.bell, bell, until, shared_);
+  if (!port_->Progress()) port_->Sleep(until);
+}
+
+Status Fabric::AwaitLine(FlagLine& line, uint32_t round, TimePoint deadline, int host) {
+  for (int i = !spec_.spin ? 1 : port_ ? kPortSpins : kSpins; i > 0; --i) {
     if (Reached(line.word.load(std::memory_order_acquire), round)) return {};
+    if (port_ != nullptr) port_->Progress();
     sys::SpinPause();
   }
-  line.sleepers.fetch_add(1);
+  const uint64_t bit = control_.Bit(world_rank(index_));
+  port_ == nullptr ? line.sleepers.fetch_add(1) : line.pollers.fetch_or(bit);
   Status status;
   while (true) {
     const uint32_t bell = line.bell.load();
     if (Reached(line.word.load(), round)) break;
     if (status = control_.Check(); !status) break;
+    if (status = CheckLink(host); !status) break;
     const TimePoint now = Now();
-    if (now >= context.deadline) {
+    if (now >= deadline) {
       status = Fail(Code::kDeadlineExceeded, "late");
       break;
     }
-    sys::FutexWait(line.bell, bell, std::min(context.deadline, now + kAbortPoll), shared_);
+    SleepOn(line, bell, std::min(deadline, now + kAbortPoll));
   }
-  line.sleepers.fetch_sub(1);
+  port_ == nullptr ? line.sleepers.fetch_sub(1) : line.pollers.fetch_and(~bit);
   return status;
 }
 
 Result<uint32_t> Fabric::Await(int r, int flag, uint32_t round, const WaitContext& context) {
   const TimePoint start = Now();
-  if (const Status status = AwaitLine(r, flag, round, context); !status) {
+  if (const Status status = AwaitLine(Line(r, flag), round, context.deadline, -1); !status) {
     if (status.error().code != Code::kDeadlineExceeded) return std::unexpected(status.error());
     CADRE_TRY(FailMissing(flag, round, {&r, 1}, context.deadline - start, context));
   }
@@ -106,14 +107,15 @@ Result<uint32_t> Fabric::Await(int r, int flag, uint32_t round, const WaitContex
 
 Status Fabric::AwaitAll(int flag, uint32_t round, uint32_t* counts, const WaitContext& context) {
   TimePoint start = TimePoint::max();  // read the clock only if somebody is not there yet
-  for (int r = 0; r < size(); ++r) {
+  const auto [begin, count] = local();
+  for (int r = begin; r < begin + count; ++r) {
     uint64_t word = Line(r, flag).word.load(std::memory_order_acquire);
     if (!Reached(word, round)) {
       if (start == TimePoint::max()) start = Now();
-      if (const Status status = AwaitLine(r, flag, round, context); !status) {
+      if (const Status status = AwaitLine(Line(r, flag), round, context.deadline, -1); !status) {
         if (status.error().code != Code::kDeadlineExceeded) return status;
         std::vector<int> all;
-        for (int m = 0; m < size(); ++m) all.push_back(m);
+        for (int m = begin; m < begin + count; ++m) all.push_back(m);
         CADRE_TRY(FailMissing(flag, round, all, context.deadline - start, context));
       }
       word = Line(r, flag).word.load(std::memory_order_acquire);

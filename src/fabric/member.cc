@@ -15,8 +15,10 @@ constexpr auto kAnswerGrace = std::chrono::seconds(5);
 
 class Member final : public Rendezvous {
  public:
-  Member(int rank, int num_ranks, std::string run_id, sys::Region page, sys::Fd socket)
-      : Rendezvous(rank, num_ranks, Control(reinterpret_cast<ControlBlock*>(page.data()), true), true),
+  Member(int rank, HostTable table, std::string run_id, sys::Region page,
+         std::shared_ptr<const Wakers> wakers, sys::Fd socket)
+      : Rendezvous(rank, std::move(table),
+                   Control(reinterpret_cast<ControlBlock*>(page.data()), true, std::move(wakers)), true),
         run_id_(std::move(run_id)),
         page_(std::move(page)),
         socket_(std::move(socket)) {}
@@ -37,10 +39,11 @@ class Member final : public Rendezvous {
     return segment;
   }
 
-  Result<Mapping> MapPeer(const Parcel& parcel, size_t part, size_t bytes, bool write) override {
-    if (parcel.fds.size() <= part) return Fail(Code::kDataLoss, "a rank sent no memory to share");
+  Result<Mapping> MapPeer(const std::vector<sys::Fd>& fds, const std::string&, size_t part, size_t bytes,
+                          bool write) override {
+    if (fds.size() <= part) return Fail(Code::kDataLoss, "a rank sent no memory to share");
     Mapping mapping;
-    CADRE_ASSIGN(mapping.region, sys::MapSegment(parcel.fds[part].get(), std::max<size_t>(bytes, 1),
+    CADRE_ASSIGN(mapping.region, sys::MapSegment(fds[part].get(), std::max<size_t>(bytes, 1),
                                                  write ? sys::Access::kReadWrite : sys::Access::kRead));
     mapping.data = mapping.region.data();
     return mapping;
@@ -114,18 +117,25 @@ Result<std::unique_ptr<Rendezvous>> JoinHost(sys::Fd socket, TimePoint deadline)
   WireReader reader(std::move(frame.body));
   const auto version = reader.Get<uint32_t>();
   const auto rank = reader.Get<int32_t>();
-  const auto num_ranks = reader.Get<int32_t>();
   std::string run_id = reader.GetText();
-  if (frame.kind != kWelcome || !reader.ok() || frame.fds.size() != 1) {
+  const auto own_host = reader.Get<int32_t>();
+  if (frame.kind != kWelcome || !reader.ok()) {
     return Fail(Code::kDataLoss, "the parent process sent a broken greeting");
   }
   if (version != kWireVersion) {
     return Fail(Code::kUnsupported, "the parent speaks version {} of the join protocol, this rank version {}",
                 version, kWireVersion);
   }
+  HostTable table = HostTable::Read(reader, own_host);
+  if (table.hosts.empty() || frame.fds.size() != 1 + static_cast<size_t>(table.own_host().num_ranks)) {
+    return Fail(Code::kDataLoss, "the parent process sent a broken greeting");
+  }
   CADRE_ASSIGN(sys::Region page,
                sys::MapSegment(frame.fds[0].get(), sizeof(ControlBlock), sys::Access::kReadWrite));
-  return std::make_unique<Member>(rank, num_ranks, std::move(run_id), std::move(page), std::move(socket));
+  frame.fds.erase(frame.fds.begin());
+  auto wakers = std::make_shared<const Wakers>(std::move(frame.fds));
+  return std::make_unique<Member>(rank, std::move(table), std::move(run_id), std::move(page),
+                                  std::move(wakers), std::move(socket));
 }
 
 }  // namespace cadre::fabric

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <functional>
+#include <numeric>
 #include <string>
 #include <thread>
 #include <vector>
@@ -16,8 +17,7 @@ namespace cadre::fabric {
 
 using RankBody = std::function<void(Rendezvous&)>;
 
-inline void RunThreads(int num_ranks, const RankBody& body) {
-  LoopHost host(num_ranks);
+inline void RunThreads(LoopHost& host, int num_ranks, const RankBody& body) {
   std::vector<std::thread> threads;
   for (int r = 0; r < num_ranks; ++r) {
     threads.emplace_back([&, r] {
@@ -26,6 +26,17 @@ inline void RunThreads(int num_ranks, const RankBody& body) {
     });
   }
   for (auto& thread : threads) thread.join();
+}
+
+inline void RunThreads(int num_ranks, const RankBody& body) {
+  LoopHost host(num_ranks);
+  RunThreads(host, num_ranks, body);
+}
+
+/// Threads that stand for several hosts.
+inline void RunHosts(const std::vector<int>& ranks_per_host, const std::string& link, const RankBody& body) {
+  LoopHost host(ranks_per_host, link);
+  RunThreads(host, std::accumulate(ranks_per_host.begin(), ranks_per_host.end(), 0), body);
 }
 
 /// A child that fails an expectation, or ends in another way, fails the test; `may_die` names one that is

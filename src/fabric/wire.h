@@ -1,5 +1,6 @@
 #pragma once
-// The messages between a rank and its broker: fields in order, native byte order (one host, one build).
+// The messages between a rank and its broker, and between hosts: fields in order, little-endian as on every
+// machine that Cadre runs on (a magic number in the other order would be found out).
 #include <cstdint>
 #include <cstring>
 #include <string>
@@ -9,7 +10,7 @@
 
 namespace cadre::fabric {
 
-constexpr uint32_t kWireVersion = 1;
+constexpr uint32_t kWireVersion = 2;
 constexpr size_t kMaxMessage = size_t{96} << 20;  // 64 blobs of 1 MiB and their heads
 
 enum WireKind : uint32_t { kWelcome = 1, kMeet, kParcels, kRefused, kGoodbye };
@@ -42,29 +43,19 @@ class WireReader {
   template <typename T>
   requires std::is_trivially_copyable_v<T> T Get() {
     T value = {};
-    if (rest_.size() < sizeof(T)) {
-      ok_ = false;
-      rest_ = {};
-      return value;
-    }
-    std::memcpy(&value, rest_.data(), sizeof(T));
-    rest_.remove_prefix(sizeof(T));
+    Take(&value, sizeof(T));
     return value;
   }
   std::string GetText() {
-    const auto n = Get<uint32_t>();
-    if (n > rest_.size()) {
-      ok_ = false;
-      rest_ = {};
-      return {};
-    }
-    std::string text(rest_.substr(0, n));
-    rest_.remove_prefix(n);
-    return text;
+    const std::string_view text = TakeView(Get<uint32_t>());
+    return std::string(text);
   }
   bool ok() const { return ok_; }
 
  private:
+  void Take(void* to, size_t bytes);
+  std::string_view TakeView(size_t bytes);
+
   std::string text_;
   std::string_view rest_;
   bool ok_ = true;

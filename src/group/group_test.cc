@@ -4,6 +4,7 @@
 #include <csignal>
 #include <deque>
 #include <mutex>
+#include <numeric>
 
 #include "fabric/ranks_testing.h"
 #include "group/heartbeat.h"
@@ -75,6 +76,11 @@ void Steps(fabric::Rendezvous& rendezvous) {
 TEST(Lockstep, AllSeeAllWords) {
   for (const int ranks : {1, 2, 3, 8}) fabric::RunThreads(ranks, Steps);
   fabric::RunProcesses(4, Steps);
+  for (const char* link : {"loop", "tcp"}) {
+    for (const auto& layout : std::vector<std::vector<int>>{{1, 1}, {2, 3}, {1, 2, 1}}) {
+      fabric::RunHosts(layout, link, Steps);
+    }
+  }
   auto alone = Lockstep::Create({});
   const auto view = (*alone)->Exchange({.num_tokens = 3, .has_work = true}, Now());
   EXPECT_EQ(view->MaxTokens(), 3);
@@ -100,15 +106,19 @@ TEST(Lockstep, AMissingRankAndAWrongEpochAreNamed) {
 
 // Requests come to ranks at random times; ranks sleep whenever nobody has work. Every request must be served,
 // and nobody may wait for a sleeper: a lost ring would end in the deadline.
-TEST(Lockstep, NoRequestIsLostToSleep) {
-  constexpr int kRanks = 3, kRequests = 300;
+void ServeWithSleeps(const std::vector<int>& layout, const std::string& link) {
+  constexpr int kRequests = 300;
+  const int kRanks = std::accumulate(layout.begin(), layout.end(), 0);
+  std::vector<int> host_of;
+  for (size_t h = 0; h < layout.size(); ++h)
+    host_of.insert(host_of.end(), static_cast<size_t>(layout[h]), static_cast<int>(h));
   struct Queue {
     std::mutex mutex;
     int waiting = 0;
   };
-  std::vector<Queue> queues(kRanks);
+  std::vector<Queue> queues(static_cast<size_t>(kRanks));
   std::atomic<int> served{0}, slept{0};
-  fabric::LoopHost host(kRanks);
+  fabric::LoopHost host(layout, link);
   std::vector<std::thread> threads;
   for (int r = 0; r < kRanks; ++r) {
     threads.emplace_back([&, r] {
@@ -137,16 +147,17 @@ TEST(Lockstep, NoRequestIsLostToSleep) {
       }
     });
   }
+  const auto rank_of = [&](int i) { return (i * 7 + i / kRanks) % kRanks; };
   // One at a time, so that no later ring can make up for a lost one; the next comes while the ranks go to
   // sleep.
   for (int i = 0; i < kRequests; ++i) {
     for (std::atomic<int> wait = 0; wait < i * 50; ++wait) {
     }
     {
-      const std::lock_guard lock(queues[static_cast<size_t>(i % kRanks)].mutex);
-      ++queues[static_cast<size_t>(i % kRanks)].waiting;
+      const std::lock_guard lock(queues[static_cast<size_t>(rank_of(i))].mutex);
+      ++queues[static_cast<size_t>(rank_of(i))].waiting;
     }
-    host.control().Ring();
+    host.control(host_of[static_cast<size_t>(rank_of(i))]).Ring();  // only the host where it came in
     const TimePoint deadline = Now() + 10s;
     while (served.load() <= i && Now() < deadline) std::this_thread::yield();
     EXPECT_EQ(served.load(), i + 1);
@@ -156,6 +167,15 @@ TEST(Lockstep, NoRequestIsLostToSleep) {
   for (auto& thread : threads) thread.join();
   EXPECT_EQ(served.load(), kRequests);
   EXPECT_GT(slept.load(), 0);
+}
+
+TEST(Lockstep, NoRequestIsLostToSleep) {
+  ServeWithSleeps({3}, "");
+  for (const char* link : {"loop", "tcp"}) {
+    for (const auto& layout : std::vector<std::vector<int>>{{1, 1}, {2, 2}, {1, 2, 1}}) {
+      ServeWithSleeps(layout, link);
+    }
+  }
 }
 
 TEST(Lockstep, IdleRanksUseNoCpu) {

@@ -7,14 +7,14 @@
 
 #include "base/format.h"
 #include "fabric/fabric.h"
+#include "group/silence.h"
 
 namespace cadre::group {
 namespace {
 
 struct Watch {
   uint32_t beats = 0;
-  TimePoint changed;      // when the count was last seen to change
-  int64_t own_beats = 0;  // of this thread since then
+  Silence since;  // the count was last seen to change
 };
 
 }  // namespace
@@ -31,12 +31,11 @@ struct Heartbeat::State {
     fabric::RankLine& line = options.control.line(rank);
     const uint32_t beats = line.beats.load();
     if (beats != watch.beats || beats == 0 || line.left.load() != 0) {
-      watch = {beats, Now(), 0};
+      watch.beats = beats;
+      watch.since.Reset();
       return;
     }
-    ++watch.own_beats;
-    const int64_t enough = std::max<int64_t>(2, options.timeout / options.interval / 2);
-    if (watch.own_beats < enough || Now() - watch.changed < options.timeout) return;
+    if (!watch.since.TooLong(options.timeout, options.interval)) return;
     options.control.Abort(rank,
                           Format("rank {} gave no sign of life for {} s (in step {}); is it stopped, or its "
                                  "machine overloaded?",
@@ -54,7 +53,8 @@ struct Heartbeat::State {
     while (!stop) {
       Beat();
       for (size_t i = 0; i < watches.size(); ++i) {
-        if (options.watched[i] != options.rank) Look(options.watched[i], watches[i]);
+        if (options.watched[i] != options.rank && options.control.has(options.watched[i]))
+          Look(options.watched[i], watches[i]);
       }
       wake.wait_for(lock, options.interval, [&] { return stop; });
     }
@@ -63,7 +63,7 @@ struct Heartbeat::State {
 
 Heartbeat::Heartbeat(HeartbeatOptions options) : state_(std::make_unique<State>()) {
   state_->options = std::move(options);
-  state_->watches.assign(state_->options.watched.size(), {0, Now(), 0});
+  state_->watches.resize(state_->options.watched.size());
   state_->Beat();  // from here on this rank's silence is noticed
   state_->thread = std::thread([s = state_.get()] { s->Run(); });
 }

@@ -12,7 +12,8 @@ namespace cadre::group {
 struct HeartbeatOptions {
   fabric::Control control;
   int rank = 0;              ///< -1: only watches (the parent)
-  std::vector<int> watched;  ///< ranks whose silence ends the deployment; this rank is skipped
+  std::vector<int> watched;  ///< ranks whose silence ends the deployment; this rank is skipped, and those of
+                             ///< other hosts (host_group.h watches hosts)
   Duration interval = std::chrono::milliseconds(250);
   Duration timeout = std::chrono::seconds(5);
 };

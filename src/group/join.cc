@@ -77,6 +77,16 @@ uint64_t ConfigHash(const std::vector<ConfigField>& fields) {
   return hash;
 }
 
+std::optional<ConfigDifference> CompareConfig(const std::string& who_a, const std::vector<ConfigField>& a,
+                                              const std::string& who_b, const std::vector<ConfigField>& b) {
+  const auto name = FirstDifference({a, b});
+  if (!name) return std::nullopt;
+  return ConfigDifference{
+      *name,
+      Format("the hosts were not started alike: {} has {} = {}, {} has {}; start all with the same value",
+             who_b, *name, Show(Find(b, *name)), who_a, Show(Find(a, *name)))};
+}
+
 Status CheckSameConfig(fabric::Rendezvous& rendezvous, const std::vector<int>& ranks,
                        const std::vector<ConfigField>& fields, TimePoint deadline) {
   CADRE_ASSIGN(const auto blobs, rendezvous.ExchangeBlobs("config", ranks, Encode(fields), deadline));

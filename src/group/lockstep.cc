@@ -1,6 +1,7 @@
 #include "group/lockstep.h"
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <type_traits>
 
@@ -12,6 +13,7 @@ namespace {
 static_assert(std::is_trivially_copyable_v<StepWord>);
 constexpr size_t kWordSpace = 64;  // a cache line for each of two parity sets
 static_assert(sizeof(StepWord) <= kWordSpace);
+constexpr size_t kZoneSpace = fabric::kMaxRanksPerHost * kWordSpace;  // a host's words, of one parity
 
 }  // namespace
 
@@ -35,14 +37,6 @@ int64_t StepView::TotalTokens() const {
   for (const StepWord& word : words) total += word.num_tokens;
   return total;
 }
-uint32_t StepView::OldestTicket() const {
-  uint32_t oldest = words[0].ticket;
-  for (const StepWord& word : words) {
-    if (static_cast<int32_t>(word.ticket - oldest) < 0) oldest = word.ticket;  // tickets wrap
-  }
-  return oldest;
-}
-
 struct Lockstep::State {
   std::unique_ptr<fabric::Fabric> fabric;  // null for one rank
   fabric::ControlBlock alone = {};
@@ -51,6 +45,47 @@ struct Lockstep::State {
   uint32_t round = 0;
   int64_t next_step = 0;
   std::vector<StepWord> words;
+
+  uint32_t OldestTicketHere() const {
+    const auto [begin, count] = fabric ? fabric->local() : fabric::MemberRange{0, 1};
+    uint32_t oldest = words[static_cast<size_t>(begin)].ticket;
+    for (int r = begin; r < begin + count; ++r) {
+      const uint32_t ticket = words[static_cast<size_t>(r)].ticket;
+      if (static_cast<int32_t>(ticket - oldest) < 0) oldest = ticket;  // tickets wrap
+    }
+    return oldest;
+  }
+
+  // All words of this round into `words`: those of this host from its segments, the others from their
+  // message.
+  Status Gather(const fabric::WaitContext& context) {
+    const int parity = static_cast<int>(round & 1);
+    const size_t at = static_cast<size_t>(parity) * kWordSpace;
+    const size_t zone = static_cast<size_t>(parity) * kZoneSpace;
+    CADRE_TRY(fabric->AwaitAll(parity, round, nullptr, context));
+    const auto gather = [&](int, std::vector<fabric::Piece>& pieces) {
+      const auto [begin, count] = fabric->local();
+      for (int r = begin; r < begin + count; ++r) pieces.push_back({fabric->peer(r) + at, kWordSpace});
+    };
+    std::array<uint32_t, fabric::kMaxHosts> bytes;
+    CADRE_TRY(fabric->Trade(parity, round, zone, bytes.data(), context, gather));
+    for (int h = 0; h < fabric->num_hosts(); ++h) {
+      const auto [begin, count] = fabric->members(h);
+      const bool here = h == fabric->own_host();
+      if (!here && bytes[static_cast<size_t>(h)] != static_cast<size_t>(count) * kWordSpace) {
+        return Fail(Code::kDataLoss, "{} sent {} bytes for {} step words",
+                    fabric::NameHost(fabric->hosts().entries[static_cast<size_t>(h)]),
+                    bytes[static_cast<size_t>(h)], count);
+      }
+      for (int r = begin; r < begin + count; ++r) {
+        const std::byte* word = here
+                                    ? fabric->peer(r) + at
+                                    : fabric->landing(h) + zone + static_cast<size_t>(r - begin) * kWordSpace;
+        std::memcpy(&words[static_cast<size_t>(r)], word, sizeof(StepWord));
+      }
+    }
+    return {};
+  }
 };
 
 Lockstep::Lockstep(std::unique_ptr<State> state) : state_(std::move(state)) {}
@@ -69,7 +104,9 @@ Result<std::unique_ptr<Lockstep>> Lockstep::Create(const LockstepOptions& option
                           .segment_bytes = 2 * kWordSpace,
                           .num_flags = 2,
                           .first_round = options.first_round,
-                          .spin = options.spin};
+                          .spin = options.spin,
+                          .num_channels = 2,
+                          .landing_bytes = 2 * kZoneSpace};
   CADRE_ASSIGN(state->fabric, options.rendezvous->Open(spec, options.join_deadline));
   state->control = options.rendezvous->control();
   state->host_rank = options.rendezvous->rank();
@@ -98,10 +135,9 @@ Result<StepView> Lockstep::Exchange(const StepWord& mine, TimePoint deadline) {
   const size_t at = static_cast<size_t>(parity) * kWordSpace;
   std::memcpy(s.fabric->own() + at, &mine, sizeof(mine));
   s.fabric->Publish(parity, s.round, 0);
-  CADRE_TRY(s.fabric->AwaitAll(parity, s.round, nullptr, {"the start", step, deadline}));
+  CADRE_TRY(s.Gather({"the start", step, deadline}));
   for (int r = 0; r < s.fabric->size(); ++r) {
-    StepWord& word = s.words[static_cast<size_t>(r)];
-    std::memcpy(&word, s.fabric->peer(r) + at, sizeof(word));
+    const StepWord& word = s.words[static_cast<size_t>(r)];
     if (word.membership_epoch != mine.membership_epoch) {
       return Fail(Code::kInternal, "rank {} is in membership epoch {}, rank {} in {}",
                   s.fabric->world_rank(r), word.membership_epoch, s.fabric->world_rank(s.fabric->rank()),
@@ -111,8 +147,12 @@ Result<StepView> Lockstep::Exchange(const StepWord& mine, TimePoint deadline) {
   return StepView{step, s.words};
 }
 
-Result<bool> Lockstep::Sleep(const StepView& view, TimePoint deadline) {
-  return state_->control.AwaitRing(view.OldestTicket(), deadline);
+Result<bool> Lockstep::Sleep(const StepView&, TimePoint deadline) {
+  const State& s = *state_;
+  const uint32_t ticket = s.OldestTicketHere();
+  if (!s.fabric) return state_->control.AwaitRing(ticket, deadline);
+  const uint32_t next = s.round + 1;
+  return s.fabric->AwaitRingOrHost(ticket, static_cast<int>(next & 1), next, deadline);
 }
 
 }  // namespace cadre::group

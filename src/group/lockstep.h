@@ -3,9 +3,16 @@
 // others wait for it in the exchanges. Before each step every rank shows one word and sees all words, so all
 // decide alike.
 //
-// When nobody has work all ranks sleep on the host's doorbell and use no CPU. No request is lost to sleep: a
-// rank takes a ticket *before* it looks for work and shows it in its word; all sleep on the oldest ticket
-// shown. A ring after any rank's look is younger than that ticket, so nobody falls asleep, or all wake.
+// When nobody has work all ranks sleep on their host's doorbell and use no CPU. No request is lost to sleep:
+// a rank takes a ticket *before* it looks for work and shows it in its word; all ranks of a host sleep on the
+// oldest ticket shown there. A ring after any rank's look is younger than that ticket, so nobody of that host
+// falls asleep, or all wake.
+//
+// Over hosts there is no common bell, and none is needed: ranks that wake go on to the next Exchange, and its
+// message is what wakes the other hosts. Their carriers sleep on their links as well as on the doorbell, and
+// ring it for their neighbours when the message of the round after the one that all slept on arrives. A ring
+// is never passed on as such, so it cannot come too early (before a rank's look of the same round, which
+// would not see it) nor echo.
 #include <cstdint>
 #include <memory>
 #include <span>
@@ -20,7 +27,7 @@ namespace cadre::group {
 struct StepWord {
   int32_t num_tokens = 0;        ///< rows that the rank will bring to the step
   int32_t num_sequences = 0;     ///< sequences in them
-  uint32_t ticket = 0;           ///< Lockstep::Ticket(), taken before looking for work
+  uint32_t ticket = 0;           ///< Lockstep::Ticket(), taken before looking for work; of the rank's host
   bool has_work = false;         ///< requests running or waiting
   bool pause = false;            ///< wants all to pause
   bool stop = false;             ///< has drained and wants to end
@@ -39,7 +46,6 @@ struct StepView {
   int32_t MaxTokens() const;
   int64_t TotalTokens() const;
   int64_t MinMapsReady() const;
-  uint32_t OldestTicket() const;
 };
 
 struct LockstepOptions {
@@ -59,7 +65,7 @@ class Lockstep {
 
   /// Rings so far; see above.
   uint32_t Ticket() const;
-  /// Wakes all ranks: there is something to do. Costs nothing but a counter while nobody sleeps.
+  /// Wakes all ranks of all hosts: there is something to do. Costs nothing but a counter while nobody sleeps.
   void Ring();
 
   /// Shows `mine`, waits for all. The step number counts Exchanges from 0. Errors: kDeadlineExceeded and the

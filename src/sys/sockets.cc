@@ -153,8 +153,7 @@ Result<Fd> ConnectTcp(const std::string& host, uint16_t port, TimePoint deadline
       error = errno;
       continue;
     }
-    const int on = 1;
-    setsockopt(fd.get(), IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+    SetNoDelay(fd.get());
     error = connect(fd.get(), a->ai_addr, a->ai_addrlen) == 0 ? 0 : errno;
     if (error == EINPROGRESS) error = FinishConnect(fd.get(), deadline);
     if (error == 0) return fd;
@@ -176,12 +175,41 @@ Result<uint16_t> LocalPort(int fd) {
   return Fail(Code::kInvalidArgument, "a Unix socket has no port");
 }
 
+namespace {
+
+std::string HostText(const sockaddr_storage& addr, socklen_t length) {
+  char text[NI_MAXHOST];
+  const auto* a = reinterpret_cast<const sockaddr*>(&addr);
+  if (getnameinfo(a, length, text, sizeof(text), nullptr, 0, NI_NUMERICHOST) != 0) return "?";
+  return text;
+}
+
+}  // namespace
+
+std::string LocalHost(int fd) {
+  sockaddr_storage addr = {};
+  socklen_t length = sizeof(addr);
+  if (getsockname(fd, reinterpret_cast<sockaddr*>(&addr), &length) != 0) return "?";
+  return HostText(addr, length);
+}
+
+std::string PeerHost(int fd) {
+  sockaddr_storage addr = {};
+  socklen_t length = sizeof(addr);
+  if (getpeername(fd, reinterpret_cast<sockaddr*>(&addr), &length) != 0) return "?";
+  return HostText(addr, length);
+}
+
+void SetNoDelay(int fd) {
+  const int on = 1;
+  setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+}
+
 Result<Fd> Accept(int listener, TimePoint deadline) {
   while (true) {
     Fd fd(accept4(listener, nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC));
     if (fd) {
-      const int on = 1;
-      setsockopt(fd.get(), IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));  // fails harmlessly on Unix sockets
+      SetNoDelay(fd.get());
       return fd;
     }
     if (!WouldBlock(errno) && errno != ECONNABORTED) return FailErrno("accept a connection", errno);

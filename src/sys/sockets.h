@@ -30,6 +30,11 @@ Result<Fd> ListenTcp(const std::string& host, uint16_t port);
 /// kUnavailable or kDeadlineExceeded with the last reason.
 Result<Fd> ConnectTcp(const std::string& host, uint16_t port, TimePoint deadline);
 Result<uint16_t> LocalPort(int fd);
+/// The numeric address of this end, and of the other end, of a TCP connection; "?" if it has none.
+std::string LocalHost(int fd);
+std::string PeerHost(int fd);
+/// What is written goes out at once. Fails harmlessly on other sockets.
+void SetNoDelay(int fd);
 
 /// The next connection. Errors: kDeadlineExceeded.
 Result<Fd> Accept(int listener, TimePoint deadline);
