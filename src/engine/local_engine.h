@@ -76,7 +76,9 @@ class LocalEngine : public Engine {
   Status Step(std::span<const ScheduledSequence> plan);
   int32_t TokenBudget() const;
   void Deliver(StepOutput& output);
-  void End(SeqId id, Finish finish);
+  std::optional<Finish> EndAfter(const Sequence& sequence, int32_t token) const;
+  void ReportPrompt(Sequence& sequence);
+  void End(SeqId id, Finish finish, std::vector<GeneratedToken> last_tokens = {});
   void EndAll(FinishReason reason, const Error& error);
   void EndOverdue();
   void PublishStats();

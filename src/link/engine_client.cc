@@ -142,7 +142,8 @@ bool EngineClient::HandleFrame(uint32_t kind, std::string_view body) {
     case MessageKind::kFinish: {
       auto message = Decode<FinishMessage>(body);
       if (!message) return false;
-      if (const auto sink = state_->Take(message->id)) sink->OnFinish(std::move(message->finish));
+      if (const auto sink = state_->Take(message->id))
+        sink->OnFinish(std::move(message->last_tokens), std::move(message->finish));
       return true;
     }
     case MessageKind::kStats: {
@@ -173,7 +174,7 @@ void EngineClient::Fail(const Error& error) {
     state_->changed.notify_all();
   }
   for (const auto& [id, sink] : sinks)
-    sink->OnFinish({.reason = engine::FinishReason::kError, .error = error});
+    sink->OnFinish({}, {.reason = engine::FinishReason::kError, .error = error});
 }
 
 std::vector<engine::RankStats> EngineClient::Stats() const {

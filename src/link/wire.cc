@@ -210,7 +210,7 @@ void Visit(Archive& archive, TokensMessage& m) {
 }
 template <typename Archive>
 void Visit(Archive& archive, FinishMessage& m) {
-  archive(m.id, m.finish);
+  archive(m.id, m.last_tokens, m.finish);
 }
 
 template <typename Message>

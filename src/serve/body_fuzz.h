@@ -32,8 +32,8 @@ class InstantEngine final : public engine::Engine {
         token.logprobs = {{token.token, -1, 1}, {token.token, -1, 1}, {98, -2, 2}};
       tokens.push_back(std::move(token));
     }
-    sink->OnTokens(std::move(tokens));
-    sink->OnFinish({.reason = engine::FinishReason::kLength, .stop_token = {}, .error = {}, .times = {}});
+    sink->OnFinish(std::move(tokens),
+                   {.reason = engine::FinishReason::kLength, .stop_token = {}, .error = {}, .times = {}});
     return std::make_unique<Handle>();
   }
   std::vector<engine::RankStats> Stats() const override { return {}; }

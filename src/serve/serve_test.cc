@@ -1,8 +1,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include "serve/openai/schema.h"
 #include "serve/house_testing.h"
+#include "serve/openai/schema.h"
 
 namespace cadre::serve {
 namespace {
@@ -61,6 +61,36 @@ TEST(Serve, CompletionEchoAndLogprobs) {
   EXPECT_EQ(At(top, "choices.0.logprobs.tokens"), Parsed(R"(["token_id:104"])"));
   EXPECT_EQ(At(top, "choices.0.logprobs.top_logprobs.0"),
             Parsed(R"({"token_id:104":-0.5,"token_id:105":-1,"token_id:106":-1.5})"));
+}
+
+TEST(Serve, EchoWithoutGenerationIsThePromptAlone) {
+  House house(House::Saying("hi"));
+  const std::string body = R"({"prompt":"ab","max_tokens":0,"echo":true,"logprobs":1)";
+  const Json full = house.PostJson("/v1/completions", body + "}");
+  EXPECT_EQ(At(full, "choices.0.text"), Json("ab"));
+  EXPECT_EQ(At(full, "choices.0.logprobs"),
+            Parsed(R"({"text_offset":[0,1],"token_logprobs":[null,-0.5],"tokens":["a","b"],
+      "top_logprobs":[null,{"b":-0.5}]})"));
+  const auto events = house.Stream("/v1/completions", body + R"(,"stream":true})");
+  ASSERT_EQ(events.size(), 1u);
+  EXPECT_EQ(At(events[0], "choices.0.text"), Json("ab"));
+  EXPECT_EQ(At(events[0], "choices.0.finish_reason"), Json("length"));
+  EXPECT_EQ(At(events[0], "choices.0.logprobs"), At(full, "choices.0.logprobs"));
+  EXPECT_EQ(house.Post("/v1/completions", R"({"prompt":"ab","max_tokens":0})").status, 400);
+}
+
+TEST(Serve, TheLastChunkHasTextAndReason) {
+  FakeEngineOptions options;
+  options.step_time = std::chrono::milliseconds(3);
+  House house(options);
+  const auto text = house.Stream("/v1/completions", R"({"prompt":"abcd","max_tokens":4,"stream":true})");
+  EXPECT_EQ(At(text.back(), "choices.0.text"), Json("d"));
+  EXPECT_EQ(At(text.back(), "choices.0.finish_reason"), Json("length"));
+  const auto chat = house.Stream(
+      "/v1/chat/completions",
+      R"({"messages":[{"role":"user","content":"hi"}],"max_completion_tokens":3,"stream":true})");
+  EXPECT_EQ(At(chat.back(), "choices.0.delta.content"), Json("e"));
+  EXPECT_EQ(At(chat.back(), "choices.0.finish_reason"), Json("length"));
 }
 
 TEST(Serve, CompletionStreamEqualsTheFullAnswer) {

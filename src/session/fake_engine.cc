@@ -138,12 +138,13 @@ void FakeEngine::Step(std::vector<std::shared_ptr<Job>>& running) {
     tokens[0].token = token;
     if (sampling.logprobs)
       tokens[0].logprobs = FakeLogprobs(token, *sampling.logprobs, options_.model.vocab_size);
-    job->sink->OnTokens(std::move(tokens));
     if (!sampling.ignore_eos && Contains(sampling.eos_token_ids, token))
-      return Finish(*job, engine::FinishReason::kStop), true;
+      return Finish(*job, engine::FinishReason::kStop, {}, {}, std::move(tokens)), true;
     if (Contains(sampling.stop_token_ids, token))
-      return Finish(*job, engine::FinishReason::kStop, {}, token), true;
-    if (job->num_tokens == sampling.max_tokens) return Finish(*job, engine::FinishReason::kLength), true;
+      return Finish(*job, engine::FinishReason::kStop, {}, token, std::move(tokens)), true;
+    if (job->num_tokens == sampling.max_tokens)
+      return Finish(*job, engine::FinishReason::kLength, {}, {}, std::move(tokens)), true;
+    job->sink->OnTokens(std::move(tokens));
     return false;
   });
   const std::lock_guard lock(mutex_);
@@ -154,14 +155,14 @@ void FakeEngine::Step(std::vector<std::shared_ptr<Job>>& running) {
   num_cancelled_ += cancelled;
 }
 
-void FakeEngine::Finish(Job& job, engine::FinishReason reason, Error error,
-                        std::optional<int32_t> stop_token) {
+void FakeEngine::Finish(Job& job, engine::FinishReason reason, Error error, std::optional<int32_t> stop_token,
+                        std::vector<engine::GeneratedToken> last_tokens) {
   engine::Finish finish;
   finish.reason = reason;
   finish.error = std::move(error);
   finish.stop_token = stop_token;
   finish.times = job.times;
-  job.sink->OnFinish(std::move(finish));
+  job.sink->OnFinish(std::move(last_tokens), std::move(finish));
   job.sink.reset();  // the handle may live on; the sink holds the caller
 }
 

@@ -45,8 +45,8 @@ class FakeEngine final : public engine::Engine {
   class Handle;
   void Loop();
   void Step(std::vector<std::shared_ptr<Job>>& running);
-  void Finish(Job& job, engine::FinishReason reason, Error error = {},
-              std::optional<int32_t> stop_token = {});
+  void Finish(Job& job, engine::FinishReason reason, Error error = {}, std::optional<int32_t> stop_token = {},
+              std::vector<engine::GeneratedToken> last_tokens = {});
 
   const FakeEngineOptions options_;
   mutable std::mutex mutex_;

@@ -26,20 +26,26 @@ class Generation::Sink final : public engine::EventSink {
     waiting_ += tokens.size();
     const bool wake = eager_ || waiting_ >= kTokensPerWake;
     if (wake) waiting_ = 0;
-    generation_->Put(index_, wake, [&](Pending& p) {
-      p.step_times.push_back(now);
-      if (p.tokens.empty()) {
-        p.tokens = std::move(tokens);
-      } else {
-        std::move(tokens.begin(), tokens.end(), std::back_inserter(p.tokens));
-      }
-    });
+    generation_->Put(index_, wake, [&](Pending& p) { Append(p, std::move(tokens), now); });
   }
-  void OnFinish(engine::Finish finish) override {
-    generation_->Put(index_, true, [&](Pending& p) { p.finish = std::move(finish); });
+  void OnFinish(std::vector<engine::GeneratedToken> last_tokens, engine::Finish finish) override {
+    const TimePoint now = Now();
+    generation_->Put(index_, true, [&](Pending& p) {
+      if (!last_tokens.empty()) Append(p, std::move(last_tokens), now);
+      p.finish = std::move(finish);
+    });
   }
 
  private:
+  static void Append(Pending& pending, std::vector<engine::GeneratedToken> tokens, TimePoint now) {
+    pending.step_times.push_back(now);
+    if (pending.tokens.empty()) {
+      pending.tokens = std::move(tokens);
+    } else {
+      std::move(tokens.begin(), tokens.end(), std::back_inserter(pending.tokens));
+    }
+  }
+
   const std::shared_ptr<Generation> generation_;
   const size_t index_;
   const bool eager_;

@@ -239,6 +239,17 @@ TEST(Session, WithoutAStreamFewWakes) {
   EXPECT_EQ(got->num_wakes, 1);
 }
 
+TEST(Session, TheEndComesWithTheLastText) {
+  FakeEngineOptions options;
+  options.step_time = std::chrono::milliseconds(3);  // every token has a wake of its own
+  Bench bench(options);
+  auto request = bench.Ask("abcd");
+  request.sampling.max_tokens = 4;
+  const auto got = bench.Run(request);
+  EXPECT_EQ(got->pieces.back(), "d");
+  EXPECT_LE(got->num_wakes, 4);
+}
+
 TEST(Session, StreamIntervalGathersTokens) {
   Bench bench;
   auto request = bench.Ask("abcdef");

@@ -54,6 +54,26 @@ def test_oversized_body_is_a_400(server):
     assert error_of(response)["param"] == "body"
 
 
+def test_echo_without_generation(server):
+    ask = {"prompt": "The quick brown fox", "max_tokens": 0, "echo": True, "logprobs": 2}
+    answer = httpx.post(server.url + "/v1/completions", json=ask, timeout=30).json()
+    choice = answer["choices"][0]
+    assert choice["text"] == ask["prompt"] and choice["finish_reason"] == "length"
+    assert answer["usage"]["completion_tokens"] == 0
+    logprobs = choice["logprobs"]
+    assert len(logprobs["tokens"]) == answer["usage"]["prompt_tokens"]
+    assert logprobs["token_logprobs"][0] is None and all(p <= 0 for p in logprobs["token_logprobs"][1:])
+    assert httpx.post(server.url + "/v1/completions", json={"prompt": "a", "max_tokens": 0}).status_code == 400
+
+
+def test_finish_reason_comes_with_the_last_token(server):
+    ask = {"prompt": "The", "max_tokens": 6, "stream": True, "ignore_eos": True, "return_token_ids": True}
+    with httpx.stream("POST", server.url + "/v1/completions", json=ask, timeout=30) as answer:
+        events = [json.loads(line[6:]) for line in answer.iter_lines() if line.startswith("data: {")]
+    assert sum(len(event["choices"][0]["token_ids"]) for event in events) == 6
+    assert events[-1]["choices"][0]["finish_reason"] == "length" and events[-1]["choices"][0]["token_ids"]
+
+
 def test_tokenize_round_trip(server):
     text = "Hello, wörld! 你好 🙂"
     tokens = httpx.post(server.url + "/tokenize", json={"prompt": text, "return_token_strs": True}).json()
