@@ -173,6 +173,11 @@ void Connection::Advance() {
   advancing_ = true;
   while (state_ == State::kIdle || state_ == State::kHead || state_ == State::kBody) {
     if (state_ == State::kIdle && in_.empty()) break;
+    if (state_ != State::kBody && !RequestLineFits()) {
+      FailRequest(414, Format("the request line is longer than the limit of {} bytes",
+                              host_.options->max_request_line_bytes));
+      break;
+    }
     size_t used = 0;
     ErrorCode ec;
     while (!parser_->is_done() && used < in_.size()) {
@@ -194,6 +199,11 @@ void Connection::Advance() {
     }
   }
   advancing_ = false;
+}
+
+bool Connection::RequestLineFits() const {
+  const auto limit = static_cast<size_t>(host_.options->max_request_line_bytes);
+  return in_.size() <= limit || std::string_view(in_).substr(0, limit).find('\n') != std::string_view::npos;
 }
 
 // Long headers are bytes that a crowd of hostile clients could make us hold, like bodies.

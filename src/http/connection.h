@@ -60,6 +60,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   void Flush();
   void AnswerSent();
   void Linger();
+  bool RequestLineFits() const;
   bool HeadFitsBudget();
   void ReturnHeadBudget();
   void Close();

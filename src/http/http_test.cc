@@ -233,6 +233,7 @@ TEST(Server, HostileBytesGetTheirStatusAndClose) {
   options.max_body_bytes = 100;
   options.max_header_bytes = 1000;
   options.max_header_count = 5;
+  options.max_request_line_bytes = 500;
   options.error_response = [](int status, const std::string& message) {
     return Response{status, "application/json", {}, "{\"oops\":\"" + message + "\"}"};
   };
@@ -253,7 +254,9 @@ TEST(Server, HostileBytesGetTheirStatusAndClose) {
            {"bad chunk", "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", "400"},
            {"many headers", "GET / HTTP/1.1\r\n" + many + "\r\n", "431"},
            {"long header", "GET / HTTP/1.1\r\nA: " + std::string(2000, 'x') + "\r\n\r\n", "431"},
-           {"long target", "GET /" + std::string(2000, 'x') + " HTTP/1.1\r\n\r\n", "431"},
+           {"long target", "GET /" + std::string(2000, 'x') + " HTTP/1.1\r\n\r\n", "414"},
+           {"endless target", "GET /" + std::string(600, 'x'), "414"},
+           {"version of the future", "GET / HTTP/9.9\r\nHost: x\r\n\r\n", "505"},
        }) {
     RawClient client(server->port());
     client.Send(bad.bytes);

@@ -18,6 +18,19 @@ constexpr size_t kMaxWaitingWork = 1024;
 // What has ended in the engine gets this long to reach its clients.
 constexpr auto kLastAnswers = std::chrono::seconds(2);
 
+// vLLM takes no other type. Left out is fine: nobody who sends a body without one means a form.
+Status CheckContentType(const http::Request& request) {
+  const std::string* type = request.Header("Content-Type");
+  if (type == nullptr) return {};
+  std::string_view media = std::string_view(*type).substr(0, type->find(';'));
+  while (media.ends_with(' ') || media.ends_with('\t')) media.remove_suffix(1);
+  if (media.empty() || http::EqualNoCase(media, "application/json")) return {};
+  return FailParam(Code::kInvalidArgument, "Content-Type",
+                   "Unsupported Media Type: Only 'application/json' is allowed, found '{}'; send the header "
+                   "'Content-Type: application/json'",
+                   Excerpt(media));
+}
+
 // Errors that the HTTP layer finds. A body past the limit is a bad request like any other.
 http::Response TransportError(int status, const std::string& message) {
   if (status == 413) return ErrorResponse(400, message, "body");
@@ -95,14 +108,19 @@ void ApiServer::Impl::Handle(http::Request request, WriterPtr writer) {
   const auto route = FindRoute(request.method, request.path, options_.dev_mode);
   if (!route.has_value()) {
     if (route.error().param != "method") return writer->Send(ErrorResponse(route.error()));
-    http::Response response = ErrorResponse(405, Format("Method Not Allowed: {} answers to {}, not to {}",
-                                                        request.path, route.error().message, request.method));
+    http::Response response =
+        ErrorResponse(405, Format("Method Not Allowed: {} answers to {}, not to {}", Excerpt(request.path),
+                                  route.error().message, Excerpt(request.method)));
     response.headers.emplace_back("Allow", route.error().message);
     return writer->Send(std::move(response));
   }
   if (!(*route)->is_built()) {
     return writer->Send(ErrorResponse(
         501, Format("{} {} of vLLM is not built yet in Cadre", request.method, (*route)->path)));
+  }
+  if ((*route)->takes_json) {
+    if (const Status status = CheckContentType(request); !status.has_value())
+      return writer->Send(ErrorResponse(status.error()));
   }
   if (request.body.size() <= kInlineBodyBytes) return Run(**route, request, writer);
   const Route& which = **route;

@@ -25,7 +25,7 @@ Result<std::string> PartText(const Json& part, const std::string& where) {
     return FailParam(
         Code::kUnsupported, where,
         "{} is of type '{}'; only parts of type 'text' are served (images, audio and video are not)", where,
-        name);
+        Excerpt(name));
   }
   const Json* text = part.Find(key);
   if (text == nullptr || !text->is_string()) {

@@ -64,7 +64,7 @@ Status AddBadWords(const std::vector<std::string>& words, const TextModel* text,
   return {};
 }
 
-Status CheckLogprobs(const char* name, const std::optional<int64_t>& asked, int max_logprobs,
+Status CheckLogprobs(const std::string& name, const std::optional<int64_t>& asked, int max_logprobs,
                      int64_t vocab_size) {
   if (!asked) return {};
   if (*asked < -1)
@@ -179,7 +179,7 @@ Result<engine::SamplingParams> ResolveSampling(const SamplingRequest& request,
 
   CADRE_TRY(CheckCounts(request, out, limits));
   out.min_tokens = static_cast<int>(std::min<int64_t>(request.min_tokens, INT32_MAX));
-  CADRE_TRY(CheckLogprobs("logprobs", request.logprobs, limits.max_logprobs, limits.vocab_size));
+  CADRE_TRY(CheckLogprobs(request.logprobs_name, request.logprobs, limits.max_logprobs, limits.vocab_size));
   CADRE_TRY(
       CheckLogprobs("prompt_logprobs", request.prompt_logprobs, limits.max_logprobs, limits.vocab_size));
   if (request.logprobs) out.logprobs = static_cast<int>(*request.logprobs);
@@ -200,6 +200,10 @@ Result<engine::SamplingParams> ResolveSampling(const SamplingRequest& request,
     if (id < 0 || id >= limits.vocab_size) {
       return FailParam(Code::kInvalidArgument, "logit_bias",
                        "token_id {} in logit_bias contains out-of-vocab token id", id);
+    }
+    if (!std::isfinite(bias)) {
+      return FailParam(Code::kInvalidArgument, "logit_bias",
+                       "logit_bias of token {} must be a finite number, got {}.", id, bias);
     }
     out.logit_bias.emplace_back(static_cast<int32_t>(id),
                                 static_cast<float>(std::clamp(bias, -kMaxLogitBias, kMaxLogitBias)));

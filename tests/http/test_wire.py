@@ -104,7 +104,7 @@ def test_metrics_rise(server):
 def test_curl_streams(server):
     body = json.dumps({"model": server.model, "prompt": "The", "max_tokens": 5, "stream": True})
     out = subprocess.run(
-        ["curl", "-sN", server.url + "/v1/completions", "-d", body], capture_output=True, text=True, check=True
+        ["curl", "-sN", server.url + "/v1/completions", "-H", "Content-Type: application/json", "-d", body], capture_output=True, text=True, check=True
     ).stdout
     events = [line[6:] for line in out.splitlines() if line.startswith("data: ")]
     assert events[-1] == "[DONE]"
