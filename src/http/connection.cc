@@ -3,6 +3,7 @@
 #include <charconv>
 #include <ctime>
 
+#include "base/caught.h"
 #include "base/log.h"
 
 namespace cadre::http {
@@ -152,7 +153,25 @@ void Connection::StartRead() {
   transport_->Read(read_buffer_.data(), read_buffer_.size(), shared_from_this());
 }
 
-void Connection::OnRead(ErrorCode ec, size_t bytes) {
+// A connection for which there is no memory is closed; before its answer has begun it hears why.
+void Connection::Guard(void (Connection::*event)(ErrorCode, size_t), ErrorCode ec, size_t bytes) {
+  try {
+    try {
+      (this->*event)(ec, bytes);
+    } catch (...) {
+      const Error error = CaughtError();
+      LogError("{}: {}", peer_, error.message);
+      advancing_ = false;
+      if (state_ != State::kHead && state_ != State::kBody) return Close();
+      parser_->body = std::string();
+      FailRequest(error.code == Code::kUnavailable ? 503 : 500, error.message);
+    }
+  } catch (...) {
+    Close();
+  }
+}
+
+void Connection::TakeRead(ErrorCode ec, size_t bytes) {
   reading_ = false;
   if (state_ == State::kClosed) return;
   if (ec) return Close();
@@ -266,7 +285,14 @@ void Connection::Dispatch() {
   request.headers = std::move(parser_->headers);
   request.body = std::move(parser_->body);
   request.peer = peer_;
-  (*host_.handler)(std::move(request), std::make_shared<Writer>(shared_from_this(), serial_));
+  const auto writer = std::make_shared<Writer>(shared_from_this(), serial_);
+  try {
+    (*host_.handler)(std::move(request), writer);
+  } catch (...) {
+    const Error error = CaughtError();
+    LogError("{}: the handler failed: {}", peer_, error.message);
+    writer->Send(host_.error_response(error.code == Code::kUnavailable ? 503 : 500, error.message));
+  }
 }
 
 void Connection::AppendHead(int status, std::string_view content_type, const Headers& headers,
@@ -364,7 +390,7 @@ void Connection::Flush() {
   transport_->Write(writing_.data() + written_, writing_.size() - written_, shared_from_this());
 }
 
-void Connection::OnWritten(ErrorCode ec, size_t bytes) {
+void Connection::TakeWritten(ErrorCode ec, size_t bytes) {
   write_in_flight_ = false;
   if (state_ == State::kClosed) return;
   if (ec) return Close();

@@ -269,6 +269,32 @@ TEST(Server, HostileBytesGetTheirStatusAndClose) {
   EXPECT_TRUE(Eventually([&] { return server->num_connections() == 0; }));
 }
 
+TEST(Server, AHandlerThatThrowsIsAnswered) {
+  const auto server = StartServer(Local(), [](Request request, std::shared_ptr<ResponseWriter> writer) {
+    if (request.path == "/memory") throw std::bad_alloc();
+    if (request.path == "/task") {
+      ResponseWriter& to = *writer;
+      return to.Post([writer = std::move(writer)] { throw std::runtime_error("later"); });
+    }
+    if (request.path != "/") throw std::runtime_error("broken");
+    Echo(std::move(request), std::move(writer));
+  });
+  RawClient client(server->port());
+  const auto status = [&](const std::string& path) {
+    client.Send("GET " + path + " HTTP/1.1\r\n\r\n");
+    const std::string head = client.ReadUntil("\r\n\r\n");
+    const size_t length = head.find("Content-Length: ");
+    EXPECT_NE(length, std::string::npos);
+    if (length != std::string::npos && std::stoi(head.substr(length + 16)) > 0)
+      client.ReadUntil(path == "/" ? "GET  " : "\n");
+    return head.substr(9, 3);
+  };
+  EXPECT_EQ(status("/memory"), "503");
+  EXPECT_EQ(status("/broken"), "500");
+  EXPECT_EQ(status("/task"), "500");
+  EXPECT_EQ(status("/"), "200");
+}
+
 TEST(Server, BodiesTogetherAreBounded) {
   ServerOptions options = Local();
   options.max_total_body_bytes = 1000;

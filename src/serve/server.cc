@@ -2,6 +2,7 @@
 
 #include <ctime>
 
+#include "base/caught.h"
 #include "base/log.h"
 #include "base/random.h"
 #include "serve/errors.h"
@@ -75,6 +76,7 @@ class ApiServer::Impl {
  private:
   void Handle(http::Request request, WriterPtr writer);
   void Run(const Route& route, const http::Request& request, const WriterPtr& writer);
+  void RunUnguarded(const Route& route, const http::Request& request, const WriterPtr& writer);
 
   const ServeOptions options_;
   ServeMetrics metrics_;
@@ -131,7 +133,19 @@ void ApiServer::Impl::Handle(http::Request request, WriterPtr writer) {
         Error{Code::kResourceExhausted, "too many large requests are waiting; try again later", ""}));
 }
 
+// What goes wrong in a handler ends its request and nothing else.
 void ApiServer::Impl::Run(const Route& route, const http::Request& request, const WriterPtr& writer) {
+  try {
+    RunUnguarded(route, request, writer);
+  } catch (...) {
+    const Error error = CaughtError();
+    LogError("{} {}: {}", request.method, route.path, error.message);
+    writer->Send(ErrorResponse(error));
+  }
+}
+
+void ApiServer::Impl::RunUnguarded(const Route& route, const http::Request& request,
+                                   const WriterPtr& writer) {
   if (route.sync != nullptr) {
     auto response = route.sync(api_, request);
     return writer->Send(response.has_value() ? std::move(*response) : ErrorResponse(response.error()));

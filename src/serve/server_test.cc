@@ -5,9 +5,9 @@
 #include <set>
 #include <thread>
 
+#include "serve/house_testing.h"
 #include "serve/openai/schema.h"
 #include "serve/routes.h"
-#include "serve/house_testing.h"
 
 namespace cadre::serve {
 namespace {
@@ -105,6 +105,24 @@ TEST(Serve, EngineFailuresReachTheClient) {
   for (int i = 0; i < 500 && load() != Json(0); ++i)
     std::this_thread::sleep_for(std::chrono::milliseconds(4));
   EXPECT_EQ(load(), Json(0));  // what was cancelled with it leaves at the engine's next step
+}
+
+TEST(Serve, ExceptionsEndTheirRequestAlone) {
+  const auto text = std::make_shared<FakeText>();
+  House house({}, {}, true, text);
+  const std::string small = R"({"prompt":"ab","max_tokens":3)", large = small + std::string(20'000, ' ');
+  const auto code = [](const http::Response& response) { return At(Parsed(response.body), "error.code"); };
+  text->before_encode = [] { throw std::bad_alloc(); };
+  EXPECT_EQ(code(house.Post("/v1/completions", small + "}")), Json(503));
+  EXPECT_EQ(code(house.Post("/v1/completions", large + "}")), Json(503));  // on a worker
+  EXPECT_EQ(code(house.Post("/tokenize", small + "}")), Json(503));
+  text->before_encode = nullptr;
+  text->before_push = [] { throw std::runtime_error("no more"); };
+  EXPECT_EQ(code(house.Post("/v1/completions", small + "}")), Json(500));
+  EXPECT_EQ(code(house.Post("/v1/completions", small + R"(,"stream":true})")), Json(500));
+  text->before_push = nullptr;
+  EXPECT_EQ(At(house.PostJson("/v1/completions", small + "}"), "choices.0.text"), Json("aba"));
+  EXPECT_EQ(house.Get("/health").status, 200);
 }
 
 TEST(Serve, DeadEngineIs503) {

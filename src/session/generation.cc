@@ -2,6 +2,9 @@
 
 #include <algorithm>
 
+#include "base/caught.h"
+#include "base/log.h"
+
 namespace cadre::session {
 namespace {
 
@@ -57,6 +60,16 @@ Generation::Generation(Options options, const TextModel* text, std::shared_ptr<L
     : options_(options), text_(text), post_(std::move(post)), listener_(std::move(listener)) {}
 
 Status Generation::Start(engine::Engine& engine, std::vector<SequenceSpec> specs) {
+  try {
+    Prepare(std::move(specs));
+    return Submit(engine);
+  } catch (...) {
+    Cancel();  // what the engine has already
+    return std::unexpected(CaughtError());
+  }
+}
+
+void Generation::Prepare(std::vector<SequenceSpec> specs) {
   sequences_.resize(specs.size());
   pending_.resize(specs.size());
   handles_.resize(specs.size());
@@ -74,10 +87,13 @@ Status Generation::Start(engine::Engine& engine, std::vector<SequenceSpec> specs
       sequence.stream =
           text_->NewStream(prompt.last(std::min(prompt.size(), kPromptTail)), specs[i].skip_special_tokens);
     }
-    if (!specs[i].stop.empty()) sequence.stops.emplace(specs[i].stop, specs[i].include_stop);
+    sequence.stops = std::move(specs[i].stop_matcher);
     sequence.spec = std::move(specs[i]);
     sequence.queued = Now();
   }
+}
+
+Status Generation::Submit(engine::Engine& engine) {
   for (size_t i = 0; i < sequences_.size(); ++i) {
     SequenceSpec& spec = sequences_[i].spec;
     // The engine takes the prompt; what Process needs of the sampling stays.
@@ -107,20 +123,27 @@ Status Generation::Start(engine::Engine& engine, std::vector<SequenceSpec> specs
   return {};
 }
 
+// On the engine's thread, which must outlive whatever one request does.
 template <typename Fill>
 void Generation::Put(size_t index, bool wake, Fill fill) {
-  {
-    const std::lock_guard lock(mutex_);
-    if (cancelled_ || finished_) return;
-    Pending& pending = pending_[index];
-    fill(pending);
-    if (!pending.listed) dirty_.push_back(index);
-    pending.listed = true;
-    wake_wanted_ |= wake;
-    if (!wake || !started_ || scheduled_) return;
-    scheduled_ = true;
+  try {
+    {
+      const std::lock_guard lock(mutex_);
+      if (cancelled_ || finished_) return;
+      Pending& pending = pending_[index];
+      fill(pending);
+      if (!pending.listed) dirty_.push_back(index);
+      pending.listed = true;
+      wake_wanted_ |= wake;
+      if (!wake || !started_ || scheduled_) return;
+      scheduled_ = true;
+    }
+    Schedule();
+  } catch (...) {
+    LogError("a request's tokens could not be kept: {}", CaughtError().message);
+    Cancel();
+    post_([self = shared_from_this(), error = CaughtError()] { self->listener_->OnFailure(error); });
   }
-  Schedule();
 }
 
 void Generation::Schedule() {
@@ -128,8 +151,18 @@ void Generation::Schedule() {
 }
 
 void Generation::Drain() {
+  try {
+    DrainMailbox();
+  } catch (...) {
+    const Error error = CaughtError();
+    LogError("a request failed on its way to the client: {}", error.message);
+    Cancel();
+    listener_->OnFailure(error);
+  }
+}
+
+void Generation::DrainMailbox() {
   std::vector<std::pair<size_t, Pending>> work;
-  std::shared_ptr<Listener> listener;
   {
     const std::lock_guard lock(mutex_);
     scheduled_ = wake_wanted_ = false;
@@ -137,7 +170,6 @@ void Generation::Drain() {
     work.reserve(dirty_.size());
     for (const size_t index : dirty_) work.emplace_back(index, std::exchange(pending_[index], {}));
     dirty_.clear();
-    listener = listener_;
   }
   for (auto& [index, pending] : work) Process(index, std::move(pending));
   const bool all_ended = num_ended_ == sequences_.size();
@@ -145,7 +177,7 @@ void Generation::Drain() {
     const std::lock_guard lock(mutex_);
     finished_ = true;
   }
-  listener->OnBatchEnd(all_ended);
+  listener_->OnBatchEnd(all_ended);
 }
 
 void Generation::Process(size_t index, Pending pending) {

@@ -30,6 +30,10 @@ class Recorder final : public Listener {
       ends[sequence] = *delta.end;
     }
   }
+  void OnFailure(const Error& error) override {
+    failure = error;
+    done = true;
+  }
   void OnBatchEnd(bool all_ended) override { done = all_ended; }
 
   PostFunction Post() {
@@ -59,6 +63,7 @@ class Recorder final : public Listener {
   std::vector<std::string> pieces;
   std::map<size_t, std::vector<int32_t>> tokens;
   std::map<size_t, SequenceEnd> ends;
+  Error failure;
   size_t num_steps = 0;
   int num_wakes = 0;
   bool done = false;
@@ -68,12 +73,13 @@ class Recorder final : public Listener {
 };
 
 struct Bench {
-  explicit Bench(FakeEngineOptions options = {}, SessionOptions session_options = {}, bool with_text = true)
+  explicit Bench(FakeEngineOptions options = {}, SessionOptions session_options = {}, bool with_text = true,
+                 std::shared_ptr<const TextModel> text = std::make_shared<FakeText>())
       : engine([&] {
           options.model.vocab_size = 257;
           return options;
         }()),
-        session(session_options, engine, with_text ? std::make_shared<FakeText>() : nullptr) {}
+        session(session_options, engine, with_text ? std::move(text) : nullptr) {}
   // Says `script`, then the end token.
   static FakeEngineOptions Saying(const std::string& script, bool end = true) {
     FakeEngineOptions options;
@@ -321,6 +327,18 @@ TEST(Session, RefusesWhatMakesNoSense) {
          r.sampling.logit_bias = {{999, 1.0}};
        }},
       {"bad_words", [](auto& r) { r.sampling.bad_words = {" "}; }},
+      {"bad_words", [](auto& r) { r.sampling.bad_words.assign(129, "a"); }},
+      {"bad_words", [](auto& r) { r.sampling.bad_words.assign(2, std::string(600, 'a')); }},
+      {"logit_bias",
+       [](auto& r) {
+         r.sampling.logit_bias.assign(258, {1, 1.0});
+       }},
+      {"logit_bias",
+       [](auto& r) {
+         r.sampling.logit_bias = {{1, std::numeric_limits<double>::infinity()}};
+       }},
+      {"allowed_token_ids",
+       [](auto& r) { r.sampling.allowed_token_ids.assign(5000, 1), r.sampling.n = 1000; }},
       {"prompt", [](auto& r) { r.prompts.clear(); }},
       {"prompt", [](auto& r) { r.prompts = {TextPrompt{""}}; }},
       {"prompt",
@@ -404,6 +422,31 @@ TEST(Session, CancelSilencesTheListener) {
     std::this_thread::sleep_for(std::chrono::milliseconds(4));
   EXPECT_EQ(bench.engine.num_cancelled(), 1);
   EXPECT_TRUE(recorder->ends.empty());
+}
+
+TEST(Session, ExceptionsEndTheirRequestAlone) {
+  FakeEngineOptions options;
+  options.step_time = std::chrono::milliseconds(1);
+  const auto text = std::make_shared<FakeText>();
+  Bench bench(options, {}, true, text);
+  auto request = bench.Ask("ab");
+  request.sampling.n = 3;
+  request.sampling.max_tokens = 4000;
+  text->before_encode = [] { throw std::bad_alloc(); };
+  EXPECT_EQ(bench.Refusal(request).code, Code::kUnavailable);
+  text->before_encode = [] { throw std::runtime_error("a foreign library"); };
+  EXPECT_THAT(bench.Refusal(request).message, HasSubstr("a foreign library"));
+  text->before_encode = nullptr;
+  int num_pushed = 0;
+  text->before_push = [&] {
+    if (++num_pushed == 5) throw std::bad_alloc();
+  };
+  EXPECT_EQ(bench.Run(request)->failure.code, Code::kUnavailable);
+  for (int i = 0; i < 500 && bench.engine.num_cancelled() < 3; ++i)
+    std::this_thread::sleep_for(std::chrono::milliseconds(4));
+  EXPECT_EQ(bench.engine.num_cancelled(), 3);  // nothing runs on for nobody
+  request.sampling.max_tokens = 4;
+  EXPECT_EQ(bench.Run(request)->texts[2], "abab");
 }
 
 TEST(Session, EngineErrorsArrive) {

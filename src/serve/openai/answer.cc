@@ -135,6 +135,10 @@ void Answer::OnDelta(size_t sequence, const session::Delta& delta, std::span<con
   for (const engine::GeneratedToken& token : delta.tokens) choice.token_ids.push_back(token.token);
 }
 
+void Answer::OnFailure(const Error& error) {
+  if (!failed_) Fail(error);
+}
+
 void Answer::OnBatchEnd(bool all_ended) {
   if (failed_) return;
   if (!options_.stream) {

@@ -43,6 +43,7 @@ class Answer : public session::Listener, public std::enable_shared_from_this<Ans
   void OnAccepted(session::Accepted accepted) override;
   void OnPrompt(size_t sequence, session::PromptResult prompt) override;
   void OnDelta(size_t sequence, const session::Delta& delta, std::span<const TimePoint> step_times) override;
+  void OnFailure(const Error& error) override;
   void OnBatchEnd(bool all_ended) override;
 
  protected:
