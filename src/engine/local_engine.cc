@@ -47,7 +47,8 @@ struct LocalEngine::Inbox {
 
 class LocalEngine::Handle : public RequestHandle {
  public:
-  Handle(std::shared_ptr<Inbox> inbox, SeqId id) : inbox_(std::move(inbox)), id_(id) {}
+  Handle(std::shared_ptr<Inbox> inbox, SeqId id, int rank) : inbox_(std::move(inbox)), id_(id), rank_(rank) {}
+  int rank() const override { return rank_; }
   void Cancel() override {
     const std::lock_guard lock(inbox_->mutex);
     if (inbox_->ended) return;
@@ -58,6 +59,7 @@ class LocalEngine::Handle : public RequestHandle {
  private:
   std::shared_ptr<Inbox> inbox_;
   SeqId id_;
+  int rank_;
 };
 
 LocalEngine::LocalEngine(LocalEngineOptions options, std::unique_ptr<Runner> runner,
@@ -97,7 +99,7 @@ Result<std::unique_ptr<RequestHandle>> LocalEngine::Submit(Request request, std:
   inbox_->arrivals.push_back({id, std::move(request), std::move(sink), Now()});
   ++inbox_->num_waiting;
   inbox_->Wake();
-  return std::make_unique<Handle>(inbox_, id);
+  return std::make_unique<Handle>(inbox_, id, options_.rank);
 }
 
 std::vector<RankStats> LocalEngine::Stats() const {
@@ -246,9 +248,11 @@ Status LocalEngine::Step(std::span<const ScheduledSequence> plan) {
     seconds_per_token_ = seconds_per_token_ <= 0 ? measured : 0.75 * seconds_per_token_ + 0.25 * measured;
   }
   for (const ScheduledSequence& scheduled : plan) scheduler_.Computed(scheduled);
+  const int64_t generated_before = generation_tokens_;
   for (StepOutput& output : outputs) {
     if (output.token) Deliver(output);
   }
+  if (num_tokens > 0) step_sizes_.Add(num_rows_of_prompts + generation_tokens_ - generated_before);
   return {};
 }
 
@@ -331,6 +335,7 @@ void LocalEngine::PublishStats() {
   stats_.prompt_tokens = prompt_tokens_;
   stats_.generation_tokens = generation_tokens_;
   stats_.num_steps = num_steps_;
+  stats_.step_sizes = step_sizes_;
 }
 
 }  // namespace cadre::engine

@@ -78,12 +78,17 @@ class EchoEngine : public engine::Engine {
     struct Handle : engine::RequestHandle {
       std::shared_ptr<std::promise<void>> cancelled;
       void Cancel() override { cancelled->set_value(); }
+      int rank() const override { return 3; }
     };
     auto handle = std::make_unique<Handle>();
     handle->cancelled = cancelled;
     return handle;
   }
-  std::vector<engine::RankStats> Stats() const override { return {engine::RankStats{.rank = 3}}; }
+  std::vector<engine::RankStats> Stats() const override {
+    engine::RankStats stats{.rank = 3};
+    for (const int64_t tokens : {1, 1, 700, 20000}) stats.step_sizes.Add(tokens);
+    return {stats};
+  }
   Status Health() const override { return {}; }
   Status ResetPrefixCache() override { return {}; }
   void Drain(TimePoint) override {}
@@ -151,6 +156,12 @@ TEST_F(Link, TokensComeInOrderAndEndOnce) {
     EXPECT_EQ(sink.num_last_tokens, 1u);
   }
   EXPECT_EQ(client_->num_in_flight(), 0);
+  EXPECT_EQ(asked[0].second->rank(), 3);
+  for (int i = 0; i < 500 && client_->Stats()[0].step_sizes.sum == 0; ++i)
+    std::this_thread::sleep_for(std::chrono::milliseconds(4));
+  const engine::StepSizes sizes = client_->Stats()[0].step_sizes;
+  EXPECT_EQ(sizes.sum, 20702);
+  EXPECT_EQ(sizes.counts, (std::vector<int64_t>{2, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1}));
 }
 
 TEST_F(Link, CancelAndRefusalTravel) {

@@ -15,6 +15,7 @@ class InstantEngine final : public engine::Engine {
  public:
   class Handle final : public engine::RequestHandle {
     void Cancel() override {}
+    int rank() const override { return 0; }
   };
   const engine::ModelInfo& model_info() const override { return info_; }
   Result<std::unique_ptr<engine::RequestHandle>> Submit(engine::Request request,
@@ -68,7 +69,7 @@ inline int FuzzBody(AsyncHandler handler, std::string_view bytes) {
   static InstantEngine engine;
   static const session::Session session({}, engine, std::make_shared<session::FakeText>());
   static MetricsRegistry registry;
-  static ServeMetrics metrics(registry, "fuzz", engine.model_info());
+  static ServeMetrics metrics(registry, "fuzz", engine);
   static ServeOptions options = [] {
     ServeOptions made;
     made.served_model_names = {"fuzz"};

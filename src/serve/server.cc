@@ -44,7 +44,7 @@ class ApiServer::Impl {
  public:
   Impl(ServeOptions options, const session::Session& session, MetricsRegistry& registry)
       : options_(std::move(options)),
-        metrics_(registry, options_.served_model_names.front(), session.model()),
+        metrics_(registry, options_.served_model_names.front(), session.engine()),
         api_{.options = options_,
              .session = session,
              .metrics = metrics_,

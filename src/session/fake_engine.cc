@@ -15,11 +15,13 @@ struct FakeEngine::Job {
 
 class FakeEngine::Handle final : public engine::RequestHandle {
  public:
-  explicit Handle(std::shared_ptr<Job> job) : job_(std::move(job)) {}
+  Handle(std::shared_ptr<Job> job, int rank) : job_(std::move(job)), rank_(rank) {}
+  int rank() const override { return rank_; }
   void Cancel() override { job_->cancelled = true; }
 
  private:
   const std::shared_ptr<Job> job_;
+  const int rank_;
 };
 
 namespace {
@@ -67,7 +69,7 @@ Result<std::unique_ptr<engine::RequestHandle>> FakeEngine::Submit(engine::Reques
   job->times.queued = Now();
   waiting_.push_back(job);
   wake_.notify_all();
-  return std::make_unique<Handle>(std::move(job));
+  return std::make_unique<Handle>(std::move(job), static_cast<int>(num_submitted_++ % options_.num_ranks));
 }
 
 void FakeEngine::Loop() {
@@ -152,6 +154,7 @@ void FakeEngine::Step(std::vector<std::shared_ptr<Job>>& running) {
   stats_.prefix_cache_queries += prompt_tokens;
   stats_.prefix_cache_hits += prompt_tokens > 0 ? options_.num_cached_tokens : 0;
   stats_.generation_tokens += generated;
+  if (prompt_tokens + generated > 0) stats_.step_sizes.Add(prompt_tokens + generated);
   num_cancelled_ += cancelled;
 }
 

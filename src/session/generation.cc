@@ -107,6 +107,7 @@ Status Generation::Submit(engine::Engine& engine) {
       return std::unexpected(handle.error());
     }
     const std::lock_guard lock(mutex_);
+    sequences_[i].rank = (*handle)->rank();
     handles_[i] = std::move(*handle);
   }
   bool schedule = false;
@@ -257,7 +258,7 @@ void Generation::EndByEngine(Sequence& sequence, const engine::Finish& finish, S
 
 void Generation::Emit(size_t index, const SequenceEnd* end) {
   Sequence& sequence = sequences_[index];
-  listener_->OnDelta(index, {sequence.text, sequence.tokens, end}, sequence.step_times);
+  listener_->OnDelta(index, {sequence.text, sequence.tokens, end, sequence.rank}, sequence.step_times);
   sequence.text.clear();
   sequence.tokens.clear();
   sequence.step_times.clear();

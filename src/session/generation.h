@@ -33,6 +33,7 @@ struct Delta {
   std::string_view text;
   std::span<engine::GeneratedToken> tokens;
   const SequenceEnd* end = nullptr;  ///< set in the sequence's last delta
+  int rank = 0;                      ///< of the engine that serves the sequence
 };
 
 struct PromptResult {
@@ -109,6 +110,7 @@ class Generation : public std::enable_shared_from_this<Generation> {
     std::vector<TimePoint> step_times;
     TimePoint queued, first_token, last_token;
     int num_tokens = 0;
+    int rank = 0;
     bool ended = false;
   };
 

@@ -208,7 +208,7 @@ Status FillLogprobs(const Json& body, session::SamplingRequest& sampling, Answer
 }  // namespace
 
 Status ChatCompletions(Api& api, const http::Request& http, const WriterPtr& writer) {
-  CADRE_ASSIGN(const Json body, ParseBody(http.body, ChatFields()));
+  CADRE_ASSIGN(const Json body, ParseBody(http.body, ChatFields(), api.notes));
   CADRE_TRY(CheckModel(api, body));
   session::GenerateRequest request;
   CADRE_TRY(FillRequest(api, body, http, request));

@@ -296,7 +296,31 @@ std::span<const Field> DetokenizeFields() {
   return kDetokenize;
 }
 
-Result<Json> ParseBody(std::string_view text, std::span<const Field> fields) {
+FieldNotes::FieldNotes(Say say) : say_(std::move(say)) {}
+
+void FieldNotes::NoEffect(const Field& field) {
+  {
+    const std::lock_guard lock(mutex_);
+    if (said_.contains(field.name)) return;
+    said_.emplace(field.name);
+  }
+  say_(Format("the request field '{}' is accepted and has no effect here: {} (said once)", field.name,
+              field.note));
+}
+
+void FieldNotes::Unknown(std::string_view name) {
+  constexpr size_t kMaxNames = 64;
+  const std::string shown = Excerpt(name);
+  {
+    const std::lock_guard lock(mutex_);
+    if (said_.size() >= kMaxNames || !said_.insert(shown).second) return;
+  }
+  std::string line = "the request field ";
+  AppendJsonString(line, shown);  // a line of the log stays a line
+  say_(line + " is unknown and ignored, as in vLLM (said once)");
+}
+
+Result<Json> ParseBody(std::string_view text, std::span<const Field> fields, FieldNotes& notes) {
   auto parsed = Json::Parse(text);
   if (!parsed.has_value()) {
     return FailParam(Code::kInvalidArgument, "body", "the body is {}", parsed.error().message);
@@ -309,8 +333,12 @@ Result<Json> ParseBody(std::string_view text, std::span<const Field> fields) {
     if (value.is_null()) continue;
     const auto field =
         std::find_if(fields.begin(), fields.end(), [&](const Field& f) { return f.name == name; });
-    if (field == fields.end()) continue;
+    if (field == fields.end()) {
+      notes.Unknown(name);
+      continue;
+    }
     CADRE_TRY(CheckField(*field, value));
+    if (field->use == kNoEffect) notes.NoEffect(*field);
     if (field->type == kInt && value.is_double())
       value = Json(static_cast<int64_t>(std::clamp(value.AsDouble(), -9e18, 9e18)));
   }
