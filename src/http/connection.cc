@@ -1,5 +1,7 @@
 #include "http/connection.h"
 
+#include <malloc.h>
+
 #include <charconv>
 #include <ctime>
 
@@ -163,7 +165,6 @@ void Connection::Guard(void (Connection::*event)(ErrorCode, size_t), ErrorCode e
       LogError("{}: {}", peer_, error.message);
       advancing_ = false;
       if (state_ != State::kHead && state_ != State::kBody) return Close();
-      parser_->body = std::string();
       FailRequest(error.code == Code::kUnavailable ? 503 : 500, error.message);
     }
   } catch (...) {
@@ -262,6 +263,7 @@ void Connection::FailRequest(int status, const std::string& message) {
   deadline_ = TimePoint::max();
   keep_alive_ = false;
   linger_ = true;
+  if (std::exchange(parser_->body, {}).size() >= kTrimBodyBytes) malloc_trim(0);
   ++serial_;
   Send(serial_, host_.error_response(status, message));
 }

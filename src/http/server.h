@@ -16,6 +16,10 @@ namespace cadre::http {
 
 using Task = std::move_only_function<void()>;
 
+/// Freeing a body of this size (with the tree that was made of it) leaves holes in the allocator's arenas,
+/// which keep their pages for ever unless it is told to give them back: malloc_trim, about a millisecond.
+constexpr size_t kTrimBodyBytes = size_t{1} << 20;
+
 struct TlsOptions {
   std::string key_file, cert_file;  ///< PEM; both set, or TLS is off
   std::string ca_file;              ///< PEM; whose client certificates are trusted

@@ -1,5 +1,7 @@
 #include "serve/server.h"
 
+#include <malloc.h>
+
 #include <ctime>
 
 #include "base/caught.h"
@@ -126,8 +128,12 @@ void ApiServer::Impl::Handle(http::Request request, WriterPtr writer) {
   }
   if (request.body.size() <= kInlineBodyBytes) return Run(**route, request, writer);
   const Route& which = **route;
-  const bool taken =
-      workers_.Post([this, &which, request = std::move(request), writer] { Run(which, request, writer); });
+  const bool taken = workers_.Post([this, &which, request = std::move(request), writer]() mutable {
+    Run(which, request, writer);
+    const size_t body_bytes = request.body.size();
+    request = {};
+    if (body_bytes >= http::kTrimBodyBytes) malloc_trim(0);
+  });
   if (!taken)
     writer->Send(ErrorResponse(
         Error{Code::kResourceExhausted, "too many large requests are waiting; try again later", ""}));

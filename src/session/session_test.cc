@@ -474,6 +474,25 @@ TEST(Chat, MessagesBecomeStringsOrParts) {
   EXPECT_EQ(parts.AsArray()[2].Find("content")->Dump(), "[]");
 }
 
+TEST(Chat, ReasoningGoesByBothItsNames) {
+  const Json messages = *Json::Parse(
+      R"([{"role":"assistant","content":"a","reasoning":"x"},{"role":"assistant","content":"b","reasoning_content":"y"},
+          {"role":"assistant","content":"c","reasoning":"x","reasoning_content":"y"},
+          {"role":"assistant","content":"d","reasoning":null,"reasoning_content":"z"},
+          {"role":"assistant","content":"e","reasoning":null},{"role":"user","content":"f","reasoning":"x"}])");
+  const Json got = *NormalizeMessages(messages, ContentFormat::kString);
+  const auto at = [&](size_t i, const char* key) {
+    const Json* found = got.AsArray()[i].Find(key);
+    return found == nullptr ? std::string("none") : found->Dump();
+  };
+  const char* wanted[][2] = {{"\"x\"", "\"x\""}, {"\"y\"", "\"y\""}, {"\"x\"", "\"y\""},
+                             {"\"z\"", "\"z\""}, {"null", "none"},   {"\"x\"", "none"}};
+  for (size_t i = 0; i < std::size(wanted); ++i) {
+    EXPECT_EQ(at(i, "reasoning"), wanted[i][0]) << i;
+    EXPECT_EQ(at(i, "reasoning_content"), wanted[i][1]) << i;
+  }
+}
+
 TEST(Chat, BadMessagesAreNamed) {
   for (const auto& [text, param] : std::vector<std::pair<const char*, const char*>>{
            {"[]", "messages"},
