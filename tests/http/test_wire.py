@@ -74,6 +74,56 @@ def test_finish_reason_comes_with_the_last_token(server):
     assert events[-1]["choices"][0]["finish_reason"] == "length" and events[-1]["choices"][0]["token_ids"]
 
 
+def test_large_bodies_give_their_memory_back(start):
+    own = start(fake=True)
+
+    def resident_mib():
+        with open("/proc/%d/status" % own.process.pid) as status:
+            return next(int(line.split()[1]) for line in status if line.startswith("VmRSS")) / 1024
+
+    def ask(mib):
+        body = b'{"prompt":[' + b"1," * (mib << 19) + b'1],"max_tokens":1}'
+        assert httpx.post(own.url + "/v1/completions", content=body, timeout=60).status_code == 400
+
+    ask(1)
+    before = resident_mib()
+    for mib in (10, 20, 30):
+        ask(mib)
+    deadline = time.time() + 5
+    while resident_mib() > before + 30 and time.time() < deadline:
+        time.sleep(0.1)
+    assert resident_mib() <= before + 30
+
+
+def test_no_effect_fields_are_said_once(start):
+    own = start(fake=True)
+    for _ in range(2):
+        ask = {"prompt": "a", "max_tokens": 1, "user": "me", "not_a_field": 1}
+        assert httpx.post(own.url + "/v1/completions", json=ask).status_code == 200
+    own.stop()
+    lines = "".join(own.lines)
+    assert lines.count("'user' is accepted and has no effect here") == 1, lines
+    assert lines.count('"not_a_field" is unknown and ignored') == 1, lines
+
+
+def test_other_content_types_are_refused(server):
+    for kind in ("text/plain", "application/x-www-form-urlencoded"):
+        answer = httpx.post(server.url + "/v1/completions", content=b"{}", headers={"Content-Type": kind})
+        assert answer.status_code == 400 and "application/json" in error_of(answer)["message"]
+
+
+def test_head_version_and_long_lines(server):
+    assert httpx.head(server.url + "/health").status_code == 200
+    for request, status in ((b"GET /health HTTP/9.9\r\nHost: x\r\n\r\n", 505), (b"GET /" + b"x" * 70000, 414)):
+        with connect(server) as sock:
+            sock.sendall(request)
+            got = b""
+            while piece := sock.recv(65536):
+                got += piece
+        head, body = got.split(b"\r\n\r\n", 1)
+        assert int(head.split()[1]) == json.loads(body)["error"]["code"] == status
+
+
 def test_tokenize_round_trip(server):
     text = "Hello, wörld! 你好 🙂"
     tokens = httpx.post(server.url + "/tokenize", json={"prompt": text, "return_token_strs": True}).json()
