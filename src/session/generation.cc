@@ -141,9 +141,13 @@ void Generation::Put(size_t index, bool wake, Fill fill) {
     }
     Schedule();
   } catch (...) {
-    LogError("a request's tokens could not be kept: {}", CaughtError().message);
     Cancel();
-    post_([self = shared_from_this(), error = CaughtError()] { self->listener_->OnFailure(error); });
+    try {
+      const Error error = CaughtError();
+      LogError("a request's tokens could not be kept: {}", error.message);
+      post_([self = shared_from_this(), error] { self->listener_->OnFailure(error); });
+    } catch (...) {  // not even memory to say so: the client hears of it when its connection times out
+    }
   }
 }
 
