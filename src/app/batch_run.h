@@ -23,6 +23,10 @@ class BatchListener : public session::Listener {
   void OnAccepted(session::Accepted) override {}
   void OnPrompt(size_t, session::PromptResult) override {}
   void OnDelta(size_t sequence, const session::Delta& delta, std::span<const TimePoint> step_times) override;
+  void OnFailure(const Error& error) override {
+    for (SequenceRun& run : runs_) run.error = error;
+    ended_ = true;
+  }
   void OnBatchEnd(bool all_ended) override { ended_ = all_ended; }
 
   bool ended() const { return ended_; }

@@ -64,6 +64,10 @@ class AnswerPrinter : public session::Listener {
     }
     if (delta.end != nullptr) end_ = *delta.end;
   }
+  void OnFailure(const Error& error) override {
+    end_ = {.reason = engine::FinishReason::kError, .error = error};
+    ended_ = true;
+  }
   void OnBatchEnd(bool all_ended) override {
     std::fflush(stdout);
     ended_ = all_ended;

@@ -3,6 +3,7 @@
 // No exception crosses a room. A message says what was wanted, what was found, where, and what to do.
 #include <expected>
 #include <string>
+#include <string_view>
 #include <utility>
 
 #include "base/format.h"
@@ -31,6 +32,9 @@ struct Error {
   std::string message;  ///< one or two sentences for a person
   std::string param;    ///< the flag, key or JSON field at fault, if one is; else empty
 };
+
+/// Foreign text as messages show it: at most `max_bytes` of it, cut between code points, then an ellipsis.
+std::string Excerpt(std::string_view text, size_t max_bytes = 100);
 
 template <typename T>
 using Result = std::expected<T, Error>;

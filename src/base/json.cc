@@ -3,6 +3,7 @@
 #include <boost/json/basic_parser_impl.hpp>
 #include <boost/json/src.hpp>
 
+#include <algorithm>
 #include <charconv>
 #include <cmath>
 #include <unordered_map>
@@ -148,6 +149,25 @@ void DumpIndented(const Json& json, int indent, std::string& out) {
   }
 }
 
+// The code unit of an escape \uXXXX that begins at `at`; -1 if none does.
+int EscapedUnit(std::string_view text, size_t at) {
+  if (at + 6 > text.size() || text[at] != '\\' || text[at + 1] != 'u') return -1;
+  int unit = 0;
+  const auto [end, error] = std::from_chars(text.data() + at + 2, text.data() + at + 6, unit, 16);
+  return error == std::errc() && end == text.data() + at + 6 ? unit : -1;
+}
+
+// Where, shortly before a parser's stop, half of a surrogate pair stands alone; npos if nowhere.
+size_t LoneSurrogate(std::string_view text, size_t stop) {
+  const auto is_high = [&](size_t at) { return (EscapedUnit(text, at) & ~0x3ff) == 0xd800; };
+  const auto is_low = [&](size_t at) { return (EscapedUnit(text, at) & ~0x3ff) == 0xdc00; };
+  for (size_t at = stop - std::min<size_t>(stop, 12); at < stop; ++at) {
+    if (is_high(at) && !is_low(at + 6)) return at;
+    if (is_low(at) && (at < 6 || !is_high(at - 6))) return at;
+  }
+  return std::string_view::npos;
+}
+
 }  // namespace
 
 Result<Json> Json::Parse(std::string_view text, int max_depth) {
@@ -157,8 +177,13 @@ Result<Json> Json::Parse(std::string_view text, int max_depth) {
   bj::error_code error;
   const size_t used = parser.write_some(false, text.data(), text.size(), error);
   if (!error && used < text.size()) error = bj::error::extra_data;
-  if (error) return Fail(Code::kInvalidArgument, "not valid JSON at byte {}: {}", used, error.message());
-  return std::move(parser.handler().root);
+  if (!error) return std::move(parser.handler().root);
+  if (const size_t at = LoneSurrogate(text, used); at != std::string_view::npos) {
+    return Fail(Code::kInvalidArgument,
+                "not valid JSON at byte {}: the escape {} is one half of a surrogate pair without the other", at,
+                text.substr(at, 6));
+  }
+  return Fail(Code::kInvalidArgument, "not valid JSON at byte {}: {}", used, error.message());
 }
 
 const char* Json::TypeName() const {

@@ -45,6 +45,10 @@ void Histogram::Observe(double observed) {
   static_cast<prometheus::Histogram*>(impl_)->Observe(observed);
 }
 
+void Histogram::ObserveCounted(const std::vector<double>& bucket_counts, double sum) {
+  static_cast<prometheus::Histogram*>(impl_)->ObserveMultiple(bucket_counts, sum);
+}
+
 struct MetricsRegistry::Impl {
   prometheus::Registry registry{prometheus::Registry::InsertBehavior::Merge};
   std::mutex mutex;  // guards what is below

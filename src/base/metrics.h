@@ -41,6 +41,9 @@ class Gauge {
 class Histogram {
  public:
   void Observe(double value);
+  /// Adds what somebody else has counted: one number a bucket (the one without bound included) and the sum of
+  /// the values.
+  void ObserveCounted(const std::vector<double>& bucket_counts, double sum);
 
  private:
   friend class MetricsRegistry;

@@ -1,5 +1,7 @@
 #pragma once
 // The contract of an engine: ours in this process, a rank behind a socket (link), or many of them (cluster).
+#include <algorithm>
+#include <array>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -19,6 +21,22 @@ struct ModelInfo {
   int block_size = 0;
 };
 
+/// How many tokens the steps of a rank had: vLLM's buckets of vllm:iteration_tokens_total.
+struct StepSizes {
+  static constexpr std::array<int64_t, 13> kBounds = {1,   8,    16,   32,   64,   128,  256,
+                                                      512, 1024, 2048, 4096, 8192, 16384};
+  std::vector<int64_t> counts = std::vector<int64_t>(kBounds.size() + 1);  ///< the last: beyond all bounds
+  int64_t sum = 0;
+
+  void Add(int64_t num_tokens);
+};
+
+inline void StepSizes::Add(int64_t num_tokens) {
+  const auto bucket = std::lower_bound(kBounds.begin(), kBounds.end(), num_tokens) - kBounds.begin();
+  ++counts[static_cast<size_t>(bucket)];
+  sum += num_tokens;
+}
+
 /// A moment's load of one rank, as /load and the metrics show it. Counters count from the start.
 struct RankStats {
   int rank = 0;
@@ -31,6 +49,7 @@ struct RankStats {
   int64_t prompt_tokens = 0;
   int64_t generation_tokens = 0;
   int64_t num_steps = 0;
+  StepSizes step_sizes;  ///< of the steps in which this rank had tokens: prompt rows and new tokens
 };
 
 /// A running request; Cancel may be called from any thread, at any time, also after the end.
@@ -38,6 +57,8 @@ class RequestHandle {
  public:
   virtual ~RequestHandle() = default;
   virtual void Cancel() = 0;
+  /// The engine that serves it, as RankStats::rank names it.
+  virtual int rank() const = 0;
 };
 
 class Engine {

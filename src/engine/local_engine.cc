@@ -47,7 +47,8 @@ struct LocalEngine::Inbox {
 
 class LocalEngine::Handle : public RequestHandle {
  public:
-  Handle(std::shared_ptr<Inbox> inbox, SeqId id) : inbox_(std::move(inbox)), id_(id) {}
+  Handle(std::shared_ptr<Inbox> inbox, SeqId id, int rank) : inbox_(std::move(inbox)), id_(id), rank_(rank) {}
+  int rank() const override { return rank_; }
   void Cancel() override {
     const std::lock_guard lock(inbox_->mutex);
     if (inbox_->ended) return;
@@ -58,6 +59,7 @@ class LocalEngine::Handle : public RequestHandle {
  private:
   std::shared_ptr<Inbox> inbox_;
   SeqId id_;
+  int rank_;
 };
 
 LocalEngine::LocalEngine(LocalEngineOptions options, std::unique_ptr<Runner> runner,
@@ -97,7 +99,7 @@ Result<std::unique_ptr<RequestHandle>> LocalEngine::Submit(Request request, std:
   inbox_->arrivals.push_back({id, std::move(request), std::move(sink), Now()});
   ++inbox_->num_waiting;
   inbox_->Wake();
-  return std::make_unique<Handle>(inbox_, id);
+  return std::make_unique<Handle>(inbox_, id, options_.rank);
 }
 
 std::vector<RankStats> LocalEngine::Stats() const {
@@ -246,49 +248,62 @@ Status LocalEngine::Step(std::span<const ScheduledSequence> plan) {
     seconds_per_token_ = seconds_per_token_ <= 0 ? measured : 0.75 * seconds_per_token_ + 0.25 * measured;
   }
   for (const ScheduledSequence& scheduled : plan) scheduler_.Computed(scheduled);
+  const int64_t generated_before = generation_tokens_;
   for (StepOutput& output : outputs) {
     if (output.token) Deliver(output);
   }
+  if (num_tokens > 0) step_sizes_.Add(num_rows_of_prompts + generation_tokens_ - generated_before);
   return {};
 }
 
-// Hands a new token to its sink and ends the sequence if it was the last one.
+void LocalEngine::ReportPrompt(Sequence& sequence) {
+  if (std::exchange(sequence.prompt_reported, true)) return;
+  sequence.sink->OnPrompt(static_cast<int>(sequence.num_cached_tokens), std::move(sequence.prompt_logprobs));
+}
+
+// Hands a new token to its sink, together with the end of the sequence if it is the last one.
 void LocalEngine::Deliver(StepOutput& output) {
   Sequence& sequence = *output.sequence;
-  const SamplingParams& sampling = sequence.request.sampling;
+  ReportPrompt(sequence);
+  // Only the prompt was wanted: what was drawn behind it never counts.
+  if (sequence.request.sampling.max_tokens == 0) return End(sequence.id, {.reason = FinishReason::kLength});
   const int32_t token = output.token->token;
   sequence.tokens.push_back(token);
   ++generation_tokens_;
   sequence.times.last_token = Now();
   if (sequence.num_generated() == 1) sequence.times.first_token = sequence.times.last_token;
-  if (!sequence.prompt_reported) {
-    sequence.prompt_reported = true;
-    sequence.sink->OnPrompt(static_cast<int>(sequence.num_cached_tokens),
-                            std::move(sequence.prompt_logprobs));
-  }
   std::vector<GeneratedToken> tokens;
   tokens.push_back(std::move(*output.token));
-  sequence.sink->OnTokens(std::move(tokens));
-
-  const bool may_stop = sequence.num_generated() >= sampling.min_tokens;
-  if (may_stop && !sampling.ignore_eos && Contains(sampling.eos_token_ids, token)) {
-    return End(sequence.id, {.reason = FinishReason::kStop});
-  }
-  if (may_stop && Contains(sampling.stop_token_ids, token)) {
-    return End(sequence.id, {.reason = FinishReason::kStop, .stop_token = token});
-  }
-  if (sequence.num_generated() >= sampling.max_tokens ||
-      sequence.num_tokens() >= options_.model_info.max_model_len) {
-    return End(sequence.id, {.reason = FinishReason::kLength});
+  if (std::optional<Finish> finish = EndAfter(sequence, token)) {
+    End(sequence.id, std::move(*finish), std::move(tokens));
+  } else {
+    sequence.sink->OnTokens(std::move(tokens));
   }
 }
 
-void LocalEngine::End(SeqId id, Finish finish) {
+// How the sequence ends with `token`, which it holds already; empty if it goes on.
+std::optional<Finish> LocalEngine::EndAfter(const Sequence& sequence, int32_t token) const {
+  const SamplingParams& sampling = sequence.request.sampling;
+  const bool may_stop = sequence.num_generated() >= sampling.min_tokens;
+  if (may_stop && !sampling.ignore_eos && Contains(sampling.eos_token_ids, token)) {
+    return Finish{.reason = FinishReason::kStop};
+  }
+  if (may_stop && Contains(sampling.stop_token_ids, token)) {
+    return Finish{.reason = FinishReason::kStop, .stop_token = token};
+  }
+  if (sequence.num_generated() >= sampling.max_tokens ||
+      sequence.num_tokens() >= options_.model_info.max_model_len) {
+    return Finish{.reason = FinishReason::kLength};
+  }
+  return std::nullopt;
+}
+
+void LocalEngine::End(SeqId id, Finish finish, std::vector<GeneratedToken> last_tokens) {
   const std::unique_ptr<Sequence> sequence = scheduler_.Remove(id);
   if (sequence == nullptr) return;  // ended before its cancellation was read
   finish.times = sequence->times;
   finish.num_preemptions = sequence->num_preemptions;
-  sequence->sink->OnFinish(std::move(finish));
+  sequence->sink->OnFinish(std::move(last_tokens), std::move(finish));
 }
 
 void LocalEngine::EndAll(FinishReason reason, const Error& error) {
@@ -320,6 +335,7 @@ void LocalEngine::PublishStats() {
   stats_.prompt_tokens = prompt_tokens_;
   stats_.generation_tokens = generation_tokens_;
   stats_.num_steps = num_steps_;
+  stats_.step_sizes = step_sizes_;
 }
 
 }  // namespace cadre::engine

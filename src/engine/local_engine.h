@@ -76,7 +76,9 @@ class LocalEngine : public Engine {
   Status Step(std::span<const ScheduledSequence> plan);
   int32_t TokenBudget() const;
   void Deliver(StepOutput& output);
-  void End(SeqId id, Finish finish);
+  std::optional<Finish> EndAfter(const Sequence& sequence, int32_t token) const;
+  void ReportPrompt(Sequence& sequence);
+  void End(SeqId id, Finish finish, std::vector<GeneratedToken> last_tokens = {});
   void EndAll(FinishReason reason, const Error& error);
   void EndOverdue();
   void PublishStats();
@@ -88,6 +90,7 @@ class LocalEngine : public Engine {
   std::shared_ptr<Inbox> inbox_;
   int64_t next_sequence_ = 0;
   int64_t prompt_tokens_ = 0, generation_tokens_ = 0, num_steps_ = 0;
+  StepSizes step_sizes_;
   double seconds_per_token_ = 0;  // of steps with prompt chunks, smoothed; 0: not measured yet
 
   mutable std::mutex stats_mutex_;

@@ -15,7 +15,7 @@ namespace cadre::engine {
 /// How tokens are chosen and when to stop. Names, meanings and defaults are vLLM's SamplingParams; the
 /// session has validated the ranges.
 struct SamplingParams : nn::SamplingOptions {
-  int max_tokens = 16;  ///< >= 1; the session has filled the default
+  int max_tokens = 16;  ///< >= 0; the session has filled the default. 0: only the prompt is computed
   int min_tokens = 0;   ///< end and stop tokens are masked before
   std::vector<int32_t> stop_token_ids;
   std::vector<int32_t> eos_token_ids;  ///< end-of-sequence tokens of the model
@@ -67,7 +67,8 @@ struct Finish {
 
 /// Receives what becomes of one request. Called from the engine thread: must not block and must not call the
 /// engine. Order: at most one OnPrompt, then OnTokens any number of times, then exactly one OnFinish; nothing
-/// after it.
+/// after it. The tokens of the step that ends a request come with its end: one event, so that what follows
+/// (a frame to another process, a wake of a thread, a chunk to a client) is one as well.
 class EventSink {
  public:
   virtual ~EventSink() = default;
@@ -75,7 +76,8 @@ class EventSink {
   /// (one entry a prompt token; the first is empty).
   virtual void OnPrompt(int num_cached_tokens, std::vector<Logprobs> prompt_logprobs) = 0;
   virtual void OnTokens(std::vector<GeneratedToken> tokens) = 0;
-  virtual void OnFinish(Finish finish) = 0;
+  /// `last_tokens`: of the ending step; empty where no step ended it (cancelled, failed, max_tokens 0).
+  virtual void OnFinish(std::vector<GeneratedToken> last_tokens, Finish finish) = 0;
 };
 
 }  // namespace cadre::engine

@@ -13,7 +13,7 @@ class SilentSink : public EventSink {
  public:
   void OnPrompt(int, std::vector<Logprobs>) override {}
   void OnTokens(std::vector<GeneratedToken>) override {}
-  void OnFinish(Finish) override {}
+  void OnFinish(std::vector<GeneratedToken>, Finish) override {}
 };
 
 std::unique_ptr<Sequence> MakeSequence(int64_t id, std::vector<int32_t> prompt, int priority = 0) {

@@ -1,8 +1,11 @@
 #include "http/connection.h"
 
+#include <malloc.h>
+
 #include <charconv>
 #include <ctime>
 
+#include "base/caught.h"
 #include "base/log.h"
 
 namespace cadre::http {
@@ -152,7 +155,24 @@ void Connection::StartRead() {
   transport_->Read(read_buffer_.data(), read_buffer_.size(), shared_from_this());
 }
 
-void Connection::OnRead(ErrorCode ec, size_t bytes) {
+// A connection for which there is no memory is closed; before its answer has begun it hears why.
+void Connection::Guard(void (Connection::*event)(ErrorCode, size_t), ErrorCode ec, size_t bytes) {
+  try {
+    try {
+      (this->*event)(ec, bytes);
+    } catch (...) {
+      const Error error = CaughtError();
+      LogError("{}: {}", peer_, error.message);
+      advancing_ = false;
+      if (state_ != State::kHead && state_ != State::kBody) return Close();
+      FailRequest(error.code == Code::kUnavailable ? 503 : 500, error.message);
+    }
+  } catch (...) {
+    Close();
+  }
+}
+
+void Connection::TakeRead(ErrorCode ec, size_t bytes) {
   reading_ = false;
   if (state_ == State::kClosed) return;
   if (ec) return Close();
@@ -173,6 +193,11 @@ void Connection::Advance() {
   advancing_ = true;
   while (state_ == State::kIdle || state_ == State::kHead || state_ == State::kBody) {
     if (state_ == State::kIdle && in_.empty()) break;
+    if (state_ != State::kBody && !RequestLineFits()) {
+      FailRequest(414, Format("the request line is longer than the limit of {} bytes",
+                              host_.options->max_request_line_bytes));
+      break;
+    }
     size_t used = 0;
     ErrorCode ec;
     while (!parser_->is_done() && used < in_.size()) {
@@ -194,6 +219,11 @@ void Connection::Advance() {
     }
   }
   advancing_ = false;
+}
+
+bool Connection::RequestLineFits() const {
+  const auto limit = static_cast<size_t>(host_.options->max_request_line_bytes);
+  return in_.size() <= limit || std::string_view(in_).substr(0, limit).find('\n') != std::string_view::npos;
 }
 
 // Long headers are bytes that a crowd of hostile clients could make us hold, like bodies.
@@ -233,6 +263,7 @@ void Connection::FailRequest(int status, const std::string& message) {
   deadline_ = TimePoint::max();
   keep_alive_ = false;
   linger_ = true;
+  if (std::exchange(parser_->body, {}).size() >= kTrimBodyBytes) malloc_trim(0);
   ++serial_;
   Send(serial_, host_.error_response(status, message));
 }
@@ -256,7 +287,14 @@ void Connection::Dispatch() {
   request.headers = std::move(parser_->headers);
   request.body = std::move(parser_->body);
   request.peer = peer_;
-  (*host_.handler)(std::move(request), std::make_shared<Writer>(shared_from_this(), serial_));
+  const auto writer = std::make_shared<Writer>(shared_from_this(), serial_);
+  try {
+    (*host_.handler)(std::move(request), writer);
+  } catch (...) {
+    const Error error = CaughtError();
+    LogError("{}: the handler failed: {}", peer_, error.message);
+    writer->Send(host_.error_response(error.code == Code::kUnavailable ? 503 : 500, error.message));
+  }
 }
 
 void Connection::AppendHead(int status, std::string_view content_type, const Headers& headers,
@@ -354,7 +392,7 @@ void Connection::Flush() {
   transport_->Write(writing_.data() + written_, writing_.size() - written_, shared_from_this());
 }
 
-void Connection::OnWritten(ErrorCode ec, size_t bytes) {
+void Connection::TakeWritten(ErrorCode ec, size_t bytes) {
   write_in_flight_ = false;
   if (state_ == State::kClosed) return;
   if (ec) return Close();

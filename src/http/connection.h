@@ -34,8 +34,8 @@ class Connection : public std::enable_shared_from_this<Connection> {
 
   // From the transport.
   void OnHandshake(ErrorCode ec);
-  void OnRead(ErrorCode ec, size_t bytes);
-  void OnWritten(ErrorCode ec, size_t bytes);
+  void OnRead(ErrorCode ec, size_t bytes) { Guard(&Connection::TakeRead, ec, bytes); }
+  void OnWritten(ErrorCode ec, size_t bytes) { Guard(&Connection::TakeWritten, ec, bytes); }
 
   // From writers, on the io thread; `serial` says which request is meant.
   void Send(uint64_t serial, Response response);
@@ -50,6 +50,9 @@ class Connection : public std::enable_shared_from_this<Connection> {
  private:
   enum class State { kHandshake, kIdle, kHead, kBody, kAnswering, kLingering, kClosed };
 
+  void Guard(void (Connection::*event)(ErrorCode, size_t), ErrorCode ec, size_t bytes);
+  void TakeRead(ErrorCode ec, size_t bytes);
+  void TakeWritten(ErrorCode ec, size_t bytes);
   void NewParser();
   void StartRead();
   void Advance();  // parses what has arrived, dispatches
@@ -60,6 +63,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   void Flush();
   void AnswerSent();
   void Linger();
+  bool RequestLineFits() const;
   bool HeadFitsBudget();
   void ReturnHeadBudget();
   void Close();

@@ -13,7 +13,6 @@
 
 #include "http/client.h"
 #include "http/server.h"
-#include "http/sse.h"
 #include "http/stream_load.h"
 
 namespace cadre::http {
@@ -97,30 +96,6 @@ std::unique_ptr<Client> MakeClient(const Server& server, int threads = 1) {
   options.port = server.port();
   options.num_threads = threads;
   return std::move(*Client::Create(options));
-}
-
-TEST(Message, QueriesAndEscapes) {
-  Request request;
-  request.query = "a=1&mode=keep%20it+x&empty=&a=2";
-  EXPECT_EQ(request.QueryValue("a"), "1");
-  EXPECT_EQ(request.QueryValue("mode"), "keep it x");
-  EXPECT_EQ(request.QueryValue("empty"), "");
-  EXPECT_EQ(request.QueryValue("none"), "");
-  EXPECT_EQ(PercentDecode("%41%4g%", false), "A%4g%");
-}
-
-TEST(Sse, CutsEventsFromAnyPieces) {
-  const std::string text =
-      ": comment\r\ndata: one\n\ndata:two\ndata: lines\r\n\r\nevent: x\n\ndata: [DONE]\n\n";
-  for (size_t piece = 1; piece <= text.size(); ++piece) {
-    SseReader reader;
-    std::vector<std::string> events;
-    for (size_t at = 0; at < text.size(); at += piece) {
-      reader.Push(std::string_view(text).substr(at, piece),
-                  [&](std::string_view data) { events.emplace_back(data); });
-    }
-    EXPECT_THAT(events, testing::ElementsAre("one", "two\nlines", "[DONE]")) << piece;
-  }
 }
 
 TEST(Server, AnswersAndKeepsAlive) {
@@ -233,6 +208,7 @@ TEST(Server, HostileBytesGetTheirStatusAndClose) {
   options.max_body_bytes = 100;
   options.max_header_bytes = 1000;
   options.max_header_count = 5;
+  options.max_request_line_bytes = 500;
   options.error_response = [](int status, const std::string& message) {
     return Response{status, "application/json", {}, "{\"oops\":\"" + message + "\"}"};
   };
@@ -253,7 +229,9 @@ TEST(Server, HostileBytesGetTheirStatusAndClose) {
            {"bad chunk", "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", "400"},
            {"many headers", "GET / HTTP/1.1\r\n" + many + "\r\n", "431"},
            {"long header", "GET / HTTP/1.1\r\nA: " + std::string(2000, 'x') + "\r\n\r\n", "431"},
-           {"long target", "GET /" + std::string(2000, 'x') + " HTTP/1.1\r\n\r\n", "431"},
+           {"long target", "GET /" + std::string(2000, 'x') + " HTTP/1.1\r\n\r\n", "414"},
+           {"endless target", "GET /" + std::string(600, 'x'), "414"},
+           {"version of the future", "GET / HTTP/9.9\r\nHost: x\r\n\r\n", "505"},
        }) {
     RawClient client(server->port());
     client.Send(bad.bytes);
@@ -264,6 +242,29 @@ TEST(Server, HostileBytesGetTheirStatusAndClose) {
     EXPECT_THAT(got, testing::EndsWith("<closed>")) << bad.name;
   }
   EXPECT_TRUE(Eventually([&] { return server->num_connections() == 0; }));
+}
+
+TEST(Server, AHandlerThatThrowsIsAnswered) {
+  const auto server = StartServer(Local(), [](Request request, std::shared_ptr<ResponseWriter> writer) {
+    if (request.path == "/memory") throw std::bad_alloc();
+    if (request.path == "/task") {
+      ResponseWriter& to = *writer;
+      return to.Post([writer = std::move(writer)] { throw std::runtime_error("later"); });
+    }
+    if (request.path != "/") throw std::runtime_error("broken");
+    Echo(std::move(request), std::move(writer));
+  });
+  RawClient client(server->port());
+  const auto status = [&](const std::string& path) {
+    client.Send("GET " + path + " HTTP/1.1\r\n\r\n");
+    const std::string head = client.ReadUntil("\r\n\r\n");
+    client.ReadUntil(path == "/" ? "GET  " : "\n");
+    return head.substr(9, 3);
+  };
+  EXPECT_EQ(status("/memory"), "503");
+  EXPECT_EQ(status("/broken"), "500");
+  EXPECT_EQ(status("/task"), "500");
+  EXPECT_EQ(status("/"), "200");
 }
 
 TEST(Server, BodiesTogetherAreBounded) {

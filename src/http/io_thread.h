@@ -9,6 +9,8 @@
 #include <thread>
 #include <vector>
 
+#include "base/caught.h"
+#include "base/log.h"
 #include "http/server.h"
 
 namespace cadre::http {
@@ -24,7 +26,16 @@ class IoThread {
   bool IsCurrent() { return io_.get_executor().running_in_this_thread(); }
 
   void Start() {
-    thread_ = std::thread([this] { io_.run(); });
+    thread_ = std::thread([this] {
+      while (true) {
+        try {
+          io_.run();
+          return;
+        } catch (...) {  // connections guard themselves; nothing may end the thread of all others
+          LogError("an I/O thread goes on after: {}", CaughtError().message);
+        }
+      }
+    });
   }
 
   void Post(Task task) {
@@ -62,7 +73,11 @@ class IoThread {
       running_.swap(mailbox_);
     }
     for (Task& task : running_) {
-      task();
+      try {
+        task();
+      } catch (...) {
+        LogError("a task of an I/O thread failed: {}", CaughtError().message);
+      }
       task = nullptr;
     }
     running_.clear();

@@ -16,6 +16,10 @@ namespace cadre::http {
 
 using Task = std::move_only_function<void()>;
 
+/// Freeing a body of this size (with the tree that was made of it) leaves holes in the allocator's arenas,
+/// which keep their pages for ever unless it is told to give them back: malloc_trim, about a millisecond.
+constexpr size_t kTrimBodyBytes = size_t{1} << 20;
+
 struct TlsOptions {
   std::string key_file, cert_file;  ///< PEM; both set, or TLS is off
   std::string ca_file;              ///< PEM; whose client certificates are trusted
@@ -29,10 +33,11 @@ struct ServerOptions {
   std::string unix_path;         ///< not empty: a unix socket at this path and no TCP
   TlsOptions tls;
   int num_threads = 1;
-  int max_connections = 16384;                        ///< beyond it new ones wait in the system's backlog
-  int64_t max_body_bytes = int64_t{32} << 20;         ///< one request's body
-  int64_t max_total_body_bytes = int64_t{512} << 20;  ///< all bodies that are being read or answered
-  int64_t max_header_bytes = int64_t{4} << 20;        ///< request line and headers together
+  int max_connections = 16384;                         ///< beyond it new ones wait in the system's backlog
+  int64_t max_body_bytes = int64_t{32} << 20;          ///< one request's body
+  int64_t max_total_body_bytes = int64_t{512} << 20;   ///< all bodies that are being read or answered
+  int64_t max_header_bytes = int64_t{4} << 20;         ///< request line and headers together
+  int64_t max_request_line_bytes = int64_t{64} << 10;  ///< method, target and version
   int max_header_count = 256;
   int64_t max_stream_queue_bytes = int64_t{16} << 20;  ///< unsent bytes of one response stream; more: cut off
   std::chrono::milliseconds header_timeout{
@@ -40,7 +45,8 @@ struct ServerOptions {
   std::chrono::milliseconds body_timeout{30'000};        ///< without a byte of the body
   std::chrono::milliseconds keep_alive_timeout{75'000};  ///< between requests
   std::chrono::milliseconds write_timeout{30'000};       ///< without a byte taken by the client
-  /// How errors that the server itself finds (400, 408, 413, 431, 500, 503, 505) look; empty: plain text.
+  /// How errors that the server itself finds (400, 408, 413, 414, 431, 500, 503, 505) look; empty: plain
+  /// text.
   std::function<Response(int status, const std::string& message)> error_response;
 };
 

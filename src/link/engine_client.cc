@@ -52,11 +52,13 @@ namespace {
 
 class Handle : public engine::RequestHandle {
  public:
-  Handle(std::function<void()> cancel) : cancel_(std::move(cancel)) {}
+  Handle(std::function<void()> cancel, int rank) : cancel_(std::move(cancel)), rank_(rank) {}
   void Cancel() override { cancel_(); }
+  int rank() const override { return rank_; }
 
  private:
   std::function<void()> cancel_;
+  int rank_;
 };
 
 }  // namespace
@@ -108,7 +110,8 @@ Result<std::unique_ptr<engine::RequestHandle>> EngineClient::Submit(engine::Requ
   }
   state_->outbox->Put(Number(MessageKind::kSubmit), Encode(SubmitMessage{id, std::move(request)}));
   return std::make_unique<Handle>(
-      [state = state_, id] { state->outbox->Put(Number(MessageKind::kCancel), Encode(CancelMessage{id})); });
+      [state = state_, id] { state->outbox->Put(Number(MessageKind::kCancel), Encode(CancelMessage{id})); },
+      options_.rank);
 }
 
 void EngineClient::ReadLoop() {
@@ -142,12 +145,13 @@ bool EngineClient::HandleFrame(uint32_t kind, std::string_view body) {
     case MessageKind::kFinish: {
       auto message = Decode<FinishMessage>(body);
       if (!message) return false;
-      if (const auto sink = state_->Take(message->id)) sink->OnFinish(std::move(message->finish));
+      if (const auto sink = state_->Take(message->id))
+        sink->OnFinish(std::move(message->last_tokens), std::move(message->finish));
       return true;
     }
     case MessageKind::kStats: {
       auto stats = Decode<engine::RankStats>(body);
-      if (!stats) return false;
+      if (!stats || stats->step_sizes.counts.size() != engine::StepSizes().counts.size()) return false;
       const std::lock_guard lock(state_->mutex);
       state_->stats = *stats;
       return true;
@@ -173,7 +177,7 @@ void EngineClient::Fail(const Error& error) {
     state_->changed.notify_all();
   }
   for (const auto& [id, sink] : sinks)
-    sink->OnFinish({.reason = engine::FinishReason::kError, .error = error});
+    sink->OnFinish({}, {.reason = engine::FinishReason::kError, .error = error});
 }
 
 std::vector<engine::RankStats> EngineClient::Stats() const {

@@ -38,12 +38,12 @@ class Connection : public std::enable_shared_from_this<Connection> {
   }
 
   void Send(MessageKind kind, std::string body) { outbox_.Put(Number(kind), std::move(body)); }
-  void SendFinish(int64_t id, engine::Finish finish) {
+  void SendFinish(int64_t id, std::vector<engine::GeneratedToken> last_tokens, engine::Finish finish) {
     {
       const std::lock_guard lock(mutex_);
       handles_.erase(id);
     }
-    Send(MessageKind::kFinish, Encode(FinishMessage{id, std::move(finish)}));
+    Send(MessageKind::kFinish, Encode(FinishMessage{id, std::move(last_tokens), std::move(finish)}));
     SendStats();
   }
   // At most every kStatsInterval: metrics want no more, and the front counts its own requests.
@@ -105,7 +105,9 @@ class Connection::Sink : public engine::EventSink {
     connection_->Send(MessageKind::kTokens, Encode(TokensMessage{id_, std::move(tokens)}));
     connection_->SendStats();
   }
-  void OnFinish(engine::Finish finish) override { connection_->SendFinish(id_, std::move(finish)); }
+  void OnFinish(std::vector<engine::GeneratedToken> last_tokens, engine::Finish finish) override {
+    connection_->SendFinish(id_, std::move(last_tokens), std::move(finish));
+  }
 
  private:
   std::shared_ptr<Connection> connection_;
@@ -121,8 +123,8 @@ void Connection::Submit(SubmitMessage submit) {
     handles_[submit.id] = std::move(*handle);
   } else {
     Send(MessageKind::kFinish,
-         Encode(FinishMessage{submit.id,
-                              {.reason = engine::FinishReason::kError, .error = std::move(handle).error()}}));
+         Encode(FinishMessage{
+             submit.id, {}, {.reason = engine::FinishReason::kError, .error = std::move(handle).error()}}));
   }
 }
 

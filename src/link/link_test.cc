@@ -69,21 +69,26 @@ class EchoEngine : public engine::Engine {
     threads_.emplace_back([request, sink, cancelled] {
       if (request.prompt.front() == 0) {
         cancelled->get_future().wait();
-        return sink->OnFinish({.reason = engine::FinishReason::kAbort});
+        return sink->OnFinish({}, {.reason = engine::FinishReason::kAbort});
       }
       sink->OnPrompt(2, {});
-      for (const int32_t token : request.prompt) sink->OnTokens({{.token = token}});
-      sink->OnFinish({.reason = engine::FinishReason::kLength});
+      for (size_t i = 0; i + 1 < request.prompt.size(); ++i) sink->OnTokens({{.token = request.prompt[i]}});
+      sink->OnFinish({{.token = request.prompt.back()}}, {.reason = engine::FinishReason::kLength});
     });
     struct Handle : engine::RequestHandle {
       std::shared_ptr<std::promise<void>> cancelled;
       void Cancel() override { cancelled->set_value(); }
+      int rank() const override { return 3; }
     };
     auto handle = std::make_unique<Handle>();
     handle->cancelled = cancelled;
     return handle;
   }
-  std::vector<engine::RankStats> Stats() const override { return {engine::RankStats{.rank = 3}}; }
+  std::vector<engine::RankStats> Stats() const override {
+    engine::RankStats stats{.rank = 3};
+    for (const int64_t tokens : {1, 1, 700, 20000}) stats.step_sizes.Add(tokens);
+    return {stats};
+  }
   Status Health() const override { return {}; }
   Status ResetPrefixCache() override { return {}; }
   void Drain(TimePoint) override {}
@@ -99,10 +104,15 @@ class Collector : public engine::EventSink {
   void OnTokens(std::vector<engine::GeneratedToken> generated) override {
     for (const auto& token : generated) tokens.push_back(token.token);
   }
-  void OnFinish(engine::Finish finish) override { done.set_value(std::move(finish)); }
+  void OnFinish(std::vector<engine::GeneratedToken> last, engine::Finish finish) override {
+    num_last_tokens = last.size();
+    if (!last.empty()) OnTokens(std::move(last));
+    done.set_value(std::move(finish));
+  }
   engine::Finish Wait() { return done.get_future().get(); }
 
   int num_cached_tokens = -1;
+  size_t num_last_tokens = 0;
   std::vector<int32_t> tokens;
   std::promise<engine::Finish> done;
 };
@@ -143,8 +153,15 @@ TEST_F(Link, TokensComeInOrderAndEndOnce) {
     EXPECT_EQ(sink.Wait().reason, engine::FinishReason::kLength);
     EXPECT_EQ(sink.tokens, (std::vector<int32_t>{i, i + 1, i + 2}));
     EXPECT_EQ(sink.num_cached_tokens, 2);
+    EXPECT_EQ(sink.num_last_tokens, 1u);
   }
   EXPECT_EQ(client_->num_in_flight(), 0);
+  EXPECT_EQ(asked[0].second->rank(), 3);
+  for (int i = 0; i < 500 && client_->Stats()[0].step_sizes.sum == 0; ++i)
+    std::this_thread::sleep_for(std::chrono::milliseconds(4));
+  const engine::StepSizes sizes = client_->Stats()[0].step_sizes;
+  EXPECT_EQ(sizes.sum, 20702);
+  EXPECT_EQ(sizes.counts, (std::vector<int64_t>{2, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1}));
 }
 
 TEST_F(Link, CancelAndRefusalTravel) {

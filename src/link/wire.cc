@@ -176,9 +176,13 @@ void Visit(Archive& archive, ModelInfo& m) {
   archive(m.vocab_size, m.max_model_len, m.num_kv_blocks, m.block_size);
 }
 template <typename Archive>
+void Visit(Archive& archive, StepSizes& s) {
+  archive(s.counts, s.sum);
+}
+template <typename Archive>
 void Visit(Archive& archive, RankStats& s) {
   archive(s.rank, s.num_running, s.num_waiting, s.kv_cache_usage, s.num_preemptions, s.prefix_cache_queries,
-          s.prefix_cache_hits, s.prompt_tokens, s.generation_tokens, s.num_steps);
+          s.prefix_cache_hits, s.prompt_tokens, s.generation_tokens, s.num_steps, s.step_sizes);
 }
 }  // namespace cadre::engine
 
@@ -210,7 +214,7 @@ void Visit(Archive& archive, TokensMessage& m) {
 }
 template <typename Archive>
 void Visit(Archive& archive, FinishMessage& m) {
-  archive(m.id, m.finish);
+  archive(m.id, m.last_tokens, m.finish);
 }
 
 template <typename Message>

@@ -12,7 +12,7 @@
 namespace cadre::link {
 
 /// Changes whenever a message does; the first frame of a rank carries it.
-constexpr uint32_t kWireVersion = 1;
+constexpr uint32_t kWireVersion = 2;
 
 enum class MessageKind : uint32_t {
   // rank -> front
@@ -54,6 +54,7 @@ struct TokensMessage {
 };
 struct FinishMessage {
   int64_t id = 0;
+  std::vector<engine::GeneratedToken> last_tokens;  ///< of the ending step
   engine::Finish finish;
 };
 

@@ -2,7 +2,9 @@
 // What the handlers of routes share, and their form.
 #include <atomic>
 
+#include "base/log.h"
 #include "serve/metrics.h"
+#include "serve/openai/schema.h"
 #include "serve/options.h"
 #include "session/session.h"
 
@@ -15,6 +17,7 @@ struct Api {
   int64_t started_at = 0;                 ///< Unix seconds, for /v1/models
   std::atomic<int64_t> num_in_flight{0};  ///< generation requests, for /load
   std::atomic<bool> draining{false};
+  FieldNotes notes{[](const std::string& line) { LogInfo("{}", line); }};
 };
 
 using WriterPtr = std::shared_ptr<http::ResponseWriter>;

@@ -15,6 +15,7 @@ class InstantEngine final : public engine::Engine {
  public:
   class Handle final : public engine::RequestHandle {
     void Cancel() override {}
+    int rank() const override { return 0; }
   };
   const engine::ModelInfo& model_info() const override { return info_; }
   Result<std::unique_ptr<engine::RequestHandle>> Submit(engine::Request request,
@@ -32,8 +33,8 @@ class InstantEngine final : public engine::Engine {
         token.logprobs = {{token.token, -1, 1}, {token.token, -1, 1}, {98, -2, 2}};
       tokens.push_back(std::move(token));
     }
-    sink->OnTokens(std::move(tokens));
-    sink->OnFinish({.reason = engine::FinishReason::kLength, .stop_token = {}, .error = {}, .times = {}});
+    sink->OnFinish(std::move(tokens),
+                   {.reason = engine::FinishReason::kLength, .stop_token = {}, .error = {}, .times = {}});
     return std::make_unique<Handle>();
   }
   std::vector<engine::RankStats> Stats() const override { return {}; }
@@ -68,7 +69,7 @@ inline int FuzzBody(AsyncHandler handler, std::string_view bytes) {
   static InstantEngine engine;
   static const session::Session session({}, engine, std::make_shared<session::FakeText>());
   static MetricsRegistry registry;
-  static ServeMetrics metrics(registry, "fuzz", engine.model_info());
+  static ServeMetrics metrics(registry, "fuzz", engine);
   static ServeOptions options = [] {
     ServeOptions made;
     made.served_model_names = {"fuzz"};

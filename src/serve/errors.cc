@@ -5,6 +5,9 @@
 namespace cadre::serve {
 namespace {
 
+// A template's own exception may hold a whole conversation; no person reads further.
+constexpr size_t kMaxMessageBytes = 4096;
+
 // The names that vLLM gives; clients switch on the status, people read these.
 std::string_view TypeName(int status) {
   switch (status) {
@@ -20,8 +23,12 @@ std::string_view TypeName(int status) {
       return "MethodNotAllowedError";
     case 408:
       return "RequestTimeoutError";
+    case 414:
+      return "URITooLongError";
     case 429:
       return "RateLimitError";
+    case 431:
+      return "RequestHeaderFieldsTooLargeError";
     case 499:
       return "ClientClosedRequestError";
     case 501:
@@ -30,6 +37,8 @@ std::string_view TypeName(int status) {
       return "ServiceUnavailableError";
     case 504:
       return "DeadlineExceededError";
+    case 505:
+      return "HTTPVersionNotSupportedError";
     default:
       return status < 500 ? "BadRequestError" : "InternalServerError";
   }
@@ -65,7 +74,7 @@ int HttpStatus(Code code) {
 
 std::string ErrorBody(int status, std::string_view message, std::string_view param) {
   std::string out = "{\"error\":{\"message\":";
-  AppendJsonString(out, message);
+  AppendJsonString(out, Excerpt(message, kMaxMessageBytes));
   out += ",\"type\":\"";
   out += TypeName(status);
   out += "\",\"param\":";

@@ -16,12 +16,13 @@ using session::FakeEngineOptions;
 using session::FakeText;
 
 struct House {
-  explicit House(FakeEngineOptions engine_options = {}, ServeOptions options = {}, bool with_text = true)
+  explicit House(FakeEngineOptions engine_options = {}, ServeOptions options = {}, bool with_text = true,
+                 std::shared_ptr<const session::TextModel> text = std::make_shared<FakeText>())
       : engine([&] {
           engine_options.model.vocab_size = 257;
           return engine_options;
         }()),
-        session({}, engine, with_text ? std::make_shared<FakeText>() : nullptr) {
+        session({}, engine, with_text ? std::move(text) : nullptr) {
     options.http.host = "127.0.0.1";
     options.http.port = 0;
     if (options.served_model_names.empty()) options.served_model_names = {"fake", "also-fake"};

@@ -30,13 +30,9 @@ MetricLabels Labels(const std::string& model_name, int rank) {
 
 }  // namespace
 
-ServeMetrics::ServeMetrics(MetricsRegistry& registry, const std::string& model_name,
-                           const engine::ModelInfo& model)
-    : registry_(registry),
-      model_name_(model_name),
-      model_(model),
-#define CADRE_HISTOGRAM(name, help, bounds) \
-  registry.AddHistogram("vllm:" name, help, Labels(model_name, 0), bounds)
+RequestMetrics::RequestMetrics(MetricsRegistry& registry, const MetricLabels& labels, int64_t max_model_len)
+    :
+#define CADRE_HISTOGRAM(name, help, bounds) registry.AddHistogram("vllm:" name, help, labels, bounds)
       time_to_first_token_(CADRE_HISTOGRAM(
           "time_to_first_token_seconds", "Histogram of time to first token in seconds.", kFirstTokenBounds)),
       inter_token_latency_(CADRE_HISTOGRAM("inter_token_latency_seconds",
@@ -56,48 +52,45 @@ ServeMetrics::ServeMetrics(MetricsRegistry& registry, const std::string& model_n
                                       "Histogram of time spent in RUNNING phase for request.",
                                       kLatencyBounds)),
       prompt_tokens_(CADRE_HISTOGRAM("request_prompt_tokens", "Number of prefill tokens processed.",
-                                     OneTwoFive(model.max_model_len))),
-      generation_tokens_(CADRE_HISTOGRAM("request_generation_tokens",
-                                         "Number of generation tokens processed.",
-                                         OneTwoFive(model.max_model_len))),
+                                     OneTwoFive(max_model_len))),
+      computed_tokens_(
+          CADRE_HISTOGRAM("request_prefill_kv_computed_tokens",
+                          "Histogram of new KV tokens computed during prefill (excluding cached tokens).",
+                          OneTwoFive(max_model_len))),
+      generation_tokens_(CADRE_HISTOGRAM(
+          "request_generation_tokens", "Number of generation tokens processed.", OneTwoFive(max_model_len))),
+      max_generation_tokens_(CADRE_HISTOGRAM("request_max_num_generation_tokens",
+                                             "Histogram of maximum number of requested generation tokens.",
+                                             OneTwoFive(max_model_len))),
       params_max_tokens_(CADRE_HISTOGRAM("request_params_max_tokens",
                                          "Histogram of the max_tokens request parameter.",
-                                         OneTwoFive(model.max_model_len))),
+                                         OneTwoFive(max_model_len))),
       params_n_(CADRE_HISTOGRAM("request_params_n", "Histogram of the n request parameter.",
                                 std::vector<double>({1, 2, 5, 10, 20}))),
       num_preemptions_(CADRE_HISTOGRAM("request_num_preemptions", "Histogram of preemptions per request.",
-                                       std::vector<double>({0, 1, 2, 5, 10, 20}))) {
+                                       std::vector<double>({1, 2, 3, 4, 5, 10, 20}))) {
 #undef CADRE_HISTOGRAM
   using enum engine::FinishReason;
   for (const auto& [reason, name] :
        {std::pair{kStop, "stop"}, {kLength, "length"}, {kAbort, "abort"}, {kError, "error"}}) {
-    MetricLabels labels = Labels(model_name, 0);
-    labels["finished_reason"] = name;
+    MetricLabels with_reason = labels;
+    with_reason["finished_reason"] = name;
     success_[reason] = &registry.AddCounter("vllm:request_success_total",
-                                            "Count of successfully processed requests.", labels);
+                                            "Count of successfully processed requests.", with_reason);
   }
-  registry
-      .AddGauge("vllm:cache_config_info", "Information of the LLMEngine CacheConfig",
-                {{"engine", "0"},
-                 {"block_size", std::to_string(model.block_size)},
-                 {"num_gpu_blocks", std::to_string(model.num_kv_blocks)},
-                 {"kv_cache_size_tokens", std::to_string(model.num_kv_blocks * model.block_size)}})
-      .Set(1);
 }
 
-void ServeMetrics::OnAccepted(int64_t n, int max_tokens) {
-  params_n_.Observe(static_cast<double>(n));
-  params_max_tokens_.Observe(max_tokens);
-}
-
-void ServeMetrics::OnEnd(const session::SequenceEnd& end, TimePoint arrival, int64_t num_prompt_tokens) {
+void RequestMetrics::OnEnd(const Ended& ended) {
+  const session::SequenceEnd& end = ended.end;
   success_[end.reason]->Add();
   const TimePoint unset{};
   const engine::RequestTimes& times = end.times;
-  e2e_latency_.Observe(SecondsSince(arrival));
-  prompt_tokens_.Observe(static_cast<double>(num_prompt_tokens));
+  e2e_latency_.Observe(SecondsSince(ended.arrival));
+  prompt_tokens_.Observe(static_cast<double>(ended.num_prompt_tokens));
+  computed_tokens_.Observe(static_cast<double>(ended.num_prompt_tokens - ended.num_cached_tokens));
   generation_tokens_.Observe(end.num_tokens);
   num_preemptions_.Observe(end.num_preemptions);
+  if (ended.max_tokens > 0) params_max_tokens_.Observe(ended.max_tokens);
   if (times.scheduled != unset) {
     queue_time_.Observe(Seconds(times.scheduled - times.queued));
     if (times.first_token != unset) {
@@ -111,47 +104,83 @@ void ServeMetrics::OnEnd(const session::SequenceEnd& end, TimePoint arrival, int
   time_per_output_token_.Observe(end.num_tokens > 1 ? decode / (end.num_tokens - 1) : 0);
 }
 
-struct ServeMetrics::RankMetrics {
-  Gauge &running, &waiting, &waiting_capacity, &kv_usage;
-  Counter &preemptions, &queries, &hits, &prompt, &generation;
-};
+void RequestMetrics::OnPromptEnd(int64_t n, int max_num_tokens) {
+  params_n_.Observe(static_cast<double>(n));
+  max_generation_tokens_.Observe(max_num_tokens);
+}
 
-ServeMetrics::RankMetrics ServeMetrics::ForRank(int rank) {
-  const MetricLabels labels = Labels(model_name_, rank);
+ServeMetrics::ServeMetrics(MetricsRegistry& registry, const std::string& model_name,
+                           const engine::Engine& engine)
+    : registry_(registry), model_name_(model_name), model_(engine.model_info()) {
+  for (const engine::RankStats& stats : engine.Stats()) {
+    OfRank(stats.rank);
+    registry
+        .AddGauge("vllm:cache_config_info", "Information of the LLMEngine CacheConfig",
+                  {{"engine", std::to_string(stats.rank)},
+                   {"block_size", std::to_string(model_.block_size)},
+                   {"num_gpu_blocks", std::to_string(model_.num_kv_blocks)},
+                   {"kv_cache_size_tokens", std::to_string(model_.num_kv_blocks * model_.block_size)}})
+        .Set(1);
+  }
+}
+
+RequestMetrics& ServeMetrics::OfRank(int rank) {
+  const std::lock_guard lock(mutex_);
+  auto& mine = requests_[rank];
+  if (!mine) {
+    mine = std::make_unique<RequestMetrics>(registry_, Labels(model_name_, rank), model_.max_model_len);
+  }
+  return *mine;
+}
+
+// One moment's numbers of a rank; counters are lifted to what the engine has counted.
+void ServeMetrics::Update(const engine::RankStats& stats) {
+  const MetricLabels labels = Labels(model_name_, stats.rank);
   MetricLabels capacity = labels;
   capacity["reason"] = "capacity";
-  return {
-      registry_.AddGauge("vllm:num_requests_running", "Number of requests in model execution batches.",
-                         labels),
-      registry_.AddGauge("vllm:num_requests_waiting", "Number of requests waiting to be processed.", labels),
-      registry_.AddGauge("vllm:num_requests_waiting_by_reason", "Number of waiting requests by reason.",
-                         capacity),
-      registry_.AddGauge("vllm:kv_cache_usage_perc", "KV-cache usage. 1 means 100 percent usage.", labels),
-      registry_.AddCounter("vllm:num_preemptions_total", "Cumulative number of preemption from the engine.",
-                           labels),
-      registry_.AddCounter("vllm:prefix_cache_queries_total",
-                           "Prefix cache queries, in terms of number of queried tokens.", labels),
-      registry_.AddCounter("vllm:prefix_cache_hits_total",
-                           "Prefix cache hits, in terms of number of cached tokens.", labels),
-      registry_.AddCounter("vllm:prompt_tokens_total", "Number of prefill tokens processed.", labels),
-      registry_.AddCounter("vllm:generation_tokens_total", "Number of generation tokens processed.", labels),
+  const auto gauge = [&](const char* name, const char* help, double value) {
+    registry_.AddGauge(name, help, labels).Set(value);
   };
+  const auto counter = [&](const char* name, const char* help, int64_t value) {
+    registry_.AddCounter(name, help, labels).RaiseTo(static_cast<double>(value));
+  };
+  const auto waiting = static_cast<double>(stats.num_waiting);
+  gauge("vllm:num_requests_running", "Number of requests in model execution batches.",
+        static_cast<double>(stats.num_running));
+  gauge("vllm:num_requests_waiting", "Number of requests waiting to be processed.", waiting);
+  registry_.AddGauge("vllm:num_requests_waiting_by_reason", "Number of waiting requests by reason.", capacity)
+      .Set(waiting);
+  gauge("vllm:kv_cache_usage_perc", "KV-cache usage. 1 means 100 percent usage.", stats.kv_cache_usage);
+  counter("vllm:num_preemptions_total", "Cumulative number of preemption from the engine.",
+          stats.num_preemptions);
+  counter("vllm:prefix_cache_queries_total", "Prefix cache queries, in terms of number of queried tokens.",
+          stats.prefix_cache_queries);
+  counter("vllm:prefix_cache_hits_total", "Prefix cache hits, in terms of number of cached tokens.",
+          stats.prefix_cache_hits);
+  counter("vllm:prompt_tokens_total", "Number of prefill tokens processed.", stats.prompt_tokens);
+  counter("vllm:generation_tokens_total", "Number of generation tokens processed.", stats.generation_tokens);
+  UpdateSteps(stats, labels);
+}
+
+void ServeMetrics::UpdateSteps(const engine::RankStats& stats, const MetricLabels& labels) {
+  using engine::StepSizes;
+  Histogram& steps = registry_.AddHistogram(
+      "vllm:iteration_tokens_total", "Histogram of number of tokens per engine_step.", labels,
+      std::vector<double>(StepSizes::kBounds.begin(), StepSizes::kBounds.end()));
+  StepSizes& before = printed_steps_[stats.rank];
+  if (stats.step_sizes.sum < before.sum) return;  // an older message than the last one
+  std::vector<double> more;
+  for (size_t i = 0; i < before.counts.size(); ++i) {
+    more.push_back(static_cast<double>(stats.step_sizes.counts[i] - before.counts[i]));
+  }
+  steps.ObserveCounted(more, static_cast<double>(stats.step_sizes.sum - before.sum));
+  before = stats.step_sizes;
 }
 
 std::string ServeMetrics::Serialize(const engine::Engine& engine) {
+  const std::vector<engine::RankStats> all = engine.Stats();
   const std::lock_guard lock(mutex_);
-  for (const engine::RankStats& stats : engine.Stats()) {
-    const RankMetrics rank = ForRank(stats.rank);
-    rank.running.Set(static_cast<double>(stats.num_running));
-    rank.waiting.Set(static_cast<double>(stats.num_waiting));
-    rank.waiting_capacity.Set(static_cast<double>(stats.num_waiting));
-    rank.kv_usage.Set(stats.kv_cache_usage);
-    rank.preemptions.RaiseTo(static_cast<double>(stats.num_preemptions));
-    rank.queries.RaiseTo(static_cast<double>(stats.prefix_cache_queries));
-    rank.hits.RaiseTo(static_cast<double>(stats.prefix_cache_hits));
-    rank.prompt.RaiseTo(static_cast<double>(stats.prompt_tokens));
-    rank.generation.RaiseTo(static_cast<double>(stats.generation_tokens));
-  }
+  for (const engine::RankStats& stats : all) Update(stats);
   return registry_.Serialize();
 }
 

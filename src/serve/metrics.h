@@ -1,5 +1,6 @@
 #pragma once
-// vLLM's metrics, by its names and buckets, so that existing dashboards and autoscalers work.
+// vLLM's metrics, by its names and buckets, so that existing dashboards and autoscalers work. Everything but
+// what concerns the front alone carries the index of the engine (data-parallel rank) that it is about.
 #include <mutex>
 
 #include "base/metrics.h"
@@ -8,27 +9,26 @@
 
 namespace cadre::serve {
 
-class ServeMetrics {
+/// What the requests that one engine serves have to tell. Any thread.
+class RequestMetrics {
  public:
-  ServeMetrics(MetricsRegistry& registry, const std::string& model_name, const engine::ModelInfo& model);
+  RequestMetrics(MetricsRegistry& registry, const MetricLabels& labels, int64_t max_model_len);
 
-  /// A request was accepted.
-  void OnAccepted(int64_t n, int max_tokens);
   void OnFirstToken(double seconds_since_arrival) { time_to_first_token_.Observe(seconds_since_arrival); }
   void OnNextToken(double seconds) { inter_token_latency_.Observe(seconds); }
-  /// One sequence has ended. `arrival`: when its request came in.
-  void OnEnd(const session::SequenceEnd& end, TimePoint arrival, int64_t num_prompt_tokens);
 
-  /// Brings the gauges and totals of all ranks up to date and prints everything.
-  std::string Serialize(const engine::Engine& engine);
+  struct Ended {
+    const session::SequenceEnd& end;
+    TimePoint arrival;  ///< when its request came in
+    int64_t num_prompt_tokens = 0;
+    int64_t num_cached_tokens = 0;
+    int max_tokens = 0;  ///< the request's parameter
+  };
+  void OnEnd(const Ended& ended);
+  /// All n sequences of a prompt have ended; the longest has that many tokens.
+  void OnPromptEnd(int64_t n, int max_num_tokens);
 
  private:
-  struct RankMetrics;
-  RankMetrics ForRank(int rank);
-
-  MetricsRegistry& registry_;
-  const std::string model_name_;
-  const engine::ModelInfo model_;
   Histogram& time_to_first_token_;
   Histogram& inter_token_latency_;
   Histogram& time_per_output_token_;
@@ -38,12 +38,36 @@ class ServeMetrics {
   Histogram& decode_time_;
   Histogram& inference_time_;
   Histogram& prompt_tokens_;
+  Histogram& computed_tokens_;
   Histogram& generation_tokens_;
+  Histogram& max_generation_tokens_;
   Histogram& params_max_tokens_;
   Histogram& params_n_;
   Histogram& num_preemptions_;
   std::map<engine::FinishReason, Counter*> success_;
-  std::mutex mutex_;  // one Serialize at a time
+};
+
+class ServeMetrics {
+ public:
+  /// The metrics of all ranks that the engine has are there from the start.
+  ServeMetrics(MetricsRegistry& registry, const std::string& model_name, const engine::Engine& engine);
+
+  /// Of one rank; lives as long as this. Any thread; takes a lock.
+  RequestMetrics& OfRank(int rank);
+
+  /// Brings the gauges and totals of all ranks up to date and prints everything.
+  std::string Serialize(const engine::Engine& engine);
+
+ private:
+  void Update(const engine::RankStats& stats);
+  void UpdateSteps(const engine::RankStats& stats, const MetricLabels& labels);
+
+  MetricsRegistry& registry_;
+  const std::string model_name_;
+  const engine::ModelInfo model_;
+  std::mutex mutex_;  // guards what is below
+  std::map<int, std::unique_ptr<RequestMetrics>> requests_;
+  std::map<int, engine::StepSizes> printed_steps_;  // what the histogram holds already
 };
 
 }  // namespace cadre::serve

@@ -6,11 +6,11 @@ namespace cadre::serve {
 namespace {
 
 constexpr Route kRoutes[] = {
-    {.method = "POST", .path = "/v1/chat/completions", .async = ChatCompletions},
-    {.method = "POST", .path = "/v1/completions", .async = Completions},
+    {.method = "POST", .path = "/v1/chat/completions", .async = ChatCompletions, .takes_json = true},
+    {.method = "POST", .path = "/v1/completions", .async = Completions, .takes_json = true},
     {.method = "GET", .path = "/v1/models", .sync = Models},
-    {.method = "POST", .path = "/tokenize", .sync = Tokenize},
-    {.method = "POST", .path = "/detokenize", .sync = Detokenize},
+    {.method = "POST", .path = "/tokenize", .sync = Tokenize, .takes_json = true},
+    {.method = "POST", .path = "/detokenize", .sync = Detokenize, .takes_json = true},
     {.method = "GET", .path = "/health", .sync = Health},
     {.method = "GET", .path = "/ping", .sync = Ping},
     {.method = "POST", .path = "/ping", .sync = Ping},
@@ -105,12 +105,12 @@ Result<const Route*> FindRoute(std::string_view method, std::string_view path, b
   std::string allowed;
   for (const Route& route : kRoutes) {
     if (!PathFits(route.path, path) || (route.dev_only && !dev_mode)) continue;
-    if (route.method == method) return &route;
+    if (route.method == method || (method == "HEAD" && route.method == "GET")) return &route;
     if (!allowed.empty()) allowed += ", ";
-    allowed += route.method;
+    allowed += route.method == "GET" ? "GET, HEAD" : route.method;
   }
   if (!allowed.empty()) return FailParam(Code::kInvalidArgument, "method", "{}", allowed);
-  return Fail(Code::kNotFound, "Not Found: there is no route {}", path);
+  return Fail(Code::kNotFound, "Not Found: there is no route {}", Excerpt(path));
 }
 
 }  // namespace cadre::serve

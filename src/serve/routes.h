@@ -11,14 +11,15 @@ struct Route {
   std::string_view method, path;
   SyncHandler sync = nullptr;
   AsyncHandler async = nullptr;
-  bool dev_only = false;  ///< needs ServeOptions::dev_mode (VLLM_SERVER_DEV_MODE=1)
+  bool takes_json = false;  ///< the body is JSON
+  bool dev_only = false;    ///< needs ServeOptions::dev_mode (VLLM_SERVER_DEV_MODE=1)
   bool is_built() const { return sync != nullptr || async != nullptr; }
 };
 
 std::span<const Route> Routes();
 
-/// The route, or kNotFound, or kInvalidArgument with `param` "method" and the allowed methods in `message`.
-/// A part "{...}" of a route's path fits any one part.
+/// The route (HEAD finds what GET does), or kNotFound, or kInvalidArgument with `param` "method" and the
+/// allowed methods in `message`. A part "{...}" of a route's path fits any one part.
 Result<const Route*> FindRoute(std::string_view method, std::string_view path, bool dev_mode);
 
 }  // namespace cadre::serve

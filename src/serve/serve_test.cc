@@ -1,8 +1,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include "serve/openai/schema.h"
 #include "serve/house_testing.h"
+#include "serve/openai/schema.h"
 
 namespace cadre::serve {
 namespace {
@@ -61,6 +61,36 @@ TEST(Serve, CompletionEchoAndLogprobs) {
   EXPECT_EQ(At(top, "choices.0.logprobs.tokens"), Parsed(R"(["token_id:104"])"));
   EXPECT_EQ(At(top, "choices.0.logprobs.top_logprobs.0"),
             Parsed(R"({"token_id:104":-0.5,"token_id:105":-1,"token_id:106":-1.5})"));
+}
+
+TEST(Serve, EchoWithoutGenerationIsThePromptAlone) {
+  House house(House::Saying("hi"));
+  const std::string body = R"({"prompt":"ab","max_tokens":0,"echo":true,"logprobs":1)";
+  const Json full = house.PostJson("/v1/completions", body + "}");
+  EXPECT_EQ(At(full, "choices.0.text"), Json("ab"));
+  EXPECT_EQ(At(full, "choices.0.logprobs"),
+            Parsed(R"({"text_offset":[0,1],"token_logprobs":[null,-0.5],"tokens":["a","b"],
+      "top_logprobs":[null,{"b":-0.5}]})"));
+  const auto events = house.Stream("/v1/completions", body + R"(,"stream":true})");
+  ASSERT_EQ(events.size(), 1u);
+  EXPECT_EQ(At(events[0], "choices.0.text"), Json("ab"));
+  EXPECT_EQ(At(events[0], "choices.0.finish_reason"), Json("length"));
+  EXPECT_EQ(At(events[0], "choices.0.logprobs"), At(full, "choices.0.logprobs"));
+  EXPECT_EQ(house.Post("/v1/completions", R"({"prompt":"ab","max_tokens":0})").status, 400);
+}
+
+TEST(Serve, TheLastChunkHasTextAndReason) {
+  FakeEngineOptions options;
+  options.step_time = std::chrono::milliseconds(3);
+  House house(options);
+  const auto text = house.Stream("/v1/completions", R"({"prompt":"abcd","max_tokens":4,"stream":true})");
+  EXPECT_EQ(At(text.back(), "choices.0.text"), Json("d"));
+  EXPECT_EQ(At(text.back(), "choices.0.finish_reason"), Json("length"));
+  const auto chat = house.Stream(
+      "/v1/chat/completions",
+      R"({"messages":[{"role":"user","content":"hi"}],"max_completion_tokens":3,"stream":true})");
+  EXPECT_EQ(At(chat.back(), "choices.0.delta.content"), Json("e"));
+  EXPECT_EQ(At(chat.back(), "choices.0.finish_reason"), Json("length"));
 }
 
 TEST(Serve, CompletionStreamEqualsTheFullAnswer) {
@@ -199,7 +229,13 @@ TEST(Serve, BadBodiesAreA400ThatNamesTheField) {
            "messages[0].content[0]"},
           {chat, R"({"messages":[{"role":"user","content":"a"}],"top_logprobs":2})", "top_logprobs"},
           {chat, R"({"messages":[{"role":"user","content":"a"}],"logprobs":true,"top_logprobs":25})",
-           "logprobs"},
+           "top_logprobs"},
+          {chat, R"({"messages":[{"role":"user","content":"a"}],"prompt_logprobs":25})", "prompt_logprobs"},
+          {text, R"({"prompt":"a","temperature":1e400})", "temperature"},
+          {text, R"({"prompt":"a","logit_bias":{"5":1e400}})", "logit_bias"},
+          {text, R"({"prompt":"a","logit_bias":{"5":-1e400}})", "logit_bias"},
+          {text, R"({"prompt":"a\ud800b"})", "body"},
+          {text, R"({"prompt":"a","response_format":{"x":"text"}})", "response_format"},
           {chat, R"({"messages":[{"role":"user","content":"a"}],"tool_choice":"required"})", "tool_choice"},
           {chat, R"({"messages":[{"role":"user","content":"a"}],"tool_choice":{"type":"function"}})",
            "tool_choice"},
@@ -229,8 +265,78 @@ TEST(Serve, BadBodiesAreA400ThatNamesTheField) {
   EXPECT_EQ(At(Parsed(house.Get("/load").body), "server_load"), Json(0));
 }
 
+TEST(Serve, MessagesAreShortAndSayWhere) {
+  House house;
+  const auto message = [&](const std::string& path, const std::string& body) {
+    const http::Response response = house.Post(path, body);
+    EXPECT_GE(response.status, 400) << response.body;
+    return At(Parsed(response.body), "error.message").AsString();
+  };
+  const std::string text = "/v1/completions";
+  EXPECT_EQ(message(text, R"({"prompt":"a","temperature":1e308})"),
+            "temperature must be a number between -1e+300 and 1e+300, got 1e+308");
+  EXPECT_EQ(message(text, R"({"prompt":"a","priority":3e9})"),
+            "priority must be at least -2147483648 and at most 2147483647, got 3000000000");
+  EXPECT_EQ(message(text, R"({"prompt":"a","truncate_prompt_tokens":-2})"),
+            "truncate_prompt_tokens must be at least -1, got -2");
+  EXPECT_EQ(message(text, R"({"prompt":"a","best_of":2})"),
+            "'best_of' is not supported: it is gone from vLLM as well; use 'n'");
+  EXPECT_EQ(
+      message(text, R"({"prompt":"a\ud800b"})"),
+      "the body is not valid JSON at byte 12: the escape \\ud800 is one half of a surrogate pair without "
+      "the other");
+  EXPECT_THAT(message(text, R"({"prompt":"a\ud83d\ude00\udc00"})"),
+              testing::HasSubstr("byte 24: the escape \\udc00"));
+  EXPECT_THAT(message(text, R"({"prompt":"\ud83d\u0041"})"),
+              testing::HasSubstr("byte 11: the escape \\ud83d"));
+  std::string umlauts;
+  for (int i = 0; i < 3000; ++i) umlauts += "\u00fc";
+  for (const std::string& body : {R"({"prompt":"a","model":")" + umlauts + "\"}",
+                                  R"({"prompt":"a","logit_bias":{")" + umlauts + R"(":1}})",
+                                  R"({"prompt":"a","truncation_side":")" + umlauts + "\"}"}) {
+    const std::string got = message(text, body);
+    EXPECT_LT(got.size(), 250u);
+    EXPECT_THAT(got, testing::HasSubstr("\u00fc\u2026"));
+  }
+  const std::string chat = R"({"messages":[{"role":"user","content":[{"type":")" + umlauts + "\"}]}]}";
+  EXPECT_LT(message("/v1/chat/completions", chat).size(), 300u);
+  EXPECT_LT(message("/" + std::string(5000, 'x'), "{}").size(), 250u);
+}
+
+TEST(Serve, OnlyJsonIsTaken) {
+  House house;
+  const std::string body = R"({"prompt":"a","max_tokens":1})";
+  const auto with = [&](const std::string& type) {
+    return house.Post("/v1/completions", body, {{"Content-Type", type}});
+  };
+  EXPECT_EQ(house.Post("/v1/completions", body).status, 200);
+  EXPECT_EQ(with("Application/JSON").status, 200);
+  EXPECT_EQ(with("application/json ; charset=utf-8").status, 200);
+  for (const char* bad :
+       {"text/plain", "application/x-www-form-urlencoded", "application/jsonx", "application"}) {
+    const http::Response response = with(bad);
+    EXPECT_EQ(response.status, 400) << bad;
+    EXPECT_THAT(At(Parsed(response.body), "error.message").AsString(),
+                testing::HasSubstr("Only 'application/json' is allowed"));
+    EXPECT_EQ(house.Post("/tokenize", body, {{"Content-Type", bad}}).status, 400);
+  }
+  EXPECT_EQ(house.Post("/ping", "", {{"Content-Type", "text/plain"}}).status, 200);
+}
+
+TEST(Serve, HeadIsGetWithoutItsBody) {
+  House house;
+  for (const char* path : {"/health", "/v1/models", "/metrics"}) {
+    const http::Response head = *house.client->Fetch({"HEAD", path});
+    EXPECT_EQ(head.status, 200) << path;
+    EXPECT_TRUE(head.body.empty());
+  }
+  EXPECT_EQ(house.client->Fetch({"HEAD", "/v1/completions"})->status, 405);
+}
+
 TEST(Serve, NeutralAndNullFieldsAreFine) {
   House house;
+  EXPECT_EQ(house.Post("/v1/completions", R"({"prompt":"a","response_format":{"type":"text","x":1}})").status,
+            200);
   std::string body = R"({"prompt":"a","max_tokens":1)";
   for (const Field& field : CompletionFields()) {
     if (field.use == FieldUse::kRefused) body += Format(",\"{}\":{}", field.name, field.neutral);

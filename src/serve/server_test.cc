@@ -133,6 +133,24 @@ TEST(Serve, EngineFailuresReachTheClient) {
   EXPECT_EQ(load(), Json(0));  // what was cancelled with it leaves at the engine's next step
 }
 
+TEST(Serve, ExceptionsEndTheirRequestAlone) {
+  const auto text = std::make_shared<FakeText>();
+  House house({}, {}, true, text);
+  const std::string small = R"({"prompt":"ab","max_tokens":3)", large = small + std::string(20'000, ' ');
+  const auto code = [](const http::Response& response) { return At(Parsed(response.body), "error.code"); };
+  text->before_encode = [] { throw std::bad_alloc(); };
+  EXPECT_EQ(code(house.Post("/v1/completions", small + "}")), Json(503));
+  EXPECT_EQ(code(house.Post("/v1/completions", large + "}")), Json(503));  // on a worker
+  EXPECT_EQ(code(house.Post("/tokenize", small + "}")), Json(503));
+  text->before_encode = nullptr;
+  text->before_push = [] { throw std::runtime_error("no more"); };
+  EXPECT_EQ(code(house.Post("/v1/completions", small + "}")), Json(500));
+  EXPECT_EQ(code(house.Post("/v1/completions", small + R"(,"stream":true})")), Json(500));
+  text->before_push = nullptr;
+  EXPECT_EQ(At(house.PostJson("/v1/completions", small + "}"), "choices.0.text"), Json("aba"));
+  EXPECT_EQ(house.Get("/health").status, 200);
+}
+
 TEST(Serve, DeadEngineIs503) {
   FakeEngineOptions options;
   options.step_time = std::chrono::milliseconds(1);
@@ -227,13 +245,40 @@ TEST(Serve, MetricsCarryVllmsNames) {
            "vllm:request_time_per_output_token_seconds_count",
            "vllm:request_prompt_tokens_sum{engine=\"0\",model_name=\"fake\"} 4",
            "vllm:request_generation_tokens_bucket{engine=\"0\",model_name=\"fake\",le=\"5\"} 2",
-           "vllm:request_params_max_tokens_sum{engine=\"0\",model_name=\"fake\"} 5",
+           "vllm:request_params_max_tokens_sum{engine=\"0\",model_name=\"fake\"} 10",
+           "vllm:request_max_num_generation_tokens_sum{engine=\"0\",model_name=\"fake\"} 5",
+           "vllm:request_prefill_kv_computed_tokens_sum{engine=\"0\",model_name=\"fake\"} 4",
+           "vllm:iteration_tokens_total_sum{engine=\"0\",model_name=\"fake\"} 14",
+           "vllm:iteration_tokens_total_bucket{engine=\"0\",model_name=\"fake\",le=\"16384\"}",
            "vllm:request_params_n_sum{engine=\"0\",model_name=\"fake\"} 2",
            "vllm:cache_config_info{block_size=\"16\",engine=\"0\",kv_cache_size_tokens=\"16000\",num_gpu_"
            "blocks=\"1000\"} 1",
        }) {
     EXPECT_THAT(response.body, HasSubstr(line));
   }
+}
+
+TEST(Serve, MetricsAreOfTheEngineThatServed) {
+  FakeEngineOptions options;
+  options.num_ranks = 2;
+  House house(options);
+  for (const int tokens : {3, 4, 3}) {  // ranks 0, 1, 0
+    house.Post("/v1/completions", Format(R"({{"prompt":"x","max_tokens":{}}})", tokens));
+  }
+  const std::string got = house.Get("/metrics").body;
+  for (const auto& [engine, tokens] : {std::pair{0, 6}, std::pair{1, 4}}) {
+    const std::string labels = Format("{{engine=\"{}\",model_name=\"fake\"}} ", engine);
+    EXPECT_THAT(got, HasSubstr("vllm:request_generation_tokens_sum" + labels + std::to_string(tokens)));
+    EXPECT_THAT(got,
+                HasSubstr("vllm:time_to_first_token_seconds_count" + labels + (engine == 0 ? "2" : "1")));
+  }
+  // What an engine counts is not counted twice when it is printed twice.
+  const std::string again = house.Get("/metrics").body;
+  const auto line = [](const std::string& all) {
+    const size_t at = all.find("vllm:iteration_tokens_total_count");
+    return all.substr(at, all.find('\n', at) - at);
+  };
+  EXPECT_EQ(line(again), line(got));
 }
 
 TEST(Serve, TokenIdsAloneWithoutATokenizer) {
@@ -269,6 +314,33 @@ TEST(Schema, NoFieldIsThereTwiceAndNeutralsAreJson) {
       EXPECT_TRUE(seen.insert(field.name).second) << field.name;
       EXPECT_EQ(Json::Parse(field.neutral)->Dump(), field.neutral) << field.name;
       EXPECT_EQ(field.use == FieldUse::kWorks, field.note.empty()) << field.name;
+    }
+  }
+}
+
+TEST(Schema, WhatDoesNothingIsSaidOnce) {
+  std::vector<std::string> lines;
+  FieldNotes notes([&](const std::string& line) { lines.push_back(line); });
+  const auto parse = [&](const std::string& body) {
+    return ParseBody(body, ChatFields(), notes).has_value();
+  };
+  for (int i = 0; i < 3; ++i) {
+    EXPECT_TRUE(parse(R"({"messages":[],"user":"me","parallel_tool_calls":true,"store":false,"seed":null})"));
+  }
+  EXPECT_TRUE(parse(R"({"user":null,"session_id":null,"another\nname":null})"));
+  EXPECT_THAT(lines,
+              testing::ElementsAre(HasSubstr("'user' is accepted and has no effect here: a name for"),
+                                   HasSubstr("'parallel_tool_calls'"), HasSubstr("\"store\" is unknown")));
+  for (int i = 0; i < 1000; ++i) parse(Format(R"({{"x{}\ny":1}})", i));
+  EXPECT_LT(lines.size(), 70u);
+  EXPECT_EQ(lines.back().find('\n'), std::string::npos);
+  for (const auto fields : {ChatFields(), CompletionFields(), TokenizeFields()}) {
+    for (const Field& field : fields) {  // each has its line
+      if (field.use != FieldUse::kNoEffect) continue;
+      std::string said;
+      FieldNotes fresh([&](const std::string& line) { said = line; });
+      fresh.NoEffect(field);
+      EXPECT_THAT(said, HasSubstr(std::string(field.note)));
     }
   }
 }

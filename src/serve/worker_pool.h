@@ -8,6 +8,9 @@
 #include <thread>
 #include <vector>
 
+#include "base/caught.h"
+#include "base/log.h"
+
 namespace cadre::serve {
 
 class WorkerPool {
@@ -54,7 +57,12 @@ class WorkerPool {
         work = std::move(waiting_.front());
         waiting_.pop_front();
       }
-      work();
+      try {
+        work();
+      } catch (
+          ...) {  // the work's own guard has run out of memory: whoever waits for it hears that it is gone
+        LogError("work on a request failed: {}", CaughtError().message);
+      }
     }
   }
 

@@ -25,7 +25,7 @@ Result<std::string> PartText(const Json& part, const std::string& where) {
     return FailParam(
         Code::kUnsupported, where,
         "{} is of type '{}'; only parts of type 'text' are served (images, audio and video are not)", where,
-        name);
+        Excerpt(name));
   }
   const Json* text = part.Find(key);
   if (text == nullptr || !text->is_string()) {
@@ -88,6 +88,19 @@ Status ParseToolCalls(Json& calls, const std::string& where) {
     }
   }
   return {};
+}
+
+// Templates read what an assistant thought under one of two names; clients send either (as transformers and
+// vLLM do it, both are there then).
+void AliasReasoning(Json& message) {
+  const std::pair<const char*, const char*> names[] = {{"reasoning", "reasoning_content"},
+                                                       {"reasoning_content", "reasoning"}};
+  for (const auto& [from, to] : names) {
+    const Json* given = message.Find(from);
+    const Json* other = message.Find(to);
+    if (given == nullptr || given->is_null() || (other != nullptr && !other->is_null())) continue;
+    message.Set(to, Json(*given));
+  }
 }
 
 // The rendered text up to the end of the last message's content, so that the model goes on with it.
@@ -165,6 +178,7 @@ Result<Json> NormalizeMessages(const Json& messages, ContentFormat format) {
     Json copy = message;
     CADRE_ASSIGN(Json normal, NormalizeContent(content, format, where + ".content"));
     copy.Set("content", std::move(normal));
+    if (role->AsString() == "assistant") AliasReasoning(copy);
     if (Json* calls = copy.Find("tool_calls")) CADRE_TRY(ParseToolCalls(*calls, where + ".tool_calls"));
     out.push_back(std::move(copy));
   }

@@ -15,11 +15,13 @@ struct FakeEngine::Job {
 
 class FakeEngine::Handle final : public engine::RequestHandle {
  public:
-  explicit Handle(std::shared_ptr<Job> job) : job_(std::move(job)) {}
+  Handle(std::shared_ptr<Job> job, int rank) : job_(std::move(job)), rank_(rank) {}
+  int rank() const override { return rank_; }
   void Cancel() override { job_->cancelled = true; }
 
  private:
   const std::shared_ptr<Job> job_;
+  const int rank_;
 };
 
 namespace {
@@ -67,7 +69,7 @@ Result<std::unique_ptr<engine::RequestHandle>> FakeEngine::Submit(engine::Reques
   job->times.queued = Now();
   waiting_.push_back(job);
   wake_.notify_all();
-  return std::make_unique<Handle>(std::move(job));
+  return std::make_unique<Handle>(std::move(job), static_cast<int>(num_submitted_++ % options_.num_ranks));
 }
 
 void FakeEngine::Loop() {
@@ -138,12 +140,13 @@ void FakeEngine::Step(std::vector<std::shared_ptr<Job>>& running) {
     tokens[0].token = token;
     if (sampling.logprobs)
       tokens[0].logprobs = FakeLogprobs(token, *sampling.logprobs, options_.model.vocab_size);
-    job->sink->OnTokens(std::move(tokens));
     if (!sampling.ignore_eos && Contains(sampling.eos_token_ids, token))
-      return Finish(*job, engine::FinishReason::kStop), true;
+      return Finish(*job, engine::FinishReason::kStop, {}, {}, std::move(tokens)), true;
     if (Contains(sampling.stop_token_ids, token))
-      return Finish(*job, engine::FinishReason::kStop, {}, token), true;
-    if (job->num_tokens == sampling.max_tokens) return Finish(*job, engine::FinishReason::kLength), true;
+      return Finish(*job, engine::FinishReason::kStop, {}, token, std::move(tokens)), true;
+    if (job->num_tokens == sampling.max_tokens)
+      return Finish(*job, engine::FinishReason::kLength, {}, {}, std::move(tokens)), true;
+    job->sink->OnTokens(std::move(tokens));
     return false;
   });
   const std::lock_guard lock(mutex_);
@@ -151,17 +154,18 @@ void FakeEngine::Step(std::vector<std::shared_ptr<Job>>& running) {
   stats_.prefix_cache_queries += prompt_tokens;
   stats_.prefix_cache_hits += prompt_tokens > 0 ? options_.num_cached_tokens : 0;
   stats_.generation_tokens += generated;
+  if (prompt_tokens + generated > 0) stats_.step_sizes.Add(prompt_tokens + generated);
   num_cancelled_ += cancelled;
 }
 
-void FakeEngine::Finish(Job& job, engine::FinishReason reason, Error error,
-                        std::optional<int32_t> stop_token) {
+void FakeEngine::Finish(Job& job, engine::FinishReason reason, Error error, std::optional<int32_t> stop_token,
+                        std::vector<engine::GeneratedToken> last_tokens) {
   engine::Finish finish;
   finish.reason = reason;
   finish.error = std::move(error);
   finish.stop_token = stop_token;
   finish.times = job.times;
-  job.sink->OnFinish(std::move(finish));
+  job.sink->OnFinish(std::move(last_tokens), std::move(finish));
   job.sink.reset();  // the handle may live on; the sink holds the caller
 }
 

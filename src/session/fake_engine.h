@@ -18,6 +18,7 @@ struct FakeEngineOptions {
   size_t max_waiting = 1024;  ///< more: kResourceExhausted
   int fail_after = -1;        ///< tokens after which every request ends with kError; -1: never
   int num_cached_tokens = 0;  ///< reported of each prompt
+  int num_ranks = 1;          ///< requests go to them in turn, in name only
   /// The next token of a request; empty: the prompt over and over.
   std::function<int32_t(const engine::Request&, int index)> next_token;
 };
@@ -45,8 +46,8 @@ class FakeEngine final : public engine::Engine {
   class Handle;
   void Loop();
   void Step(std::vector<std::shared_ptr<Job>>& running);
-  void Finish(Job& job, engine::FinishReason reason, Error error = {},
-              std::optional<int32_t> stop_token = {});
+  void Finish(Job& job, engine::FinishReason reason, Error error = {}, std::optional<int32_t> stop_token = {},
+              std::vector<engine::GeneratedToken> last_tokens = {});
 
   const FakeEngineOptions options_;
   mutable std::mutex mutex_;
@@ -57,7 +58,7 @@ class FakeEngine final : public engine::Engine {
   std::optional<TimePoint> drain_deadline_;
   std::string dead_;
   engine::RankStats stats_;
-  int64_t num_cancelled_ = 0, num_resets_ = 0;
+  int64_t num_cancelled_ = 0, num_resets_ = 0, num_submitted_ = 0;
   engine::Request last_request_;
   std::thread thread_;
 };

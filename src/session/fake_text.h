@@ -2,6 +2,8 @@
 // A text side without files, for tests: a token is a byte, token 256 is the special "<eos>". The "template"
 // writes "role: content\n" a message, the number of tools, and "assistant:" where a generation prompt is
 // asked for.
+#include <functional>
+
 #include "session/text_model.h"
 
 namespace cadre::session {
@@ -11,6 +13,7 @@ class FakeText final : public TextModel {
   static constexpr int32_t kEos = 256;
 
   Result<std::vector<int32_t>> Encode(std::string_view text, bool add_special_tokens) const override {
+    if (before_encode) before_encode();
     std::vector<int32_t> out;
     if (add_special_tokens && add_bos) out.push_back(kEos);
     for (const char c : text) out.push_back(static_cast<unsigned char>(c));
@@ -23,7 +26,7 @@ class FakeText final : public TextModel {
     return out + stream->Flush();
   }
   std::unique_ptr<TextStream> NewStream(std::span<const int32_t>, bool skip_special_tokens) const override {
-    return std::make_unique<Stream>(skip_special_tokens);
+    return std::make_unique<Stream>(*this, skip_special_tokens);
   }
   int64_t vocab_size() const override { return 257; }
   std::string TokenBytes(int32_t token) const override {
@@ -51,13 +54,15 @@ class FakeText final : public TextModel {
   }
 
   bool add_bos = false;
+  std::function<void()> before_encode, before_push;  ///< may throw
   std::string source = "fake";
 
  private:
   class Stream final : public TextStream {
    public:
-    explicit Stream(bool skip) : skip_(skip) {}
+    Stream(const FakeText& text, bool skip) : text_(text), skip_(skip) {}
     std::string Push(int32_t token) override {
+      if (text_.before_push) text_.before_push();
       if (token == kEos) return skip_ ? Flush() : Flush() + "<eos>";
       const auto byte = static_cast<unsigned char>(token);
       if (missing_ > 0 && (byte & 0xc0) == 0x80) {
@@ -77,6 +82,7 @@ class FakeText final : public TextModel {
     }
 
    private:
+    const FakeText& text_;
     const bool skip_;
     std::string held_;
     int missing_ = 0;

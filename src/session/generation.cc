@@ -2,6 +2,9 @@
 
 #include <algorithm>
 
+#include "base/caught.h"
+#include "base/log.h"
+
 namespace cadre::session {
 namespace {
 
@@ -26,20 +29,26 @@ class Generation::Sink final : public engine::EventSink {
     waiting_ += tokens.size();
     const bool wake = eager_ || waiting_ >= kTokensPerWake;
     if (wake) waiting_ = 0;
-    generation_->Put(index_, wake, [&](Pending& p) {
-      p.step_times.push_back(now);
-      if (p.tokens.empty()) {
-        p.tokens = std::move(tokens);
-      } else {
-        std::move(tokens.begin(), tokens.end(), std::back_inserter(p.tokens));
-      }
-    });
+    generation_->Put(index_, wake, [&](Pending& p) { Append(p, std::move(tokens), now); });
   }
-  void OnFinish(engine::Finish finish) override {
-    generation_->Put(index_, true, [&](Pending& p) { p.finish = std::move(finish); });
+  void OnFinish(std::vector<engine::GeneratedToken> last_tokens, engine::Finish finish) override {
+    const TimePoint now = Now();
+    generation_->Put(index_, true, [&](Pending& p) {
+      if (!last_tokens.empty()) Append(p, std::move(last_tokens), now);
+      p.finish = std::move(finish);
+    });
   }
 
  private:
+  static void Append(Pending& pending, std::vector<engine::GeneratedToken> tokens, TimePoint now) {
+    pending.step_times.push_back(now);
+    if (pending.tokens.empty()) {
+      pending.tokens = std::move(tokens);
+    } else {
+      std::move(tokens.begin(), tokens.end(), std::back_inserter(pending.tokens));
+    }
+  }
+
   const std::shared_ptr<Generation> generation_;
   const size_t index_;
   const bool eager_;
@@ -51,6 +60,16 @@ Generation::Generation(Options options, const TextModel* text, std::shared_ptr<L
     : options_(options), text_(text), post_(std::move(post)), listener_(std::move(listener)) {}
 
 Status Generation::Start(engine::Engine& engine, std::vector<SequenceSpec> specs) {
+  try {
+    Prepare(std::move(specs));
+    return Submit(engine);
+  } catch (...) {
+    Cancel();  // what the engine has already
+    return std::unexpected(CaughtError());
+  }
+}
+
+void Generation::Prepare(std::vector<SequenceSpec> specs) {
   sequences_.resize(specs.size());
   pending_.resize(specs.size());
   handles_.resize(specs.size());
@@ -68,10 +87,13 @@ Status Generation::Start(engine::Engine& engine, std::vector<SequenceSpec> specs
       sequence.stream =
           text_->NewStream(prompt.last(std::min(prompt.size(), kPromptTail)), specs[i].skip_special_tokens);
     }
-    if (!specs[i].stop.empty()) sequence.stops.emplace(specs[i].stop, specs[i].include_stop);
+    sequence.stops = std::move(specs[i].stop_matcher);
     sequence.spec = std::move(specs[i]);
     sequence.queued = Now();
   }
+}
+
+Status Generation::Submit(engine::Engine& engine) {
   for (size_t i = 0; i < sequences_.size(); ++i) {
     SequenceSpec& spec = sequences_[i].spec;
     // The engine takes the prompt; what Process needs of the sampling stays.
@@ -85,6 +107,7 @@ Status Generation::Start(engine::Engine& engine, std::vector<SequenceSpec> specs
       return std::unexpected(handle.error());
     }
     const std::lock_guard lock(mutex_);
+    sequences_[i].rank = (*handle)->rank();
     handles_[i] = std::move(*handle);
   }
   bool schedule = false;
@@ -101,20 +124,31 @@ Status Generation::Start(engine::Engine& engine, std::vector<SequenceSpec> specs
   return {};
 }
 
+// On the engine's thread, which must outlive whatever one request does.
 template <typename Fill>
 void Generation::Put(size_t index, bool wake, Fill fill) {
-  {
-    const std::lock_guard lock(mutex_);
-    if (cancelled_ || finished_) return;
-    Pending& pending = pending_[index];
-    fill(pending);
-    if (!pending.listed) dirty_.push_back(index);
-    pending.listed = true;
-    wake_wanted_ |= wake;
-    if (!wake || !started_ || scheduled_) return;
-    scheduled_ = true;
+  try {
+    {
+      const std::lock_guard lock(mutex_);
+      if (cancelled_ || finished_) return;
+      Pending& pending = pending_[index];
+      fill(pending);
+      if (!pending.listed) dirty_.push_back(index);
+      pending.listed = true;
+      wake_wanted_ |= wake;
+      if (!wake || !started_ || scheduled_) return;
+      scheduled_ = true;
+    }
+    Schedule();
+  } catch (...) {
+    Cancel();
+    try {
+      const Error error = CaughtError();
+      LogError("a request's tokens could not be kept: {}", error.message);
+      post_([self = shared_from_this(), error] { self->listener_->OnFailure(error); });
+    } catch (...) {  // not even memory to say so: the client hears of it when its connection times out
+    }
   }
-  Schedule();
 }
 
 void Generation::Schedule() {
@@ -122,8 +156,18 @@ void Generation::Schedule() {
 }
 
 void Generation::Drain() {
+  try {
+    DrainMailbox();
+  } catch (...) {
+    const Error error = CaughtError();
+    LogError("a request failed on its way to the client: {}", error.message);
+    Cancel();
+    listener_->OnFailure(error);
+  }
+}
+
+void Generation::DrainMailbox() {
   std::vector<std::pair<size_t, Pending>> work;
-  std::shared_ptr<Listener> listener;
   {
     const std::lock_guard lock(mutex_);
     scheduled_ = wake_wanted_ = false;
@@ -131,7 +175,6 @@ void Generation::Drain() {
     work.reserve(dirty_.size());
     for (const size_t index : dirty_) work.emplace_back(index, std::exchange(pending_[index], {}));
     dirty_.clear();
-    listener = listener_;
   }
   for (auto& [index, pending] : work) Process(index, std::move(pending));
   const bool all_ended = num_ended_ == sequences_.size();
@@ -139,7 +182,7 @@ void Generation::Drain() {
     const std::lock_guard lock(mutex_);
     finished_ = true;
   }
-  listener->OnBatchEnd(all_ended);
+  listener_->OnBatchEnd(all_ended);
 }
 
 void Generation::Process(size_t index, Pending pending) {
@@ -219,7 +262,7 @@ void Generation::EndByEngine(Sequence& sequence, const engine::Finish& finish, S
 
 void Generation::Emit(size_t index, const SequenceEnd* end) {
   Sequence& sequence = sequences_[index];
-  listener_->OnDelta(index, {sequence.text, sequence.tokens, end}, sequence.step_times);
+  listener_->OnDelta(index, {sequence.text, sequence.tokens, end, sequence.rank}, sequence.step_times);
   sequence.text.clear();
   sequence.tokens.clear();
   sequence.step_times.clear();

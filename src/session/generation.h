@@ -33,6 +33,7 @@ struct Delta {
   std::string_view text;
   std::span<engine::GeneratedToken> tokens;
   const SequenceEnd* end = nullptr;  ///< set in the sequence's last delta
+  int rank = 0;                      ///< of the engine that serves the sequence
 };
 
 struct PromptResult {
@@ -57,6 +58,9 @@ class Listener {
   virtual void OnPrompt(size_t sequence, PromptResult prompt) = 0;
   /// `step_times`: when the engine gave the tokens, one entry a step.
   virtual void OnDelta(size_t sequence, const Delta& delta, std::span<const TimePoint> step_times) = 0;
+  /// Something failed on our side (memory ran out, most likely); the sequences are cancelled. Nothing
+  /// follows.
+  virtual void OnFailure(const Error& error) = 0;
   /// After the calls of one wake: the moment to write to the socket. `all_ended`: nothing follows.
   virtual void OnBatchEnd(bool all_ended) = 0;
 };
@@ -66,6 +70,8 @@ using PostFunction = std::function<void(std::move_only_function<void()>)>;
 struct SequenceSpec {
   engine::Request request;
   std::vector<std::string> stop;
+  std::optional<text::StopMatcher>
+      stop_matcher;  ///< of `stop`; the sequences of a request share one automaton
   bool include_stop = false;
   bool skip_special_tokens = true;
 };
@@ -104,13 +110,17 @@ class Generation : public std::enable_shared_from_this<Generation> {
     std::vector<TimePoint> step_times;
     TimePoint queued, first_token, last_token;
     int num_tokens = 0;
+    int rank = 0;
     bool ended = false;
   };
 
+  void Prepare(std::vector<SequenceSpec> specs);
+  Status Submit(engine::Engine& engine);
   template <typename Fill>
   void Put(size_t index, bool wake, Fill fill);
   void Schedule();
   void Drain();
+  void DrainMailbox();
   void Process(size_t index, Pending pending);
   bool TakeToken(Sequence& sequence, engine::GeneratedToken token, SequenceEnd& end);
   void EndByEngine(Sequence& sequence, const engine::Finish& finish, SequenceEnd& end);
@@ -120,7 +130,7 @@ class Generation : public std::enable_shared_from_this<Generation> {
   const Options options_;
   const TextModel* const text_;
   const PostFunction post_;
-  std::shared_ptr<Listener> listener_;
+  const std::shared_ptr<Listener> listener_;
   std::vector<Sequence> sequences_;  // of the thread of post_, after Start
   size_t num_ended_ = 0;
 

@@ -30,7 +30,8 @@ struct SamplingRequest {
   std::vector<std::pair<int64_t, double>> logit_bias;
   std::vector<int64_t> allowed_token_ids;
   std::vector<std::string> bad_words;
-  std::optional<int64_t> logprobs;  ///< -1: all
+  std::optional<int64_t> logprobs;         ///< -1: all
+  std::string logprobs_name = "logprobs";  ///< the field it came from, for messages
   std::optional<int64_t> prompt_logprobs;
 };
 

@@ -10,7 +10,8 @@ namespace {
 constexpr double kMinTemperature = 1e-2;
 constexpr double kMaxLogitBias = 100;
 constexpr size_t kMaxListLength = 1 << 20;
-constexpr size_t kMaxBadWords = 1024;
+constexpr size_t kMaxBadWords = 128;         // vLLM 0.32
+constexpr size_t kMaxBadWordsTokens = 1024;  // vLLM 0.32
 
 Status CheckRange(const char* name, double value, double low, double high, const char* wanted) {
   if (std::isfinite(value) && value >= low && value <= high) return {};
@@ -48,6 +49,7 @@ Status AddBadWords(const std::vector<std::string>& words, const TextModel* text,
     return FailParam(Code::kInvalidArgument, "bad_words", "bad_words has {} entries; at most {} are allowed.",
                      words.size(), kMaxBadWords);
   }
+  size_t num_tokens = 0;
   for (const std::string& word : words) {
     std::string bare = word;
     bare.erase(0, std::min(bare.find_first_not_of(' '), bare.size()));
@@ -55,6 +57,11 @@ Status AddBadWords(const std::vector<std::string>& words, const TextModel* text,
       return FailParam(Code::kInvalidArgument, "bad_words", "bad_words cannot contain an empty string.");
     CADRE_ASSIGN(auto plain, text->Encode(bare, false));
     CADRE_ASSIGN(auto spaced, text->Encode(" " + bare, false));
+    num_tokens += std::max(plain.size(), spaced.size());
+    if (num_tokens > kMaxBadWordsTokens) {
+      return FailParam(Code::kInvalidArgument, "bad_words", "bad_words have more than {} tokens together.",
+                       kMaxBadWordsTokens);
+    }
     // The spaced form counts only where the space is part of the word's first token.
     if (!spaced.empty() && !plain.empty() && spaced[0] != plain[0] && spaced.size() == plain.size()) {
       out.bad_words.push_back(std::move(spaced));
@@ -64,7 +71,7 @@ Status AddBadWords(const std::vector<std::string>& words, const TextModel* text,
   return {};
 }
 
-Status CheckLogprobs(const char* name, const std::optional<int64_t>& asked, int max_logprobs,
+Status CheckLogprobs(const std::string& name, const std::optional<int64_t>& asked, int max_logprobs,
                      int64_t vocab_size) {
   if (!asked) return {};
   if (*asked < -1)
@@ -179,7 +186,7 @@ Result<engine::SamplingParams> ResolveSampling(const SamplingRequest& request,
 
   CADRE_TRY(CheckCounts(request, out, limits));
   out.min_tokens = static_cast<int>(std::min<int64_t>(request.min_tokens, INT32_MAX));
-  CADRE_TRY(CheckLogprobs("logprobs", request.logprobs, limits.max_logprobs, limits.vocab_size));
+  CADRE_TRY(CheckLogprobs(request.logprobs_name, request.logprobs, limits.max_logprobs, limits.vocab_size));
   CADRE_TRY(
       CheckLogprobs("prompt_logprobs", request.prompt_logprobs, limits.max_logprobs, limits.vocab_size));
   if (request.logprobs) out.logprobs = static_cast<int>(*request.logprobs);
@@ -196,10 +203,18 @@ Result<engine::SamplingParams> ResolveSampling(const SamplingRequest& request,
   CADRE_ASSIGN(out.stop_token_ids, CheckTokens("stop_token_ids", request.stop_token_ids, limits.vocab_size));
   CADRE_ASSIGN(out.allowed_token_ids,
                CheckTokens("allowed_token_ids", request.allowed_token_ids, limits.vocab_size));
+  if (static_cast<int64_t>(request.logit_bias.size()) > limits.vocab_size) {
+    return FailParam(Code::kInvalidArgument, "logit_bias", "logit_bias must have at most {} entries, got {}.",
+                     limits.vocab_size, request.logit_bias.size());
+  }
   for (const auto& [id, bias] : request.logit_bias) {
     if (id < 0 || id >= limits.vocab_size) {
       return FailParam(Code::kInvalidArgument, "logit_bias",
                        "token_id {} in logit_bias contains out-of-vocab token id", id);
+    }
+    if (!std::isfinite(bias)) {
+      return FailParam(Code::kInvalidArgument, "logit_bias",
+                       "logit_bias of token {} must be a finite number, got {}.", id, bias);
     }
     out.logit_bias.emplace_back(static_cast<int32_t>(id),
                                 static_cast<float>(std::clamp(bias, -kMaxLogitBias, kMaxLogitBias)));

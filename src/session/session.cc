@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "base/caught.h"
 #include "base/random.h"
 
 namespace cadre::session {
@@ -10,6 +11,31 @@ namespace {
 // Normalizers can make a text shorter before it is cut into tokens; this much is allowed for before a text is
 // refused unread for being longer than any prompt that fits.
 constexpr size_t kNormalizerSlack = 4;
+
+// Each sequence carries its own lists of tokens to the engine, 4 to 8 bytes an entry.
+constexpr int64_t kMaxListEntries = int64_t{1} << 22;
+
+Status CheckLists(const engine::SamplingParams& sampling, int64_t num_sequences) {
+  int64_t bad_words = 0;
+  for (const auto& word : sampling.bad_words) bad_words += static_cast<int64_t>(word.size());
+  int64_t all = 0, most = 0;
+  const char* longest = "";
+  for (const auto& [name, count] :
+       {std::pair{"logit_bias", static_cast<int64_t>(sampling.logit_bias.size())},
+        std::pair{"allowed_token_ids", static_cast<int64_t>(sampling.allowed_token_ids.size())},
+        std::pair{"stop_token_ids", static_cast<int64_t>(sampling.stop_token_ids.size())},
+        std::pair{"bad_words", bad_words}}) {
+    all += count;
+    if (count > most) longest = name;
+    most = std::max(most, count);
+  }
+  if (all <= kMaxListEntries / std::max<int64_t>(num_sequences, 1)) return {};
+  return FailParam(
+      Code::kInvalidArgument, longest,
+      "{} and other lists have {} entries for each of {} sequences (prompts times n); together at "
+      "most {} are allowed.",
+      longest, all, num_sequences, kMaxListEntries);
+}
 
 }  // namespace
 
@@ -102,6 +128,16 @@ uint64_t Session::DrawSeed() const {
 Result<std::shared_ptr<Generation>> Session::Start(GenerateRequest request,
                                                    std::shared_ptr<Listener> listener,
                                                    PostFunction post) const {
+  try {
+    return Begin(std::move(request), std::move(listener), std::move(post));
+  } catch (...) {
+    return std::unexpected(CaughtError());
+  }
+}
+
+Result<std::shared_ptr<Generation>> Session::Begin(GenerateRequest request,
+                                                   std::shared_ptr<Listener> listener,
+                                                   PostFunction post) const {
   const SamplingLimits limits{model().vocab_size, options_.max_logprobs, options_.max_sequences};
   CADRE_ASSIGN(engine::SamplingParams sampling,
                ResolveSampling(request.sampling, options_.defaults, limits, text_.get()));
@@ -113,6 +149,10 @@ Result<std::shared_ptr<Generation>> Session::Start(GenerateRequest request,
                      "{} prompts times n = {} is more than the {} sequences of one request.",
                      request.prompts.size(), out.n, limits.max_sequences);
   }
+  CADRE_TRY(CheckLists(sampling, static_cast<int64_t>(request.prompts.size()) * out.n));
+  std::optional<text::StopMatcher> stops;
+  if (!request.sampling.stop.empty())
+    stops.emplace(request.sampling.stop, request.sampling.include_stop_str_in_output);
   sampling.eos_token_ids = eos_token_ids_;
   if (request.echo && sampling.logprobs && !sampling.prompt_logprobs)
     sampling.prompt_logprobs = sampling.logprobs;
@@ -153,6 +193,7 @@ Result<std::shared_ptr<Generation>> Session::Start(GenerateRequest request,
       spec.request.priority = request.priority;
       spec.request.data_parallel_rank = request.data_parallel_rank;
       spec.stop = request.sampling.stop;
+      spec.stop_matcher = stops;
       spec.include_stop = request.sampling.include_stop_str_in_output;
       spec.skip_special_tokens = request.sampling.skip_special_tokens;
       specs.push_back(std::move(spec));

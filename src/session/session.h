@@ -46,6 +46,8 @@ class Session {
   Result<std::vector<int32_t>> CheckIds(const std::vector<int64_t>& ids, const char* field) const;
 
  private:
+  Result<std::shared_ptr<Generation>> Begin(GenerateRequest request, std::shared_ptr<Listener> listener,
+                                            PostFunction post) const;
   uint64_t DrawSeed() const;
   Status Truncate(const GenerateRequest& request, std::vector<int32_t>& ids) const;
 

@@ -30,6 +30,10 @@ class Recorder final : public Listener {
       ends[sequence] = *delta.end;
     }
   }
+  void OnFailure(const Error& error) override {
+    failure = error;
+    done = true;
+  }
   void OnBatchEnd(bool all_ended) override { done = all_ended; }
 
   PostFunction Post() {
@@ -59,6 +63,7 @@ class Recorder final : public Listener {
   std::vector<std::string> pieces;
   std::map<size_t, std::vector<int32_t>> tokens;
   std::map<size_t, SequenceEnd> ends;
+  Error failure;
   size_t num_steps = 0;
   int num_wakes = 0;
   bool done = false;
@@ -68,12 +73,13 @@ class Recorder final : public Listener {
 };
 
 struct Bench {
-  explicit Bench(FakeEngineOptions options = {}, SessionOptions session_options = {}, bool with_text = true)
+  explicit Bench(FakeEngineOptions options = {}, SessionOptions session_options = {}, bool with_text = true,
+                 std::shared_ptr<const TextModel> text = std::make_shared<FakeText>())
       : engine([&] {
           options.model.vocab_size = 257;
           return options;
         }()),
-        session(session_options, engine, with_text ? std::make_shared<FakeText>() : nullptr) {}
+        session(session_options, engine, with_text ? std::move(text) : nullptr) {}
   // Says `script`, then the end token.
   static FakeEngineOptions Saying(const std::string& script, bool end = true) {
     FakeEngineOptions options;
@@ -239,6 +245,17 @@ TEST(Session, WithoutAStreamFewWakes) {
   EXPECT_EQ(got->num_wakes, 1);
 }
 
+TEST(Session, TheEndComesWithTheLastText) {
+  FakeEngineOptions options;
+  options.step_time = std::chrono::milliseconds(3);  // every token has a wake of its own
+  Bench bench(options);
+  auto request = bench.Ask("abcd");
+  request.sampling.max_tokens = 4;
+  const auto got = bench.Run(request);
+  EXPECT_EQ(got->pieces.back(), "d");
+  EXPECT_LE(got->num_wakes, 4);
+}
+
 TEST(Session, StreamIntervalGathersTokens) {
   Bench bench;
   auto request = bench.Ask("abcdef");
@@ -310,6 +327,18 @@ TEST(Session, RefusesWhatMakesNoSense) {
          r.sampling.logit_bias = {{999, 1.0}};
        }},
       {"bad_words", [](auto& r) { r.sampling.bad_words = {" "}; }},
+      {"bad_words", [](auto& r) { r.sampling.bad_words.assign(129, "a"); }},
+      {"bad_words", [](auto& r) { r.sampling.bad_words.assign(2, std::string(600, 'a')); }},
+      {"logit_bias",
+       [](auto& r) {
+         r.sampling.logit_bias.assign(258, {1, 1.0});
+       }},
+      {"logit_bias",
+       [](auto& r) {
+         r.sampling.logit_bias = {{1, std::numeric_limits<double>::infinity()}};
+       }},
+      {"allowed_token_ids",
+       [](auto& r) { r.sampling.allowed_token_ids.assign(5000, 1), r.sampling.n = 1000; }},
       {"prompt", [](auto& r) { r.prompts.clear(); }},
       {"prompt", [](auto& r) { r.prompts = {TextPrompt{""}}; }},
       {"prompt",
@@ -395,6 +424,31 @@ TEST(Session, CancelSilencesTheListener) {
   EXPECT_TRUE(recorder->ends.empty());
 }
 
+TEST(Session, ExceptionsEndTheirRequestAlone) {
+  FakeEngineOptions options;
+  options.step_time = std::chrono::milliseconds(1);
+  const auto text = std::make_shared<FakeText>();
+  Bench bench(options, {}, true, text);
+  auto request = bench.Ask("ab");
+  request.sampling.n = 3;
+  request.sampling.max_tokens = 4000;
+  text->before_encode = [] { throw std::bad_alloc(); };
+  EXPECT_EQ(bench.Refusal(request).code, Code::kUnavailable);
+  text->before_encode = [] { throw std::runtime_error("a foreign library"); };
+  EXPECT_THAT(bench.Refusal(request).message, HasSubstr("a foreign library"));
+  text->before_encode = nullptr;
+  int num_pushed = 0;
+  text->before_push = [&] {
+    if (++num_pushed == 5) throw std::bad_alloc();
+  };
+  EXPECT_EQ(bench.Run(request)->failure.code, Code::kUnavailable);
+  for (int i = 0; i < 500 && bench.engine.num_cancelled() < 3; ++i)
+    std::this_thread::sleep_for(std::chrono::milliseconds(4));
+  EXPECT_EQ(bench.engine.num_cancelled(), 3);  // nothing runs on for nobody
+  request.sampling.max_tokens = 4;
+  EXPECT_EQ(bench.Run(request)->texts[2], "abab");
+}
+
 TEST(Session, EngineErrorsArrive) {
   FakeEngineOptions options;
   options.fail_after = 3;
@@ -418,6 +472,25 @@ TEST(Chat, MessagesBecomeStringsOrParts) {
   const Json parts = *NormalizeMessages(messages, ContentFormat::kParts);
   EXPECT_EQ(parts.AsArray()[0].Find("content")->Dump(), R"([{"type":"text","text":"be"}])");
   EXPECT_EQ(parts.AsArray()[2].Find("content")->Dump(), "[]");
+}
+
+TEST(Chat, ReasoningGoesByBothItsNames) {
+  const Json messages = *Json::Parse(
+      R"([{"role":"assistant","content":"a","reasoning":"x"},{"role":"assistant","content":"b","reasoning_content":"y"},
+          {"role":"assistant","content":"c","reasoning":"x","reasoning_content":"y"},
+          {"role":"assistant","content":"d","reasoning":null,"reasoning_content":"z"},
+          {"role":"assistant","content":"e","reasoning":null},{"role":"user","content":"f","reasoning":"x"}])");
+  const Json got = *NormalizeMessages(messages, ContentFormat::kString);
+  const auto at = [&](size_t i, const char* key) {
+    const Json* found = got.AsArray()[i].Find(key);
+    return found == nullptr ? std::string("none") : found->Dump();
+  };
+  const char* wanted[][2] = {{"\"x\"", "\"x\""}, {"\"y\"", "\"y\""}, {"\"x\"", "\"y\""},
+                             {"\"z\"", "\"z\""}, {"null", "none"},   {"\"x\"", "none"}};
+  for (size_t i = 0; i < std::size(wanted); ++i) {
+    EXPECT_EQ(at(i, "reasoning"), wanted[i][0]) << i;
+    EXPECT_EQ(at(i, "reasoning_content"), wanted[i][1]) << i;
+  }
 }
 
 TEST(Chat, BadMessagesAreNamed) {

@@ -4,11 +4,42 @@
 
 namespace cadre::text {
 
-StopMatcher::StopMatcher(const std::vector<std::string>& stops, bool keep_stop) : keep_stop_(keep_stop) {
-  Build(stops);
-}
+// Immutable once built.
+class StopMatcher::Automaton {
+ public:
+  explicit Automaton(const std::vector<std::string>& stops) { Build(stops); }
 
-void StopMatcher::Build(const std::vector<std::string>& stops) {
+  uint32_t Next(uint32_t state, unsigned char label) const;
+  int32_t StopAt(uint32_t state) const { return states_[state].stop; }
+  uint32_t DepthOf(uint32_t state) const { return states_[state].depth; }
+  size_t LengthOf(size_t stop) const { return lengths_[stop]; }
+
+ private:
+  struct State {
+    uint32_t fail = 0;
+    uint32_t depth = 0;
+    uint32_t first_edge = 0;
+    uint32_t num_edges = 0;
+    int32_t stop = -1;  // listed first among those that end here
+  };
+  struct Edge {
+    unsigned char label;
+    uint32_t target;
+  };
+
+  void Build(const std::vector<std::string>& stops);
+  void Link(const std::vector<std::vector<Edge>>& children);
+  uint32_t Child(uint32_t state, unsigned char label) const;
+
+  std::vector<size_t> lengths_;
+  std::vector<State> states_;
+  std::vector<Edge> edges_;
+};
+
+StopMatcher::StopMatcher(const std::vector<std::string>& stops, bool keep_stop)
+    : keep_stop_(keep_stop), automaton_(std::make_shared<const Automaton>(stops)) {}
+
+void StopMatcher::Automaton::Build(const std::vector<std::string>& stops) {
   states_.emplace_back();
   std::vector<std::vector<Edge>> children(1);
   for (size_t i = 0; i < stops.size(); ++i) {
@@ -35,7 +66,7 @@ void StopMatcher::Build(const std::vector<std::string>& stops) {
 }
 
 // Lays the edges side by side, sorted, and finds where each state falls back to, breadth first.
-void StopMatcher::Link(const std::vector<std::vector<Edge>>& children) {
+void StopMatcher::Automaton::Link(const std::vector<std::vector<Edge>>& children) {
   for (size_t s = 0; s < children.size(); ++s) {
     states_[s].first_edge = static_cast<uint32_t>(edges_.size());
     states_[s].num_edges = static_cast<uint32_t>(children[s].size());
@@ -57,7 +88,7 @@ void StopMatcher::Link(const std::vector<std::vector<Edge>>& children) {
   }
 }
 
-uint32_t StopMatcher::Child(uint32_t state, unsigned char label) const {
+uint32_t StopMatcher::Automaton::Child(uint32_t state, unsigned char label) const {
   const auto begin = edges_.begin() + states_[state].first_edge;
   const auto end = begin + states_[state].num_edges;
   const auto found = std::lower_bound(
@@ -65,7 +96,7 @@ uint32_t StopMatcher::Child(uint32_t state, unsigned char label) const {
   return found != end && found->label == label ? found->target : 0;
 }
 
-uint32_t StopMatcher::Next(uint32_t state, unsigned char label) const {
+uint32_t StopMatcher::Automaton::Next(uint32_t state, unsigned char label) const {
   for (;;) {
     const uint32_t child = Child(state, label);
     if (child != 0 || state == 0) return child;
@@ -76,19 +107,19 @@ uint32_t StopMatcher::Next(uint32_t state, unsigned char label) const {
 std::string StopMatcher::Push(std::string_view piece, bool may_stop) {
   if (match_) return {};
   for (size_t i = 0; i < piece.size(); ++i) {
-    state_ = Next(state_, static_cast<unsigned char>(piece[i]));
-    if (states_[state_].stop < 0 || !may_stop) continue;
-    const auto index = static_cast<size_t>(states_[state_].stop);
+    state_ = automaton_->Next(state_, static_cast<unsigned char>(piece[i]));
+    if (automaton_->StopAt(state_) < 0 || !may_stop) continue;
+    const auto index = static_cast<size_t>(automaton_->StopAt(state_));
     const size_t end = pushed_ + i + 1;
-    match_ = Match{index, end - lengths_[index], end};
+    match_ = Match{index, end - automaton_->LengthOf(index), end};
     held_ += piece.substr(0, i + 1);
-    if (!keep_stop_) held_.resize(held_.size() - lengths_[index]);
+    if (!keep_stop_) held_.resize(held_.size() - automaton_->LengthOf(index));
     return std::move(held_);
   }
   pushed_ += piece.size();
   held_ += piece;
   // A longer end than a whole stop string can be held only if no stop was allowed; depth says how long it is.
-  std::string out = held_.substr(0, held_.size() - states_[state_].depth);
+  std::string out = held_.substr(0, held_.size() - automaton_->DepthOf(state_));
   held_.erase(0, out.size());
   return out;
 }

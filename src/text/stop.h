@@ -6,6 +6,7 @@
 // stop string: just so much is held back. The match that ends first wins; of those that end together, the one
 // listed first. So the answer does not depend on how the text was cut.
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -13,6 +14,7 @@
 
 namespace cadre::text {
 
+/// A copy shares the automaton and costs little: one matcher built for a request serves all of its sequences.
 class StopMatcher {
  public:
   struct Match {
@@ -34,27 +36,10 @@ class StopMatcher {
   const std::optional<Match>& match() const { return match_; }
 
  private:
-  struct State {
-    uint32_t fail = 0;
-    uint32_t depth = 0;
-    uint32_t first_edge = 0;
-    uint32_t num_edges = 0;
-    int32_t stop = -1;  // listed first among those that end here
-  };
-  struct Edge {
-    unsigned char label;
-    uint32_t target;
-  };
-
-  void Link(const std::vector<std::vector<Edge>>& children);
-  uint32_t Child(uint32_t state, unsigned char label) const;
-  uint32_t Next(uint32_t state, unsigned char label) const;
-  void Build(const std::vector<std::string>& stops);
+  class Automaton;
 
   bool keep_stop_;
-  std::vector<size_t> lengths_;
-  std::vector<State> states_;
-  std::vector<Edge> edges_;
+  std::shared_ptr<const Automaton> automaton_;
   uint32_t state_ = 0;
   std::string held_;   // the end of the text that was not handed out
   size_t pushed_ = 0;  // bytes of text so far

@@ -2,6 +2,7 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <malloc.h>
 
 #include "base/random.h"
 
@@ -106,6 +107,21 @@ TEST(StopMatcher, HostileStringsStayLinear) {
   for (int i = 0; i < 20; ++i) size += matcher.Push(std::string(50'000, 'a')).size();
   EXPECT_EQ(size, 1'000'000u - 100'000u);
   EXPECT_EQ(matcher.Flush().size(), 100'000u);
+}
+
+TEST(Stop, CopiesShareTheAutomaton) {
+  std::vector<std::string> stops;
+  for (const char c : {'a', 'b', 'c', 'd'}) stops.push_back(std::string(4096, c));
+  const StopMatcher first(stops, false);
+  const size_t before = mallinfo2().uordblks;
+  const std::vector<StopMatcher> copies(1000, first);
+  // Under a sanitizer both are zero.
+  EXPECT_LT(mallinfo2().uordblks - before, 1000u * 300);
+  StopMatcher copy = copies.back();
+  EXPECT_EQ(copy.Push("xaa"), "x");
+  EXPECT_EQ(copy.Push(std::string(4094, 'a')), "");
+  EXPECT_TRUE(copy.match().has_value());
+  EXPECT_FALSE(copies.front().match().has_value());
 }
 
 }  // namespace

@@ -54,6 +54,76 @@ def test_oversized_body_is_a_400(server):
     assert error_of(response)["param"] == "body"
 
 
+def test_echo_without_generation(server):
+    ask = {"prompt": "The quick brown fox", "max_tokens": 0, "echo": True, "logprobs": 2}
+    answer = httpx.post(server.url + "/v1/completions", json=ask, timeout=30).json()
+    choice = answer["choices"][0]
+    assert choice["text"] == ask["prompt"] and choice["finish_reason"] == "length"
+    assert answer["usage"]["completion_tokens"] == 0
+    logprobs = choice["logprobs"]
+    assert len(logprobs["tokens"]) == answer["usage"]["prompt_tokens"]
+    assert logprobs["token_logprobs"][0] is None and all(p <= 0 for p in logprobs["token_logprobs"][1:])
+    assert httpx.post(server.url + "/v1/completions", json={"prompt": "a", "max_tokens": 0}).status_code == 400
+
+
+def test_finish_reason_comes_with_the_last_token(server):
+    ask = {"prompt": "The", "max_tokens": 6, "stream": True, "ignore_eos": True, "return_token_ids": True}
+    with httpx.stream("POST", server.url + "/v1/completions", json=ask, timeout=30) as answer:
+        events = [json.loads(line[6:]) for line in answer.iter_lines() if line.startswith("data: {")]
+    assert sum(len(event["choices"][0]["token_ids"]) for event in events) == 6
+    assert events[-1]["choices"][0]["finish_reason"] == "length" and events[-1]["choices"][0]["token_ids"]
+
+
+def test_large_bodies_give_their_memory_back(start):
+    own = start(fake=True)
+
+    def resident_mib():
+        with open("/proc/%d/status" % own.process.pid) as status:
+            return next(int(line.split()[1]) for line in status if line.startswith("VmRSS")) / 1024
+
+    def ask(mib):
+        body = b'{"prompt":[' + b"1," * (mib << 19) + b'1],"max_tokens":1}'
+        assert httpx.post(own.url + "/v1/completions", content=body, timeout=60).status_code == 400
+
+    ask(1)
+    before = resident_mib()
+    for mib in (10, 20, 30):
+        ask(mib)
+    deadline = time.time() + 5
+    while resident_mib() > before + 30 and time.time() < deadline:
+        time.sleep(0.1)
+    assert resident_mib() <= before + 30
+
+
+def test_no_effect_fields_are_said_once(start):
+    own = start(fake=True)
+    for _ in range(2):
+        ask = {"prompt": "a", "max_tokens": 1, "user": "me", "not_a_field": 1}
+        assert httpx.post(own.url + "/v1/completions", json=ask).status_code == 200
+    own.stop()
+    lines = "".join(own.lines)
+    assert lines.count("'user' is accepted and has no effect here") == 1, lines
+    assert lines.count('"not_a_field" is unknown and ignored') == 1, lines
+
+
+def test_other_content_types_are_refused(server):
+    for kind in ("text/plain", "application/x-www-form-urlencoded"):
+        answer = httpx.post(server.url + "/v1/completions", content=b"{}", headers={"Content-Type": kind})
+        assert answer.status_code == 400 and "application/json" in error_of(answer)["message"]
+
+
+def test_head_version_and_long_lines(server):
+    assert httpx.head(server.url + "/health").status_code == 200
+    for request, status in ((b"GET /health HTTP/9.9\r\nHost: x\r\n\r\n", 505), (b"GET /" + b"x" * 70000, 414)):
+        with connect(server) as sock:
+            sock.sendall(request)
+            got = b""
+            while piece := sock.recv(65536):
+                got += piece
+        head, body = got.split(b"\r\n\r\n", 1)
+        assert int(head.split()[1]) == json.loads(body)["error"]["code"] == status
+
+
 def test_tokenize_round_trip(server):
     text = "Hello, wörld! 你好 🙂"
     tokens = httpx.post(server.url + "/tokenize", json={"prompt": text, "return_token_strs": True}).json()
@@ -84,7 +154,7 @@ def test_metrics_rise(server):
 def test_curl_streams(server):
     body = json.dumps({"model": server.model, "prompt": "The", "max_tokens": 5, "stream": True})
     out = subprocess.run(
-        ["curl", "-sN", server.url + "/v1/completions", "-d", body], capture_output=True, text=True, check=True
+        ["curl", "-sN", server.url + "/v1/completions", "-H", "Content-Type: application/json", "-d", body], capture_output=True, text=True, check=True
     ).stdout
     events = [line[6:] for line in out.splitlines() if line.startswith("data: ")]
     assert events[-1] == "[DONE]"

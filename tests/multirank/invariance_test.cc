@@ -138,6 +138,41 @@ TEST(InvarianceOverRanks, CompanyOnOtherRanksDoesNotChangeABit) {
   EXPECT_EQ(Ask(*ranks.engine(), Requests(), true), Ask(*ranks.engine(), Requests(), false));
 }
 
+TEST(EngineLife, NoTokensAskedForNoneGiven) {
+  ThreadRanks ranks(TestOptions(kDemo, "float32"));
+  const std::vector<int32_t> prompt = {5, 6, 7, 8};
+  const auto ask = [&](int max_tokens) {
+    engine::Request request = GreedyRequest(prompt, max_tokens);
+    request.sampling.prompt_logprobs = request.sampling.logprobs = 1;
+    auto collector = std::make_shared<Collector>();
+    EXPECT_TRUE(ranks.engine()->Submit(std::move(request), collector).has_value());
+    EXPECT_EQ(collector->Wait().reason, engine::FinishReason::kLength);
+    return collector;
+  };
+  const auto scored = ask(0), generated = ask(1);
+  EXPECT_TRUE(scored->tokens.empty());
+  EXPECT_EQ(generated->tokens.size(), 1u);
+  ASSERT_EQ(scored->prompt_logprobs.size(), prompt.size());
+  EXPECT_TRUE(scored->prompt_logprobs[0].empty());
+  for (size_t i = 1; i < prompt.size(); ++i) {
+    EXPECT_EQ(scored->prompt_logprobs[i][0].token, prompt[i]);
+    EXPECT_EQ(scored->prompt_logprobs[i][0].logprob, generated->prompt_logprobs[i][0].logprob);
+  }
+  const auto generated_tokens = [&] { return ranks.engine()->Stats().front().generation_tokens; };
+  for (int i = 0; i < 1000 && generated_tokens() == 0; ++i)  // published after the last event of a step
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  EXPECT_EQ(generated_tokens(), 1);
+}
+
+TEST(EngineLife, TheLastTokenComesWithTheEnd) {
+  ThreadRanks ranks(TestOptions(kDemo, "bfloat16"));
+  const auto got = std::make_shared<Collector>();
+  ASSERT_TRUE(ranks.engine()->Submit(GreedyRequest({1, 2, 3}, 5), got).has_value());
+  EXPECT_EQ(got->Wait().reason, engine::FinishReason::kLength);
+  EXPECT_EQ(got->tokens.size(), 5u);
+  EXPECT_EQ(got->num_last_tokens, 1u);
+}
+
 TEST(EngineLife, CancelEndsARequestAndDrainEndsAll) {
   ThreadRanks ranks(TestOptions(kDemo, "bfloat16"));
   const auto cancelled = std::make_shared<Collector>();

@@ -42,12 +42,17 @@ class Collector : public engine::EventSink {
       logprobs.push_back(std::move(token.logprobs));
     }
   }
-  void OnFinish(engine::Finish finish) override { done_.set_value(std::move(finish)); }
+  void OnFinish(std::vector<engine::GeneratedToken> last, engine::Finish finish) override {
+    num_last_tokens = last.size();
+    if (!last.empty()) OnTokens(std::move(last));
+    done_.set_value(std::move(finish));
+  }
 
   /// Waits for the end; the other members may be read after it.
   engine::Finish Wait() { return future_.get(); }
 
   int num_cached_tokens = -1;
+  size_t num_last_tokens = 0;  ///< that came with the end
   std::vector<int32_t> tokens;
   std::vector<engine::Logprobs> logprobs, prompt_logprobs;
 

@@ -1,5 +1,6 @@
 #include "serve/openai/answer.h"
 
+#include <algorithm>
 #include <charconv>
 #include <ctime>
 
@@ -98,7 +99,6 @@ Status Answer::Start(session::GenerateRequest request) {
 void Answer::OnAccepted(session::Accepted accepted) {
   accepted_ = std::move(accepted);
   choices_.resize(accepted_.prompts.size() * static_cast<size_t>(accepted_.n));
-  api_.metrics.OnAccepted(accepted_.n, accepted_.max_tokens);
   if (api_.options.log_requests) {
     LogInfo("request {}: {} prompt(s) of {}... tokens, n = {}, at most {} tokens", options_.id,
             accepted_.prompts.size(), accepted_.prompts[0].size(), accepted_.n, accepted_.max_tokens);
@@ -112,17 +112,8 @@ void Answer::OnPrompt(size_t sequence, session::PromptResult prompt) {
 void Answer::OnDelta(size_t sequence, const session::Delta& delta, std::span<const TimePoint> step_times) {
   if (failed_) return;
   Choice& choice = choices_[sequence];
-  for (const TimePoint step : step_times) {
-    if (choice.last_step == TimePoint{}) {
-      api_.metrics.OnFirstToken(Seconds(step - arrival_));
-    } else {
-      api_.metrics.OnNextToken(Seconds(step - choice.last_step));
-    }
-    choice.last_step = step;
-  }
-  choice.num_tokens += static_cast<int>(delta.tokens.size());
+  Count(sequence, delta, step_times);
   if (delta.end != nullptr) {
-    api_.metrics.OnEnd(*delta.end, arrival_, static_cast<int64_t>(PromptOf(sequence).size()));
     if (delta.end->reason == engine::FinishReason::kError) return Fail(delta.end->error);
     choice.finish_reason = FinishName(delta.end->reason);
     choice.stop_reason = delta.end->stop_reason;
@@ -133,6 +124,35 @@ void Answer::OnDelta(size_t sequence, const session::Delta& delta, std::span<con
   choice.text += delta.text;
   if (!options_.return_token_ids) return;
   for (const engine::GeneratedToken& token : delta.tokens) choice.token_ids.push_back(token.token);
+}
+
+void Answer::Count(size_t sequence, const session::Delta& delta, std::span<const TimePoint> step_times) {
+  Choice& choice = choices_[sequence];
+  if (choice.metrics == nullptr) choice.metrics = &api_.metrics.OfRank(delta.rank);
+  for (const TimePoint step : step_times) {
+    if (choice.last_step == TimePoint{}) {
+      choice.metrics->OnFirstToken(Seconds(step - arrival_));
+    } else {
+      choice.metrics->OnNextToken(Seconds(step - choice.last_step));
+    }
+    choice.last_step = step;
+  }
+  choice.num_tokens += static_cast<int>(delta.tokens.size());
+  if (delta.end == nullptr) return;
+  choice.metrics->OnEnd({.end = *delta.end,
+                         .arrival = arrival_,
+                         .num_prompt_tokens = static_cast<int64_t>(PromptOf(sequence).size()),
+                         .num_cached_tokens = choice.prompt.num_cached_tokens,
+                         .max_tokens = accepted_.max_tokens});
+  choice.counted = true;
+  const auto n = static_cast<size_t>(accepted_.n);
+  const std::span<const Choice> siblings(choices_.data() + sequence / n * n, n);
+  if (!std::ranges::all_of(siblings, &Choice::counted)) return;
+  choice.metrics->OnPromptEnd(accepted_.n, std::ranges::max(siblings, {}, &Choice::num_tokens).num_tokens);
+}
+
+void Answer::OnFailure(const Error& error) {
+  if (!failed_) Fail(error);
 }
 
 void Answer::OnBatchEnd(bool all_ended) {

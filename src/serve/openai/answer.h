@@ -25,11 +25,12 @@ struct Choice {
   std::string tokens, token_logprobs, top_logprobs, text_offset;  // of text completions
   int64_t text_chars = 0;                                         // code points of the tokens so far
   int num_tokens = 0;
-  bool begun = false;
+  bool begun = false, counted = false;
   const char* finish_reason = nullptr;
   session::StopReason stop_reason;
   session::PromptResult prompt;
   TimePoint last_step{};
+  RequestMetrics* metrics = nullptr;  // of the engine that serves it; known from the first delta on
 };
 
 class Answer : public session::Listener, public std::enable_shared_from_this<Answer> {
@@ -43,6 +44,7 @@ class Answer : public session::Listener, public std::enable_shared_from_this<Ans
   void OnAccepted(session::Accepted accepted) override;
   void OnPrompt(size_t sequence, session::PromptResult prompt) override;
   void OnDelta(size_t sequence, const session::Delta& delta, std::span<const TimePoint> step_times) override;
+  void OnFailure(const Error& error) override;
   void OnBatchEnd(bool all_ended) override;
 
  protected:
@@ -74,6 +76,7 @@ class Answer : public session::Listener, public std::enable_shared_from_this<Ans
 
  private:
   void AppendUsage(std::string& out) const;
+  void Count(size_t sequence, const session::Delta& delta, std::span<const TimePoint> step_times);
   void Fail(const Error& error);
   void SendFull();
 

@@ -170,7 +170,7 @@ Status CheckToolChoice(const Api& api, const Json& body, session::ChatPrompt& ch
     return FailParam(
         Code::kInvalidArgument, "tool_choice",
         "tool_choice must be 'none', 'auto', 'required' or an object naming a function, found {}",
-        choice->Dump());
+        Excerpt(choice->Dump()));
   }
   if (choice->AsString() == "auto" && chat.tools.is_null()) {
     return FailParam(Code::kInvalidArgument, "tool_choice", "When using `tool_choice`, `tools` must be set.");
@@ -200,6 +200,7 @@ Status FillLogprobs(const Json& body, session::SamplingRequest& sampling, Answer
                      "when using `top_logprobs`, `logprobs` must be set to true.");
   }
   sampling.logprobs = top;
+  sampling.logprobs_name = "top_logprobs";
   answer.logprobs = static_cast<int>(std::clamp<int64_t>(top, -1, INT32_MAX));
   return {};
 }
@@ -207,7 +208,7 @@ Status FillLogprobs(const Json& body, session::SamplingRequest& sampling, Answer
 }  // namespace
 
 Status ChatCompletions(Api& api, const http::Request& http, const WriterPtr& writer) {
-  CADRE_ASSIGN(const Json body, ParseBody(http.body, ChatFields()));
+  CADRE_ASSIGN(const Json body, ParseBody(http.body, ChatFields(), api.notes));
   CADRE_TRY(CheckModel(api, body));
   session::GenerateRequest request;
   CADRE_TRY(FillRequest(api, body, http, request));

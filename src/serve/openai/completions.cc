@@ -185,7 +185,7 @@ Result<std::vector<session::PromptInput>> Prompts(const Json& body) {
 }  // namespace
 
 Status Completions(Api& api, const http::Request& http, const WriterPtr& writer) {
-  CADRE_ASSIGN(const Json body, ParseBody(http.body, CompletionFields()));
+  CADRE_ASSIGN(const Json body, ParseBody(http.body, CompletionFields(), api.notes));
   CADRE_TRY(CheckModel(api, body));
   session::GenerateRequest request;
   CADRE_TRY(FillRequest(api, body, http, request));

@@ -47,7 +47,7 @@ Status FillLogitBias(const Json& body, std::vector<std::pair<int64_t, double>>& 
     const auto [end, ec] = std::from_chars(key.data(), key.data() + key.size(), id);
     if (ec != std::errc() || end != key.data() + key.size()) {
       return FailParam(Code::kInvalidArgument, "logit_bias",
-                       "logit_bias has the key '{}'; keys must be token ids", key);
+                       "logit_bias has the key '{}'; keys must be token ids", Excerpt(key));
     }
     if (!value.is_number()) {
       return FailParam(Code::kInvalidArgument, "logit_bias",
@@ -76,7 +76,7 @@ Status CheckModel(const Api& api, const Json& body) {
   if (model == nullptr) return {};
   const auto& names = api.options.served_model_names;
   if (std::find(names.begin(), names.end(), model->AsString()) != names.end()) return {};
-  return FailParam(Code::kNotFound, "model", "The model `{}` does not exist.", model->AsString());
+  return FailParam(Code::kNotFound, "model", "The model `{}` does not exist.", Excerpt(model->AsString()));
 }
 
 Status FillRequest(const Api& api, const Json& body, const http::Request& http,
@@ -126,7 +126,7 @@ Status FillRequest(const Api& api, const Json& body, const http::Request& http,
   const std::string side = GetString(body, "truncation_side");
   if (!side.empty() && side != "left" && side != "right") {
     return FailParam(Code::kInvalidArgument, "truncation_side",
-                     "truncation_side must be 'left' or 'right', got '{}'", side);
+                     "truncation_side must be 'left' or 'right', got '{}'", Excerpt(side));
   }
   out.truncate_left = side != "right";
   out.cache_salt = GetString(body, "cache_salt");
@@ -139,7 +139,7 @@ Status FillRequest(const Api& api, const Json& body, const http::Request& http,
     const auto [end, ec] = std::from_chars(rank->data(), rank->data() + rank->size(), out.data_parallel_rank);
     if (ec != std::errc() || end != rank->data() + rank->size() || out.data_parallel_rank < 0) {
       return FailParam(Code::kInvalidArgument, "X-data-parallel-rank",
-                       "the header X-data-parallel-rank must be a rank's number, got '{}'", *rank);
+                       "the header X-data-parallel-rank must be a rank's number, got '{}'", Excerpt(*rank));
     }
   }
   return {};

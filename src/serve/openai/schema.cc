@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 
 namespace cadre::serve {
 namespace {
@@ -9,8 +10,9 @@ namespace {
 using enum FieldType;
 using enum FieldUse;
 
-constexpr std::string_view kNoGrammar = "needs a grammar or a parser for the answer, which is not built yet";
-constexpr std::string_view kNoMedia = "concerns images, audio and video, and only text is served";
+constexpr std::string_view kNoGrammar =
+    "it needs a grammar or a parser for the answer, which is not built yet";
+constexpr std::string_view kNoMedia = "it concerns images, audio and video, and only text is served";
 constexpr double kMaxInt = 9.3e18;
 
 // What both bodies have in common, in the order of vLLM's classes.
@@ -95,7 +97,7 @@ constexpr double kMaxInt = 9.3e18;
       {.name = "thinking_token_budget",                                                                      \
        .type = kInt,                                                                                         \
        .use = kRefused,                                                                                      \
-       .note = "needs a parser for reasoning, which is not built yet"},                                      \
+       .note = "it needs a parser for reasoning, which is not built yet"},                                   \
       {.name = "stream_interval", .type = kInt, .min = 1, .max = kMaxInt}, {                                 \
     .name = "echo", .type = kBool                                                                            \
   }
@@ -129,7 +131,7 @@ constexpr Field kChat[] = {
     {.name = "functions",
      .type = kObjects,
      .use = kRefused,
-     .note = "is OpenAI's old form; use 'tools'",
+     .note = "it is OpenAI's old form; use 'tools'",
      .neutral = "[]"},
     {.name = "modalities", .type = kStrings, .use = kRefused, .note = kNoMedia, .neutral = "[\"text\"]"},
     {.name = "audio", .type = kObject, .use = kRefused, .note = kNoMedia},
@@ -148,7 +150,7 @@ constexpr Field kCompletion[] = {
     {.name = "best_of",
      .type = kInt,
      .use = kRefused,
-     .note = "is gone from vLLM as well; use 'n'",
+     .note = "it is gone from vLLM as well; use 'n'",
      .neutral = "1"},
 };
 #undef CADRE_COMMON_FIELDS
@@ -237,17 +239,44 @@ bool Fits(const Json& value, FieldType type) {
   return false;
 }
 
+// As people write it: 2147483647, 0.5, 1e+300.
+std::string ShortNumber(const Json& value) {
+  if (value.is_int()) return Format("{}", value.AsInt());
+  const double number = value.AsDouble();
+  const bool whole = std::abs(number) < 1e15 && number == std::trunc(number);
+  return whole ? Format("{:.0f}", number) : Format("{:g}", number);
+}
+
+std::string Range(const Field& field) {
+  const bool from = field.min > Field().min, to = field.max < Field().max;
+  const std::string least = "at least " + ShortNumber(Json(field.min));
+  const std::string most = "at most " + ShortNumber(Json(field.max));
+  if (from && to) return least + " and " + most;
+  return from ? least
+         : to ? most
+              : "a number between " + ShortNumber(Json(field.min)) + " and " + ShortNumber(Json(field.max));
+}
+
+// Whether a refused field has a value that changes nothing. Of an object that is its kind, whatever else it
+// holds: vLLM does not look at what it does not know either.
+bool AsksForNothing(const Field& field, const Json& value) {
+  if (value.Dump() == field.neutral) return true;
+  const Json* type = value.Find("type");
+  if (type == nullptr || field.neutral.find("\"type\"") == std::string_view::npos) return false;
+  const auto neutral = Json::Parse(field.neutral);
+  return neutral.has_value() && neutral->Find("type") != nullptr && *neutral->Find("type") == *type;
+}
+
 Status CheckField(const Field& field, const Json& value) {
   if (!Fits(value, field.type)) {
     return FailParam(Code::kInvalidArgument, std::string(field.name), "{} must be {}, found {}", field.name,
                      Wanted(field.type), value.TypeName());
   }
-  if (value.is_number() && (value.AsDouble() < field.min || value.AsDouble() > field.max)) {
-    return FailParam(Code::kInvalidArgument, std::string(field.name),
-                     "{} must be at least {:.0f} and at most {:.0f}, got {}", field.name, field.min,
-                     field.max, value.AsDouble());
+  if (value.is_number() && !(value.AsDouble() >= field.min && value.AsDouble() <= field.max)) {
+    return FailParam(Code::kInvalidArgument, std::string(field.name), "{} must be {}, got {}", field.name,
+                     Range(field), ShortNumber(value));
   }
-  if (field.use != kRefused || value.Dump() == field.neutral) return {};
+  if (field.use != kRefused || AsksForNothing(field, value)) return {};
   return FailParam(Code::kUnsupported, std::string(field.name), "'{}' is not supported: {}", field.name,
                    field.note);
 }
@@ -267,11 +296,34 @@ std::span<const Field> DetokenizeFields() {
   return kDetokenize;
 }
 
-Result<Json> ParseBody(std::string_view text, std::span<const Field> fields) {
+FieldNotes::FieldNotes(Say say) : say_(std::move(say)) {}
+
+void FieldNotes::NoEffect(const Field& field) {
+  {
+    const std::lock_guard lock(mutex_);
+    if (said_.contains(field.name)) return;
+    said_.emplace(field.name);
+  }
+  say_(Format("the request field '{}' is accepted and has no effect here: {} (said once)", field.name,
+              field.note));
+}
+
+void FieldNotes::Unknown(std::string_view name) {
+  constexpr size_t kMaxNames = 64;
+  const std::string shown = Excerpt(name);
+  {
+    const std::lock_guard lock(mutex_);
+    if (said_.size() >= kMaxNames || !said_.insert(shown).second) return;
+  }
+  std::string line = "the request field ";
+  AppendJsonString(line, shown);  // a line of the log stays a line
+  say_(line + " is unknown and ignored, as in vLLM (said once)");
+}
+
+Result<Json> ParseBody(std::string_view text, std::span<const Field> fields, FieldNotes& notes) {
   auto parsed = Json::Parse(text);
   if (!parsed.has_value()) {
-    return FailParam(Code::kInvalidArgument, "body", "the body is not valid JSON: {}",
-                     parsed.error().message);
+    return FailParam(Code::kInvalidArgument, "body", "the body is {}", parsed.error().message);
   }
   if (!parsed->is_object()) {
     return FailParam(Code::kInvalidArgument, "body", "the body must be a JSON object, found {}",
@@ -281,8 +333,12 @@ Result<Json> ParseBody(std::string_view text, std::span<const Field> fields) {
     if (value.is_null()) continue;
     const auto field =
         std::find_if(fields.begin(), fields.end(), [&](const Field& f) { return f.name == name; });
-    if (field == fields.end()) continue;
+    if (field == fields.end()) {
+      notes.Unknown(name);
+      continue;
+    }
     CADRE_TRY(CheckField(*field, value));
+    if (field->use == kNoEffect) notes.NoEffect(*field);
     if (field->type == kInt && value.is_double())
       value = Json(static_cast<int64_t>(std::clamp(value.AsDouble(), -9e18, 9e18)));
   }

@@ -2,7 +2,11 @@
 // The bodies of the OpenAI API as tables: one line a field, with its type and what Cadre makes of it.
 // Everything that vLLM's request classes know is there, so that nothing is ignored in silence; what they do
 // not know is let pass, as they do.
+#include <functional>
+#include <mutex>
+#include <set>
 #include <span>
+#include <string>
 #include <string_view>
 
 #include "base/error.h"
@@ -43,9 +47,25 @@ std::span<const Field> CompletionFields();
 std::span<const Field> TokenizeFields();
 std::span<const Field> DetokenizeFields();
 
+/// Says once of each field what it does not do here. Any thread; a request without such fields costs nothing.
+class FieldNotes {
+ public:
+  using Say = std::function<void(const std::string& line)>;
+  explicit FieldNotes(Say say);
+  void NoEffect(const Field& field);
+  /// What neither vLLM nor Cadre knows; clients choose the names, so only the first few dozen are said.
+  void Unknown(std::string_view name);
+
+ private:
+  const Say say_;
+  std::mutex mutex_;
+  std::set<std::string, std::less<>> said_;  // guarded by mutex_
+};
+
 /// Parses a body and checks it against a table: JSON, an object, the types, ranges and refused fields; a null
 /// counts as absent. Errors: kInvalidArgument or kUnsupported with the field. Cost: linear in the body.
-Result<Json> ParseBody(std::string_view body, std::span<const Field> fields);
+/// `notes` hears of fields that do nothing.
+Result<Json> ParseBody(std::string_view body, std::span<const Field> fields, FieldNotes& notes);
 
 // Members of a checked body; absent or null gives the default.
 bool GetBool(const Json& body, std::string_view name, bool otherwise);

@@ -13,7 +13,7 @@ Status NeedTokenizer(const Api& api) {
 }  // namespace
 
 Result<http::Response> Tokenize(Api& api, const http::Request& http) {
-  CADRE_ASSIGN(const Json body, ParseBody(http.body, TokenizeFields()));
+  CADRE_ASSIGN(const Json body, ParseBody(http.body, TokenizeFields(), api.notes));
   CADRE_TRY(CheckModel(api, body));
   CADRE_TRY(NeedTokenizer(api));
   session::PromptInput prompt;
@@ -47,7 +47,7 @@ Result<http::Response> Tokenize(Api& api, const http::Request& http) {
 }
 
 Result<http::Response> Detokenize(Api& api, const http::Request& http) {
-  CADRE_ASSIGN(const Json body, ParseBody(http.body, DetokenizeFields()));
+  CADRE_ASSIGN(const Json body, ParseBody(http.body, DetokenizeFields(), api.notes));
   CADRE_TRY(CheckModel(api, body));
   CADRE_TRY(NeedTokenizer(api));
   const Json* tokens = GetField(body, "tokens");
