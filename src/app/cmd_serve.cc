@@ -35,34 +35,54 @@ void SayReady(const config::ServeOptions& options, const std::string& address, d
           options.http.api_keys.empty() ? "" : " -H 'Authorization: Bearer KEY'", body);
 }
 
+// Ends when the deployment does, or at a stop signal.
+Status ServeRequests(const config::ServeOptions& options, deploy::Deployment& deployment,
+                     deploy::ApiFront& front) {
+  std::optional<deploy::StatsLog> stats_log;
+  if (options.api.log_stats && options.api.log_stats_interval_s > 0) {
+    stats_log.emplace(deployment.engine(), std::chrono::duration_cast<Duration>(std::chrono::duration<double>(
+                                               options.api.log_stats_interval_s)));
+  }
+  if (deploy::WaitForStopSignalOr(deployment.ended_fd()) == 0) {
+    front.Stop(Now() + std::chrono::seconds(1));
+    return deployment.Outcome();
+  }
+  const auto grace = std::chrono::seconds(options.http.shutdown_timeout_s.value_or(30));
+  LogInfo("stopping; running requests have up to {} s, a second signal ends at once", grace.count());
+  front.Stop(Now() + grace);
+  return {};
+}
+
+// A node that only computes: the first node's front ends it.
+Status RunHeadless(const config::ServeOptions& options, deploy::ModelSetup setup) {
+  std::optional<deploy::EndOnStopSignal> starting([] {});
+  const auto log_waiting = [](const std::string& text) { LogInfo("{}", text); };
+  CADRE_ASSIGN(const auto deployment,
+               deploy::Deployment::Start(options.engine, std::move(setup), log_waiting));
+  starting.reset();
+  if (deploy::WaitForStopSignalOr(deployment->ended_fd()) == 0) return deployment->Outcome();
+  LogInfo("stopping: this node leaves the deployment");
+  return {};
+}
+
 // Everything that can be wrong without the weights is found first; a stop signal ends the start at once.
 Status Run(const config::ServeOptions& options) {
   const TimePoint start = Now();
   deploy::BlockStopSignals();
   CADRE_ASSIGN(deploy::ModelSetup setup, deploy::PrepareModel(options.engine));
+  if (setup.launch.headless) return RunHeadless(options, std::move(setup));
   CADRE_ASSIGN(const auto front, deploy::ApiFront::Open(options, setup));
   std::optional<deploy::EndOnStopSignal> starting([&front] { front->Stop(Now()); });
-  CADRE_ASSIGN(const auto deployment, deploy::Deployment::Start(options.engine, std::move(setup)));
+  const auto say_waiting = [&front](const std::string& text) {
+    LogInfo("{}", text);
+    front->SetStarting(text);
+  };
+  CADRE_ASSIGN(const auto deployment,
+               deploy::Deployment::Start(options.engine, std::move(setup), say_waiting));
   starting.reset();
   front->Serve(*deployment);
   SayReady(options, front->address(), SecondsSince(start));
-  std::optional<deploy::StatsLog> stats_log;
-  if (options.api.log_stats && options.api.log_stats_interval_s > 0) {
-    stats_log.emplace(deployment->engine(),
-                      std::chrono::duration_cast<Duration>(
-                          std::chrono::duration<double>(options.api.log_stats_interval_s)));
-  }
-
-  const int signal = deploy::WaitForStopSignalOr(deployment->failure_fd());
-  if (signal == 0) {
-    const Error failure = deployment->Failure();
-    front->Stop(Now() + std::chrono::seconds(1));
-    return std::unexpected(failure);
-  }
-  const auto grace = std::chrono::seconds(options.http.shutdown_timeout_s.value_or(30));
-  LogInfo("stopping; running requests have up to {} s, a second signal ends at once", grace.count());
-  front->Stop(Now() + grace);
-  return {};
+  return ServeRequests(options, *deployment, *front);
 }
 
 }  // namespace

@@ -29,11 +29,12 @@ LocalSession::~LocalSession() {
 }
 
 Error LocalSession::Explain(Error error) const {
-  pollfd entry = {deployment_->failure_fd(), POLLIN, 0};
+  pollfd entry = {deployment_->ended_fd(), POLLIN, 0};
   // A dead rank is noticed by its waiters and by its parent at about the same time.
   constexpr int kWaitMs = 500;
-  if (entry.fd >= 0 && poll(&entry, 1, kWaitMs) > 0) return deployment_->Failure();
-  return error;
+  if (entry.fd < 0 || poll(&entry, 1, kWaitMs) <= 0) return error;
+  const Status outcome = deployment_->Outcome();
+  return outcome ? error : outcome.error();
 }
 
 }  // namespace cadre::app

@@ -24,6 +24,8 @@ class ApiFront {
   /// Reads the tokenizer and opens the port, which answers 503 until Serve. Errors: what the tokenizer, the
   /// template, the address or the TLS files say.
   static Result<std::unique_ptr<ApiFront>> Open(const config::ServeOptions& options, const ModelSetup& setup);
+  /// What the 503 says meanwhile.
+  void SetStarting(const std::string& why) { server_->SetStarting(why); }
   /// Answers from `deployment`, which is there until Stop has returned. Call once.
   void Serve(Deployment& deployment);
 

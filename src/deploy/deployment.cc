@@ -26,6 +26,12 @@ void LogSetup(const config::EngineOptions& options, const ModelSetup& setup) {
     LogInfo("tensor parallel {}, data parallel {}, expert parallel {}", parallel.tensor_parallel_size,
             parallel.data_parallel_size,
             parallel.enable_expert_parallel ? Format("{}", parallel.expert_parallel_size()) : "off");
+    const config::Launch& launch = setup.launch;
+    if (!launch.one_node()) {
+      LogInfo("this node runs ranks {} to {} of {}{}", launch.first_rank,
+              launch.first_rank + launch.num_local_ranks - 1, launch.num_ranks,
+              launch.headless ? ", headless" : "");
+    }
     if (setup.is_moe())
       LogInfo("exchange {} ({})", parallel.all2all_backend, parallel.all2all_backend_source);
   }
@@ -42,8 +48,8 @@ class LocalDeployment : public Deployment {
       : Deployment(std::move(setup)), rank_(std::move(rank)) {}
 
   engine::Engine& engine() override { return *rank_->engine(); }
-  int failure_fd() const override { return -1; }
-  Error Failure() const override { return {}; }
+  int ended_fd() const override { return -1; }
+  Status Outcome() const override { return {}; }
 
  private:
   std::unique_ptr<RankRuntime> rank_;
@@ -51,10 +57,11 @@ class LocalDeployment : public Deployment {
 
 }  // namespace
 
-Result<std::unique_ptr<Deployment>> Deployment::Start(const config::EngineOptions& options,
-                                                      ModelSetup setup) {
+Result<std::unique_ptr<Deployment>> Deployment::Start(const config::EngineOptions& options, ModelSetup setup,
+                                                      const WaitingHook& on_waiting) {
   LogSetup(options, setup);
-  if (options.parallel.expert_parallel_size() > 1) return StartProcesses(options, std::move(setup));
+  if (options.parallel.expert_parallel_size() > 1)
+    return StartProcesses(options, std::move(setup), on_waiting);
   Progress progress("loading weights", options.model.show_progress);
   CADRE_ASSIGN(auto rank,
                RankRuntime::Start(options, setup, {}, {}, TimePoint::max(),

@@ -132,11 +132,11 @@ Result<engine::MemoryPlan> PlanForAutoLen(ModelSetup& setup) {
 // The largest sizes over all ranks: ranks with more experts, or one more head row, decide.
 Status PlanMemory(const config::EngineOptions& options, ModelSetup& setup) {
   const config::ParallelOptions& parallel = options.parallel;
-  const int num_ranks = parallel.expert_parallel_size();
+  const config::Launch& launch = setup.launch;
   CADRE_ASSIGN(const auto maps, StartMaps(parallel, setup.spec));
   engine::MemoryPlanInput& in = setup.memory_input;
   in.kv = KvLayoutOf(setup.spec, parallel.tensor_parallel_size, options.cache.block_size, setup.type);
-  for (int rank = 0; rank < num_ranks; ++rank) {
+  for (int rank = launch.first_rank; rank < launch.first_rank + launch.num_local_ranks; ++rank) {
     const RankPlace place = PlaceOf(parallel, rank);
     const auto layout = WeightLayoutOf(setup, parallel, place, maps);
     CADRE_ASSIGN(const model::WeightPlan plan, model::PlanWeights(setup.spec, layout));
@@ -147,7 +147,7 @@ Status PlanMemory(const config::EngineOptions& options, ModelSetup& setup) {
         model::Decoder::ScratchBytes(setup.spec, shapes, DecoderOptionsOf(setup, options, place));
     in.buffer_bytes = std::max(in.buffer_bytes, scratch);
   }
-  if (setup.is_moe() && num_ranks > 1) {
+  if (setup.is_moe() && launch.num_ranks > 1) {
     CADRE_ASSIGN(in.exchange_bytes,
                  a2a::BufferBytes({.backend = parallel.all2all_backend,
                                    .hidden = setup.spec.hidden,
@@ -160,8 +160,9 @@ Status PlanMemory(const config::EngineOptions& options, ModelSetup& setup) {
   in.total_bytes = memory.total();
   in.total_source = memory.limited_by;
   in.utilization = options.cache.gpu_memory_utilization;
-  in.num_local_ranks = num_ranks;
-  in.num_local_replicas = parallel.tensor_parallel_size;  // data-parallel ranks share one copy of each shard
+  in.num_local_ranks = launch.num_local_ranks;
+  // Data-parallel ranks share one copy of each shard.
+  in.num_local_replicas = std::min(parallel.tensor_parallel_size, launch.num_local_ranks);
   in.max_model_len = setup.max_model_len;
   in.max_num_seqs = options.scheduler.max_num_seqs;
   in.kv_cache_bytes = options.cache.kv_cache_memory_bytes;
@@ -231,7 +232,8 @@ Result<ModelSetup> DescribeModel(const config::EngineOptions& options) {
   ModelSetup setup;
   CADRE_TRY(ReadFiles(options.model, setup));
   CADRE_TRY(ChooseArithmetic(options, setup));
-  CADRE_TRY(ChooseThreads(options, options.parallel.expert_parallel_size(), setup));
+  CADRE_ASSIGN(setup.launch, config::ResolveLaunch(options.parallel));
+  CADRE_TRY(ChooseThreads(options, setup.launch.num_local_ranks, setup));
   CADRE_TRY(ChooseModelLen(options, setup));
   if (options.cache.block_size % 16 != 0) {
     return FailParam(Code::kInvalidArgument, "--block-size", "--block-size {} is not a multiple of 16",

@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "checkpoint/hf_config.h"
 #include "checkpoint/hub_cache.h"
+#include "config/launch.h"
 #include "config/serve_options.h"
 #include "engine/memory_plan.h"
 #include "eplb/expert_map.h"
@@ -33,6 +34,7 @@ struct RankPlace {
 RankPlace PlaceOf(const config::ParallelOptions& parallel, int rank);
 
 struct ModelSetup {
+  config::Launch launch;  ///< which ranks this node runs
   checkpoint::ModelLocation location;
   checkpoint::ModelFiles
       files;  ///< config.json with --hf-overrides, generation_config.json with its override
@@ -46,6 +48,7 @@ struct ModelSetup {
   engine::MemoryPlanInput memory_input;
   engine::MemoryPlan memory;
 
+  int local_rank(RankPlace place) const { return place.rank() - launch.first_rank; }
   bool is_moe() const { return spec.moe.num_experts > 0; }
 };
 

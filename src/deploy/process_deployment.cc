@@ -6,12 +6,14 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <map>
 #include <mutex>
 #include <thread>
 
 #include "base/log.h"
 #include "base/random.h"
 #include "cluster/engine_cluster.h"
+#include "deploy/node_group.h"
 #include "deploy/rank_process.h"
 #include "fabric/broker.h"
 #include "link/engine_client.h"
@@ -40,7 +42,7 @@ Result<std::vector<std::string>> OwnWords() {
 class ProcessDeployment : public Deployment {
  public:
   explicit ProcessDeployment(ModelSetup setup)
-      : Deployment(std::move(setup)), failed_(eventfd(0, EFD_CLOEXEC)), stop_(eventfd(0, EFD_CLOEXEC)) {}
+      : Deployment(std::move(setup)), ended_(eventfd(0, EFD_CLOEXEC)), stop_(eventfd(0, EFD_CLOEXEC)) {}
 
   ~ProcessDeployment() override {
     Signal(stop_);
@@ -50,38 +52,27 @@ class ProcessDeployment : public Deployment {
     // Ranks that were drained are gone; what is left after a moment is killed with its Child.
     const TimePoint deadline = Now() + std::chrono::seconds(2);
     for (const auto& child : children_) child->Wait(deadline);
+    node_.reset();  // uses the broker
   }
 
-  Status Start(const config::EngineOptions& options) {
-    const int num_ranks = options.parallel.expert_parallel_size();
-    CADRE_ASSIGN(const std::string program, sys::ProgramPath());
-    CADRE_ASSIGN(const std::vector<std::string> words, OwnWords());
-    CADRE_ASSIGN(broker_, fabric::Broker::Create(num_ranks, Format("{:016x}", EntropySeed())));
-    std::vector<sys::Fd> links;
-    for (int rank = 0; rank < num_ranks; ++rank) {
-      CADRE_ASSIGN(auto link, sys::SocketPair());
-      std::vector<std::string> args = {"rank", Format("{}", rank)};
-      args.insert(args.end(), words.begin(), words.end());
-      CADRE_ASSIGN(
-          auto child,
-          sys::Child::Spawn({.program = program,
-                             .args = std::move(args),
-                             .fds = {{link.second.get(), kLinkFd}, {broker_->ChildEnd(rank), kBrokerFd}},
-                             .line_prefix = Format("[rank {}] ", rank)}));
-      broker_->CloseChildEnd(rank);
-      children_.push_back(std::move(child));
-      links.push_back(std::move(link.first));
+  Status Start(const config::EngineOptions& options, const WaitingHook& on_waiting) {
+    const config::Launch& launch = setup().launch;
+    const TimePoint deadline = Now() + std::chrono::seconds(options.parallel.engine_ready_timeout_s);
+    CADRE_ASSIGN(broker_, fabric::Broker::Create(launch.num_local_ranks, Format("{:016x}", EntropySeed())));
+    if (!launch.one_node()) {
+      CADRE_ASSIGN(node_, NodeGroup::Join(options, setup(), on_waiting, deadline));
     }
-    broker_->Start();
+    CADRE_TRY(StartRanks(deadline));
+    node_ ? node_->hosts().Serve(*broker_) : broker_->Start();
     watcher_ = std::thread([this] { Watch(); });
-    return Connect(options, std::move(links));
+    return launch.headless ? Status() : Connect(options, deadline);
   }
 
   engine::Engine& engine() override { return *cluster_; }
-  int failure_fd() const override { return failed_.get(); }
-  Error Failure() const override {
+  int ended_fd() const override { return ended_.get(); }
+  Status Outcome() const override {
     const std::lock_guard lock(mutex_);
-    return failure_;
+    return outcome_;
   }
 
  private:
@@ -90,12 +81,50 @@ class ProcessDeployment : public Deployment {
     [[maybe_unused]] const ssize_t written = write(event.get(), &one, sizeof(one));
   }
 
-  Status Connect(const config::EngineOptions& options, std::vector<sys::Fd> links) {
-    const TimePoint deadline = Now() + std::chrono::seconds(options.parallel.engine_ready_timeout_s);
-    for (int rank = 0; rank < static_cast<int>(links.size()); ++rank) {
+  // A process for each rank of this node, each with its ends of two connections: to its front and to the
+  // broker.
+  Status StartRanks(TimePoint deadline) {
+    const config::Launch& launch = setup().launch;
+    CADRE_ASSIGN(const std::string program, sys::ProgramPath());
+    CADRE_ASSIGN(const std::vector<std::string> words, OwnWords());
+    const std::vector<int> away = node_ && !launch.first ? node_->EnginesAway() : std::vector<int>();
+    for (int local = 0; local < launch.num_local_ranks; ++local) {
+      const int rank = launch.first_rank + local;
+      std::pair<sys::Fd, sys::Fd> link;
+      if (std::ranges::find(away, rank) != away.end()) {
+        CADRE_ASSIGN(link.second, node_->ConnectEngine(rank, deadline));
+      } else {
+        CADRE_ASSIGN(link, sys::SocketPair());
+      }
+      std::vector<std::string> args = {"rank", Format("{}", rank)};
+      args.insert(args.end(), words.begin(), words.end());
+      CADRE_ASSIGN(
+          auto child,
+          sys::Child::Spawn({.program = program,
+                             .args = std::move(args),
+                             .fds = {{link.second.get(), kLinkFd}, {broker_->ChildEnd(local), kBrokerFd}},
+                             .line_prefix = Format("[rank {}] ", rank)}));
+      broker_->CloseChildEnd(local);
+      children_.push_back(std::move(child));
+      links_[rank] = std::move(link.first);
+    }
+    return {};
+  }
+
+  Status Connect(const config::EngineOptions& options, TimePoint deadline) {
+    if (node_) {
+      const auto alive = [this]() -> Status {
+        pollfd entry = {ended_.get(), POLLIN, 0};
+        return poll(&entry, 1, 0) > 0 ? Outcome() : Status();
+      };
+      auto away = node_->AcceptEngines(alive, deadline);
+      if (!away) return StartFailure(std::move(away).error());
+      links_.merge(*away);
+    }
+    for (auto& [rank, fd] : links_) {
       if (PlaceOf(options.parallel, rank).tp_rank != 0) continue;
       auto client = link::EngineClient::Connect(
-          std::move(links[static_cast<size_t>(rank)]),
+          std::move(fd),
           {.rank = rank / options.parallel.tensor_parallel_size,
            .max_queued_requests = options.scheduler.max_num_queued_reqs.value_or(kMaxQueuedRequests)},
           deadline);
@@ -103,7 +132,6 @@ class ProcessDeployment : public Deployment {
       const std::lock_guard lock(mutex_);
       clients_.push_back(std::move(*client));
     }
-    idle_links_ = std::move(links);  // of ranks without a scheduler: open as long as we live
     std::vector<engine::Engine*> engines;
     for (const auto& client : clients_) engines.push_back(client.get());
     cluster_ = std::make_unique<cluster::EngineCluster>(std::move(engines));
@@ -112,38 +140,63 @@ class ProcessDeployment : public Deployment {
 
   // A rank that closes its link is about to be found dead by the watcher, which knows why.
   std::unexpected<Error> StartFailure(Error error) {
-    pollfd entry = {failed_.get(), POLLIN, 0};
-    if (poll(&entry, 1, 3000) > 0) return std::unexpected(Failure());
+    pollfd entry = {ended_.get(), POLLIN, 0};
+    if (poll(&entry, 1, 3000) > 0 && !Outcome()) return std::unexpected(Outcome().error());
     return std::unexpected(std::move(error));
   }
 
-  // Waits for the first death. One is the end of the deployment: the survivors are told by the control page
-  // and leave their waits at once, clients get the error, and the front ends.
+  // Waits for the end of a rank or of another node. The first death is the end of the deployment: the
+  // survivors are told by the control page and leave their waits at once, clients get the error, and the
+  // front ends.
   void Watch() {
-    std::vector<pollfd> entries = {{stop_.get(), POLLIN, 0}};
+    std::vector<pollfd> entries = {{stop_.get(), POLLIN, 0},
+                                   {node_ ? node_->hosts().ended_fd() : -1, POLLIN, 0}};
     for (const auto& child : children_) entries.push_back({child->pidfd(), POLLIN, 0});
-    while (poll(entries.data(), entries.size(), -1) < 0) {
+    const size_t first_child = entries.size() - children_.size();
+    for (size_t left = children_.size(); left > 0;) {
+      while (poll(entries.data(), entries.size(), -1) < 0) {
+      }
+      if (entries[0].revents != 0) return;
+      if (entries[1].revents != 0) return EndWith(HostsOutcome());
+      for (size_t i = 0; i < children_.size(); ++i) {
+        pollfd& entry = entries[first_child + i];
+        if (entry.revents == 0) continue;
+        entry.fd = -1;
+        const auto status = children_[i]->Wait(Now() + std::chrono::milliseconds(200));
+        const bool asked = draining() || setup().launch.headless;
+        if (!status || !status->ok() || !asked) return EndWith(DeathOf(i, status));
+        --left;
+      }
     }
-    if (entries[0].revents != 0) return;
-    size_t dead = 0;
-    while (entries[dead + 1].revents == 0) ++dead;
-    const auto status = children_[dead]->Wait(Now() + std::chrono::milliseconds(200));
-    if (status && status->ok() && draining()) return;
-    std::string message = Format("rank {} {}", dead, status ? status->Describe() : "has ended");
-    broker_->control().Abort(static_cast<int>(dead), message);
-    const auto lines = children_[dead]->LastLines();
+    EndWith({});
+  }
+
+  // Why the other nodes are no more.
+  Status HostsOutcome() {
+    if (const Status status = broker_->control().Check(); !status) return status;
+    if (draining() || setup().launch.headless) return {};
+    return cadre::Fail(Code::kUnavailable, "another node has left the deployment");
+  }
+
+  std::unexpected<Error> DeathOf(size_t local, const std::optional<sys::ExitStatus>& status) {
+    const int rank = setup().launch.first_rank + static_cast<int>(local);
+    std::string message = Format("rank {} {}", rank, status ? status->Describe() : "has ended");
+    broker_->control().Abort(rank, message);
+    const auto lines = children_[local]->LastLines();
     message += lines.empty() ? "; it had logged nothing" : "; its last log lines:";
     for (size_t i = lines.size() > kLastLines ? lines.size() - kLastLines : 0; i < lines.size(); ++i) {
       message += "\n  " + lines[i];
     }
-    Fail({Code::kUnavailable, message, {}});
+    return std::unexpected(Error{Code::kUnavailable, message, {}});
   }
 
-  void Fail(Error error) {
+  void EndWith(Status outcome) {
     const std::lock_guard lock(mutex_);
-    failure_ = error;
-    for (const auto& client : clients_) client->Fail(error);
-    Signal(failed_);
+    outcome_ = std::move(outcome);
+    if (!outcome_) {
+      for (const auto& client : clients_) client->Fail(outcome_.error());
+    }
+    Signal(ended_);
   }
 
   bool draining() const {
@@ -152,21 +205,24 @@ class ProcessDeployment : public Deployment {
   }
 
   std::unique_ptr<fabric::Broker> broker_;
+  std::unique_ptr<NodeGroup> node_;  // null where all ranks are here
   std::vector<std::unique_ptr<sys::Child>> children_;
-  std::vector<sys::Fd> idle_links_;
-  sys::Fd failed_, stop_;
-  mutable std::mutex mutex_;  // guards clients_ until the start has ended, and failure_
+  std::map<int, sys::Fd>
+      links_;  // by world rank; those of ranks without a scheduler stay open as long as we live
+  sys::Fd ended_, stop_;
+  mutable std::mutex mutex_;  // guards clients_ until the start has ended, and outcome_
   std::vector<std::unique_ptr<link::EngineClient>> clients_;
   std::unique_ptr<cluster::EngineCluster> cluster_;
-  Error failure_;
+  Status outcome_;
   std::thread watcher_;
 };
 
 }  // namespace
 
-Result<std::unique_ptr<Deployment>> StartProcesses(const config::EngineOptions& options, ModelSetup setup) {
+Result<std::unique_ptr<Deployment>> StartProcesses(const config::EngineOptions& options, ModelSetup setup,
+                                                   const WaitingHook& on_waiting) {
   auto deployment = std::make_unique<ProcessDeployment>(std::move(setup));
-  CADRE_TRY(deployment->Start(options));
+  CADRE_TRY(deployment->Start(options, on_waiting));
   return deployment;
 }
 

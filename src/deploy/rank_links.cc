@@ -7,23 +7,6 @@
 namespace cadre::deploy {
 namespace {
 
-// What must be equal on all ranks: a difference would show as a wrong answer or a hang.
-std::vector<group::ConfigField> SharedConfig(const config::EngineOptions& options, const ModelSetup& setup) {
-  const config::ParallelOptions& parallel = options.parallel;
-  return {{"version", CADRE_VERSION},
-          {"model", setup.files.config.Dump()},
-          {"--dtype", DTypeName(setup.type)},
-          {"instruction set", kernels::IsaName(setup.isa)},
-          {"--tensor-parallel-size", Format("{}", parallel.tensor_parallel_size)},
-          {"--data-parallel-size", Format("{}", parallel.data_parallel_size)},
-          {"--enable-expert-parallel", parallel.enable_expert_parallel ? "true" : "false"},
-          {"--all2all-backend", parallel.all2all_backend},
-          {"--expert-placement-strategy", parallel.expert_placement_strategy},
-          {"--max-num-batched-tokens", Format("{}", options.scheduler.max_num_batched_tokens)},
-          {"--max-model-len", Format("{}", setup.max_model_len)},
-          {"--block-size", Format("{}", options.cache.block_size)}};
-}
-
 // The world ranks of this rank's tensor-parallel replica, and of all replicas' first ranks.
 std::vector<int> ReplicaRanks(RankPlace place) {
   std::vector<int> ranks;
@@ -37,6 +20,23 @@ std::vector<int> SchedulerRanks(RankPlace place) {
 }
 
 }  // namespace
+
+std::vector<group::ConfigField> SharedConfig(const config::EngineOptions& options, const ModelSetup& setup) {
+  const config::ParallelOptions& parallel = options.parallel;
+  return {{"version", CADRE_VERSION},
+          {"model", Format("{} (config.json {:016x})", setup.spec.architecture,
+                           group::ConfigHash({{"config.json", setup.files.config.Dump()}}))},
+          {"--dtype", DTypeName(setup.type)},
+          {"instruction set", kernels::IsaName(setup.isa)},
+          {"--tensor-parallel-size", Format("{}", parallel.tensor_parallel_size)},
+          {"--data-parallel-size", Format("{}", parallel.data_parallel_size)},
+          {"--enable-expert-parallel", parallel.enable_expert_parallel ? "true" : "false"},
+          {"--all2all-backend", parallel.all2all_backend},
+          {"--expert-placement-strategy", parallel.expert_placement_strategy},
+          {"--max-num-batched-tokens", Format("{}", options.scheduler.max_num_batched_tokens)},
+          {"--max-model-len", Format("{}", setup.max_model_len)},
+          {"--block-size", Format("{}", options.cache.block_size)}};
+}
 
 Result<RankLinks> MakeLinks(const config::EngineOptions& options, const ModelSetup& setup, RankPlace place,
                             fabric::Rendezvous& rendezvous, TimePoint deadline) {

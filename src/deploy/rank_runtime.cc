@@ -2,6 +2,7 @@
 
 #include "base/log.h"
 #include "engine/warm_up.h"
+#include "group/host_group.h"
 
 namespace cadre::deploy {
 
@@ -12,7 +13,7 @@ Result<std::unique_ptr<RankRuntime>> RankRuntime::Start(const config::EngineOpti
   std::unique_ptr<RankRuntime> rank(new RankRuntime());
   rank->links_ = std::move(links);
   rank->spec_ = setup.spec;
-  const auto local_rank = static_cast<size_t>(place.rank());
+  const auto local_rank = static_cast<size_t>(setup.local_rank(place));
   rank->pool_ = std::make_unique<sys::ThreadPool>(sys::ThreadPoolOptions{
       .num_threads = setup.threads_per_rank,
       .cpus = setup.cpus_of_rank.empty() ? std::vector<int>() : setup.cpus_of_rank[local_rank],
@@ -22,23 +23,30 @@ Result<std::unique_ptr<RankRuntime>> RankRuntime::Start(const config::EngineOpti
   return rank;
 }
 
-// Ranks with the same tp rank hold the same dense weights: the one of the first replica reads them into
-// memory that the others map read-only. Every rank takes part in making every shard's segment.
+// Ranks of a host with the same tp rank hold the same dense weights: the first of them reads them into memory
+// that the others map read-only. Every rank takes part in making every shard's segment.
 Result<std::byte*> RankRuntime::PlaceDense(const config::EngineOptions& options, const ModelSetup& setup,
                                            RankPlace place, int64_t bytes, TimePoint join_deadline) {
   if (links_.rendezvous == nullptr) {
     CADRE_ASSIGN(dense_, sys::AllocateRegion(static_cast<size_t>(bytes)));
     return dense_.data();
   }
-  for (int tp = 0; tp < place.tp_size; ++tp) {
-    const auto layout = WeightLayoutOf(setup, options.parallel, PlaceOf(options.parallel, tp), maps_);
+  for (const int owner : links_.rendezvous->LocalRanks()) {
+    const RankPlace shard = PlaceOf(options.parallel, owner);
+    if (shared_dense_.contains(shard.tp_rank)) continue;
+    const auto layout = WeightLayoutOf(setup, options.parallel, shard, maps_);
     CADRE_ASSIGN(const auto plan, model::PlanWeights(spec_, layout));
-    CADRE_ASSIGN(auto mapping,
-                 links_.rendezvous->Share(Format("dense{}", tp), tp, static_cast<size_t>(plan.dense_bytes),
-                                          join_deadline));
-    shared_dense_.push_back(std::move(mapping));
+    CADRE_ASSIGN(shared_dense_[shard.tp_rank],
+                 links_.rendezvous->Share(Format("dense{}", shard.tp_rank), owner,
+                                          static_cast<size_t>(plan.dense_bytes), join_deadline));
   }
-  return shared_dense_[static_cast<size_t>(place.tp_rank)].data;
+  return shared_dense_.at(place.tp_rank).data;
+}
+
+bool RankRuntime::ReadsDense(RankPlace place) const {
+  if (links_.rendezvous == nullptr) return true;
+  const std::vector<int> local = links_.rendezvous->LocalRanks();
+  return place.rank() - place.tp_size < local.front();
 }
 
 Status RankRuntime::Load(const config::EngineOptions& options, const ModelSetup& setup, RankPlace place,
@@ -50,7 +58,7 @@ Status RankRuntime::Load(const config::EngineOptions& options, const ModelSetup&
   CADRE_ASSIGN(experts_, sys::AllocateRegion(static_cast<size_t>(plan.expert_bytes)));
   weights_ = model::PlaceWeights(spec_, plan, dense, experts_.data());
   CADRE_ASSIGN(const auto source, checkpoint::OpenCheckpoint(setup.location.folder));
-  const model::LoadOptions load{.dense = place.dp_rank == 0, .progress = std::move(progress)};
+  const model::LoadOptions load{.dense = ReadsDense(place), .progress = std::move(progress)};
   CADRE_ASSIGN(load_report_, model::LoadWeights(spec_, plan, *source, *pool_, load, weights_));
   if (links_.rendezvous != nullptr) {
     CADRE_TRY(links_.rendezvous->ExchangeBlobs("loaded", {}, "",
@@ -75,8 +83,11 @@ Status RankRuntime::Connect(const config::EngineOptions& options, const ModelSet
                                          .join_deadline = join_deadline,
                                          .spin = setup.spin}));
   }
-  if (exchange_ != nullptr && place.num_ranks() > 1 && place.rank() == 0)
-    LogInfo("{}", exchange_->Describe());
+  if (place.num_ranks() > 1 && setup.local_rank(place) == 0) {
+    if (exchange_ != nullptr) LogInfo("{}", exchange_->Describe());
+    if (links_.rendezvous->hosts().num_hosts() > 1)
+      LogInfo("{}", group::DescribeRing(links_.rendezvous->hosts()));
+  }
   const kv::Layout layout = setup.memory_input.kv;
   // Touched now: a page fault in a step costs more than the step.
   CADRE_ASSIGN(kv_, sys::AllocateRegion(static_cast<size_t>(layout.PoolBytes(setup.memory.num_kv_blocks)),

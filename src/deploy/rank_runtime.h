@@ -2,6 +2,7 @@
 // One rank, put together: threads, weights, KV pool, exchange, decoder, engine. Owns all of it, in the order
 // in which it must be taken apart.
 #include <functional>
+#include <map>
 #include <memory>
 
 #include "a2a/a2a.h"
@@ -44,6 +45,7 @@ class RankRuntime {
               TimePoint join_deadline, LoadProgress progress);
   Result<std::byte*> PlaceDense(const config::EngineOptions& options, const ModelSetup& setup,
                                 RankPlace place, int64_t bytes, TimePoint join_deadline);
+  bool ReadsDense(RankPlace place) const;
   Status Connect(const config::EngineOptions& options, const ModelSetup& setup, RankPlace place,
                  TimePoint join_deadline);
 
@@ -51,7 +53,7 @@ class RankRuntime {
   std::unique_ptr<sys::ThreadPool> pool_;
   model::ModelSpec spec_;
   std::vector<eplb::ExpertMap> maps_;
-  std::vector<fabric::Mapping> shared_dense_;  // by tp rank; one of them is ours
+  std::map<int, fabric::Mapping> shared_dense_;  // by tp rank; one of them is ours
   sys::Region dense_, experts_, kv_;
   model::ModelWeights weights_;
   model::LoadReport load_report_;

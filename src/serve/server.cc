@@ -4,6 +4,7 @@
 
 #include <atomic>
 #include <ctime>
+#include <mutex>
 
 #include "base/caught.h"
 #include "base/log.h"
@@ -68,6 +69,11 @@ class ApiServer::Impl {
     return {};
   }
 
+  void SetStarting(const std::string& why) {
+    const std::lock_guard lock(starting_mutex_);
+    starting_ = why;
+  }
+
   void Serve(const session::Session& session) {
     ready_ = std::make_unique<Ready>(options_, session, registry_);
     api_.store(&ready_->api, std::memory_order_release);
@@ -105,7 +111,14 @@ class ApiServer::Impl {
   static void RunUnguarded(Api& api, const Route& route, const http::Request& request,
                            const WriterPtr& writer);
 
+  std::string Starting() {
+    const std::lock_guard lock(starting_mutex_);
+    return Format("not ready: {}; try again soon", starting_);
+  }
+
   const ServeOptions options_;
+  std::mutex starting_mutex_;
+  std::string starting_ = "the model is being loaded";
   MetricsRegistry& registry_;
   std::unique_ptr<Ready> ready_;
   std::atomic<Api*> api_ = nullptr;  // into ready_; null until Serve
@@ -146,8 +159,7 @@ void ApiServer::Impl::Handle(http::Request request, WriterPtr writer) {
   }
   Api* const api = api_.load(std::memory_order_acquire);
   if (api == nullptr) {
-    return writer->Send(
-        ErrorResponse(Error{Code::kUnavailable, "the model is being loaded; try again soon", ""}));
+    return writer->Send(ErrorResponse(Error{Code::kUnavailable, Starting(), ""}));
   }
   if (!(*route)->is_built()) {
     return writer->Send(ErrorResponse(
@@ -216,6 +228,9 @@ int ApiServer::port() const {
 }
 std::string ApiServer::address() const {
   return impl_->http().address();
+}
+void ApiServer::SetStarting(const std::string& why) {
+  impl_->SetStarting(why);
 }
 void ApiServer::Serve(const session::Session& session) {
   impl_->Serve(session);

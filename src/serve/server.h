@@ -19,6 +19,8 @@ class ApiServer {
   int port() const;
   std::string address() const;  ///< for the ready line: "http://0.0.0.0:8000"
 
+  /// What the 503 says from now on; at first that the model is being loaded. Any thread.
+  void SetStarting(const std::string& why);
   /// From now on requests go to `session`, which (with its engine) is there until Stop has returned. Call
   /// once.
   void Serve(const session::Session& session);
