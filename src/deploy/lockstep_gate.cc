@@ -1,9 +1,12 @@
 #include "deploy/lockstep_gate.h"
 
+#include <algorithm>
+
 namespace cadre::deploy {
 
-LockstepGate::LockstepGate(std::unique_ptr<group::Lockstep> lockstep, Duration step_timeout)
-    : lockstep_(std::move(lockstep)), step_timeout_(step_timeout) {}
+LockstepGate::LockstepGate(std::unique_ptr<group::Lockstep> lockstep, std::vector<size_t> stops_with,
+                           Duration step_timeout)
+    : lockstep_(std::move(lockstep)), stops_with_(std::move(stops_with)), step_timeout_(step_timeout) {}
 
 Result<engine::StepGate::Turn> LockstepGate::Agree(int64_t num_tokens, bool wants_stop) {
   const group::StepWord mine{.num_tokens = static_cast<int32_t>(num_tokens),
@@ -11,8 +14,10 @@ Result<engine::StepGate::Turn> LockstepGate::Agree(int64_t num_tokens, bool want
                              .has_work = num_tokens > 0,
                              .stop = wants_stop};
   CADRE_ASSIGN(view_, lockstep_->Exchange(mine, Now() + step_timeout_));
-  if (view_.AnyWork()) return Turn::kStep;
-  return view_.AllStop() ? Turn::kStop : Turn::kSleep;
+  if (std::ranges::all_of(stops_with_, [&](size_t dp_rank) { return view_.words[dp_rank].stop; })) {
+    return Turn::kStop;
+  }
+  return view_.AnyWork() ? Turn::kStep : Turn::kSleep;
 }
 
 Status LockstepGate::Sleep() {

@@ -1,6 +1,7 @@
 #pragma once
 // The engine's StepGate over the lockstep of a group of ranks.
 #include <memory>
+#include <vector>
 
 #include "engine/local_engine.h"
 #include "group/lockstep.h"
@@ -9,8 +10,11 @@ namespace cadre::deploy {
 
 class LockstepGate : public engine::StepGate {
  public:
-  /// `step_timeout`: how long to wait for the others before a step.
-  LockstepGate(std::unique_ptr<group::Lockstep> lockstep, Duration step_timeout);
+  /// `stops_with`: the DP ranks whose requests come from the same front; they stop together, once all have
+  /// been asked and have nothing left, whatever the others do. `step_timeout`: how long to wait for the
+  /// others before a step.
+  LockstepGate(std::unique_ptr<group::Lockstep> lockstep, std::vector<size_t> stops_with,
+               Duration step_timeout);
 
   void BeginTurn() override { ticket_ = lockstep_->Ticket(); }
   Result<Turn> Agree(int64_t num_tokens, bool wants_stop) override;
@@ -19,6 +23,7 @@ class LockstepGate : public engine::StepGate {
 
  private:
   std::unique_ptr<group::Lockstep> lockstep_;
+  std::vector<size_t> stops_with_;
   Duration step_timeout_;
   uint32_t ticket_ = 0;
   group::StepView view_;

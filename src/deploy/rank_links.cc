@@ -19,6 +19,18 @@ std::vector<int> SchedulerRanks(RankPlace place) {
   return ranks;
 }
 
+// The DP ranks that answer to the same front as this one.
+std::vector<size_t> StopsWith(const ModelSetup& setup, RankPlace place) {
+  const config::Launch& launch = setup.launch;
+  std::vector<size_t> dp_ranks;
+  for (int rank : SchedulerRanks(place)) {
+    const bool here = rank >= launch.first_rank && rank < launch.first_rank + launch.num_local_ranks;
+    if (here || launch.balancing == config::LoadBalancing::kInternal)
+      dp_ranks.push_back(static_cast<size_t>(rank / place.tp_size));
+  }
+  return dp_ranks;
+}
+
 }  // namespace
 
 std::vector<group::ConfigField> SharedConfig(const config::EngineOptions& options, const ModelSetup& setup) {
@@ -55,7 +67,7 @@ Result<RankLinks> MakeLinks(const config::EngineOptions& options, const ModelSet
                                                          .spin = setup.spin,
                                                          .join_deadline = deadline}));
     const Duration step_timeout = std::chrono::seconds(options.parallel.distributed_timeout_s.value_or(60));
-    links.gate = std::make_unique<LockstepGate>(std::move(lockstep), step_timeout);
+    links.gate = std::make_unique<LockstepGate>(std::move(lockstep), StopsWith(setup, place), step_timeout);
   }
   return links;
 }
