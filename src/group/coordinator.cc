@@ -226,6 +226,10 @@ void Coordinator::State::Hear(Connection& c) {
       Abort(rank, reader.GetText(), &c);
     } else if (frame.kind == kLeave) {
       c.left = true;
+      if (!complete) continue;
+      for (Connection* other : Joined()) {
+        if (other != &c) other->stream->Send(kLeave, Who(c.hello));
+      }
     }
   }
 }

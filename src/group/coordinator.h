@@ -10,7 +10,7 @@
 //
 // Afterwards it passes messages on between hosts, in the order in which they come, and is the path of the
 // heartbeat: a host whose connection ends without a word, or that is silent for the timeout, is named to all.
-// An abort on one host is passed on to all.
+// An abort on one host is passed on to all, and so is a host's leave.
 #include <memory>
 #include <string>
 

@@ -218,6 +218,7 @@ void HostGroup::State::Handle(const HostFrame& frame) {
     const auto rank = reader.Get<int32_t>();
     AbortHere(rank, reader.GetText());
   } else if (frame.kind == kLeave) {
+    if (!frame.body.empty()) LogInfo("{} has left the deployment", frame.body);
     over = true;
     eventfd_write(ended.get(), 1);
   }

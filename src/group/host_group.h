@@ -42,7 +42,7 @@ class HostGroup {
   /// Starts the broker with the table, and passes on what comes for it; call it once. The broker must outlive
   /// this object.
   void Serve(fabric::Broker& broker);
-  /// Readable once the deployment is over: aborted (the control page says why), or the first host has left.
+  /// Readable once the deployment is over: aborted (the control page says why), or a host has left.
   int ended_fd() const;
 
  private:

@@ -22,7 +22,7 @@ enum HostFrameKind : uint32_t {
   kBeat,       ///< both ways
   kRelay,      ///< to it: hosts, message; from it: the message
   kAbort,      ///< both ways: rank, reason
-  kLeave       ///< both ways: the sender ends on purpose
+  kLeave       ///< to it: the sender ends on purpose; from it: the host that does, or "" for the first one
 };
 
 struct HostHello {

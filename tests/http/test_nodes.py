@@ -1,0 +1,216 @@
+"""Deployments over several nodes: `cadre serve` processes that meet on this machine's loopback."""
+
+import re
+import signal
+import socket
+import subprocess
+import threading
+import time
+
+import httpx
+import pytest
+
+from conftest import BIN, MODEL, ROOT
+
+pytestmark = pytest.mark.skipif(not BIN.exists(), reason="%s is not built" % BIN)
+
+SMALL = ["--kv-cache-memory-bytes", "32M", "--enable-expert-parallel"]
+QUESTION = {"temperature": 0, "messages": [{"role": "user", "content": "What is 17 + 25?"}]}
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+class Node:
+    def __init__(self, *flags):
+        self.lines = []
+        self.process = subprocess.Popen(
+            [str(BIN), "serve", MODEL, *SMALL, *map(str, flags)],
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT)
+        self.reader = threading.Thread(target=self._read, daemon=True)
+        self.reader.start()
+
+    def _read(self):
+        for line in self.process.stdout:
+            self.lines.append(line)
+
+    def log(self):
+        return "".join(self.lines)
+
+    def wait_for(self, pattern, seconds=60):
+        deadline = time.time() + seconds
+        while time.time() < deadline:
+            if re.search(pattern, self.log()):
+                return
+            if self.process.poll() is not None:
+                break
+            time.sleep(0.02)
+        raise AssertionError("no %r in\n%s" % (pattern, self.log()))
+
+    def end(self, seconds=20):
+        """The exit status, and the whole log in self.lines."""
+        code = self.process.wait(seconds)
+        self.reader.join(5)
+        return code
+
+    def ranks(self):
+        out = subprocess.run(["pgrep", "-P", str(self.process.pid)], capture_output=True, text=True).stdout
+        return [int(pid) for pid in out.split()]
+
+
+@pytest.fixture
+def nodes():
+    running = []
+
+    def start(*flags):
+        running.append(Node(*flags))
+        return running[-1]
+
+    yield start
+    for node in running:
+        if node.process.poll() is None:
+            node.process.send_signal(signal.SIGCONT)
+            node.process.kill()
+            node.process.wait()
+
+
+def ask(port, **headers):
+    answer = httpx.post("http://127.0.0.1:%d/v1/chat/completions" % port, json=QUESTION, headers=headers, timeout=60)
+    assert answer.status_code == 200, answer.text
+    return answer.json()["choices"][0]["message"]["content"]
+
+
+def two_nodes(nodes, dp=4):
+    """The seeds' two commands: (first, second, port)."""
+    port, meet = free_port(), free_port()
+    common = ["-dp", dp, "--data-parallel-size-local", dp // 2, "--data-parallel-address", "127.0.0.1",
+              "--data-parallel-rpc-port", meet]
+    first = nodes(*common, "--port", port)
+    second = nodes(*common, "--data-parallel-start-rank", dp // 2, "--headless")
+    first.wait_for("ready after")
+    return first, second, port
+
+
+def test_first_node_answers_for_all(nodes):
+    port, meet = free_port(), free_port()
+    common = ["-dp", 4, "-dpl", 2, "-dpa", "127.0.0.1", "-dpp", meet]
+    first = nodes(*common, "--port", port)
+    first.wait_for("waiting for ranks 2 and 3")
+    waiting = httpx.get("http://127.0.0.1:%d/health" % port)
+    assert waiting.status_code == 503
+    assert "waiting for ranks 2 and 3 (of 4 ranks in all)" in waiting.json()["error"]["message"]
+    second = nodes(*common, "-dpr", 2, "--headless")
+    first.wait_for("ready after")
+    for node in (first, second):
+        node.wait_for("Connected all rings: ")
+    for rank in range(4):
+        assert ask(port, **{"X-data-parallel-rank": str(rank)}) == "42"
+    first.process.terminate()
+    assert (first.end(), second.end()) == (0, 0)
+
+
+@pytest.mark.parametrize("layout", [
+    (["-tp", 2, "--nnodes", 2, "--node-rank", 0], ["-tp", 2, "--nnodes", 2, "--node-rank", 1]),
+    (["-tp", 2, "-dp", 2, "-dpl", 1], ["-tp", 2, "-dp", 2, "-dpr", 1, "--headless"]),
+], ids=["tp-over-nodes", "tp-in-nodes"])
+def test_tensor_parallel(nodes, layout):
+    port, meet = free_port(), free_port()
+    first = nodes(*layout[0], "-dpp", meet, "--port", port)
+    second = nodes(*layout[1], "-dpp", meet)
+    first.wait_for("ready after")
+    assert ask(port) == "42"
+    first.process.terminate()
+    assert (first.end(), second.end()) == (0, 0)
+
+
+@pytest.mark.parametrize("flags", [
+    lambda i: ["-dp", 2, "--data-parallel-rank", i],
+    lambda i: ["-dp", 4, "-dpl", 2, "--data-parallel-hybrid-lb", "--data-parallel-start-rank", 2 * i],
+], ids=["external", "hybrid"])
+def test_every_node_answers(nodes, flags):
+    meet, ports = free_port(), [free_port(), free_port()]
+    both = [nodes(*flags(i), "-dpp", meet, "--port", ports[i]) for i in range(2)]
+    for node in both:
+        node.wait_for("ready after")
+    for port in ports:
+        assert ask(port) == "42"
+    both[1].process.terminate()  # it drains its own requests, not the other's
+    assert both[1].end() == 0
+    assert both[0].end() == 7
+    assert "another node has left the deployment" in both[0].log()
+
+
+def test_settings_that_differ_are_named_on_both_sides(nodes):
+    meet = free_port()
+    common = ["-dp", 2, "-dpl", 1, "-dpp", meet]
+    first = nodes(*common, "--port", free_port())
+    first.wait_for("waiting for rank 1")
+    second = nodes(*common, "-dpr", 1, "--headless", "--dtype", "float32")
+    assert second.end() == 2
+    assert "--dtype = 'float32'" in second.log() and "'bfloat16'" in second.log()
+    first.wait_for("--dtype = 'float32'")
+
+
+def test_address_of_another_machine_is_explained(nodes):
+    node = nodes("-dp", 2, "-dpl", 1, "-dpa", "192.0.2.1", "--port", free_port())
+    assert node.end() != 0
+    assert "192.0.2.1" in node.log() and "its own interfaces are" in node.log() and "lo (127.0.0.1)" in node.log()
+
+
+def alive(pid):
+    try:
+        return open("/proc/%d/stat" % pid).read().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def stream_until_cut(port, result):
+    body = {"prompt": "Once", "max_tokens": 4000, "ignore_eos": True, "stream": True}
+    try:
+        with httpx.stream("POST", "http://127.0.0.1:%d/v1/completions" % port, json=body, timeout=60) as answer:
+            result.extend(answer.iter_lines())
+    except httpx.HTTPError as error:
+        result.append("broken: %r" % error)
+
+
+@pytest.mark.parametrize("victim", ["rank", "node", "first", "stopped"])
+def test_deaths_are_named_everywhere(nodes, victim):
+    first, second, port = two_nodes(nodes)
+    lines = []
+    client = threading.Thread(target=stream_until_cut, args=(port, lines))
+    client.start()
+    while len(lines) < 10:
+        time.sleep(0.01)
+    ranks = second.ranks()
+    begin = time.time()
+    if victim == "rank":
+        subprocess.run(["kill", "-KILL", str(ranks[-1])])
+        survivors, words = [first, second], "rank 3 was killed by SIGKILL"
+    elif victim == "node":
+        second.process.kill()
+        survivors, words = [first], r"\(ranks 2 and 3\)"
+    elif victim == "first":
+        first.process.kill()
+        survivors, words = [second], "the first host"
+    else:
+        for pid in [second.process.pid, *ranks]:
+            subprocess.run(["kill", "-STOP", str(pid)])
+        survivors, words = [first], r"\(ranks 2 and 3\) gave no sign of life"
+    for node in survivors:
+        assert node.end() == 7, node.log()
+        assert re.search(words, node.log()), node.log()
+    assert time.time() - begin < 8
+    client.join(10)
+    assert not client.is_alive()
+    if victim != "first":
+        assert any('"code":503' in line for line in lines), lines[-3:]
+    if victim == "stopped":
+        for pid in ranks:
+            subprocess.run(["kill", "-KILL", str(pid)])
+    deadline = time.time() + 5
+    while any(alive(pid) for pid in ranks):
+        assert time.time() < deadline, "ranks are left behind"
+        time.sleep(0.05)
