@@ -6,7 +6,7 @@ BUILD_PACKAGES=(
   cmake ninja-build ccache g++ pkg-config python3 curl
   libboost1.81-dev libboost-json1.81-dev libboost-url1.81-dev libboost-context1.81-dev
   libssl-dev libtomlplusplus-dev libspdlog-dev libfmt-dev prometheus-cpp-dev
-  libpcre2-dev libutf8proc-dev libsentencepiece-dev libhwloc-dev libnuma-dev
+  libpcre2-dev libutf8proc-dev libsentencepiece-dev libhwloc-dev libnuma-dev libucx-dev
   libgtest-dev libgmock-dev librapidcheck-dev libbenchmark-dev
 )
 TEST_PACKAGES=(

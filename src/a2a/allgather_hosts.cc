@@ -35,6 +35,7 @@
 #include "a2a/host_rows.h"
 #include "a2a/rank_segment.h"
 #include "a2a/row_sum.h"
+#include "fabric/rendezvous.h"
 #include "sys/memory.h"
 
 namespace cadre::a2a {
@@ -163,11 +164,11 @@ class AllGatherHosts final : public AllToAll {
   std::string Describe() const override {
     return Format(
         "allgather_reducescatter: all ranks see all rows, partial sums by host, then rank: f32 in a host, "
-        "{} between hosts; {} ranks on {} hosts, shared memory in a host and one message each way between "
-        "hosts{}; up to {} rows a rank; {} of buffers a rank",
+        "{} between hosts; {} ranks on {} hosts, shared memory in a host and one message each way "
+        "over {} between hosts{}; up to {} rows a rank; {} of buffers a rank",
         DTypeName(options_.act_type), segment_->size(), fabric_.num_hosts(),
-        options_.layout.sharded ? ", experts sharded" : "", options_.max_rows,
-        sys::FormatBytes(AllGatherHostsBytes(options_, fabric_.hosts())));
+        options_.rendezvous->hosts().link, options_.layout.sharded ? ", experts sharded" : "",
+        options_.max_rows, sys::FormatBytes(AllGatherHostsBytes(options_, fabric_.hosts())));
   }
 
  private:

@@ -168,7 +168,8 @@ class Fabric {
   /// Puts together what goes to `host`.
   using Gather = sys::FunctionRef<void(int host, std::vector<Piece>& pieces)>;
   /// One round with all other hosts: carriers Post what `gather` gives them, then all wait for everybody's
-  /// message. Call it after AwaitAll of what is sent. bytes [num_hosts] or null; the own one's is left alone.
+  /// message, carriers also until their own have gone. Call it after AwaitAll of what is sent. bytes
+  /// [num_hosts] or null; the own one's is left alone.
   Status Trade(int channel, uint32_t round, size_t offset, uint32_t* bytes, const WaitContext& context,
                Gather gather);
 
@@ -197,6 +198,8 @@ class Fabric {
   Status AwaitLine(FlagLine& line, uint32_t round, TimePoint deadline, int host);
   void SleepOn(FlagLine& line, uint32_t bell, TimePoint until);
   Status CheckLink(int host);
+  bool AllSent() const;
+  Status Flush(const WaitContext& context);
   Status FailMissing(int flag, uint32_t round, std::span<const int> members, Duration waited,
                      const WaitContext& context);
   Status FailMissingHost(int host, int channel, uint32_t round, Duration waited, const WaitContext& context);

@@ -11,6 +11,8 @@
 namespace cadre::fabric {
 namespace {
 
+constexpr auto kPollTime = std::chrono::milliseconds(10);  // aborts do not wake who sleeps on sockets
+
 size_t RoundUp(size_t bytes) {
   return (bytes + 63) / 64 * 64;
 }
@@ -96,9 +98,8 @@ Fabric::Fabric(FabricParts parts)
 
 Fabric::~Fabric() {
   const TimePoint deadline = Now() + std::chrono::seconds(1);
-  const auto unsent = [](const auto& c) { return c != nullptr && c->link && !c->link->sent(); };
-  while (std::ranges::any_of(carried_, unsent) && !control_.aborted() && Now() < deadline) {
-    if (!port_->Progress()) port_->Sleep(Now() + std::chrono::milliseconds(10));
+  while (!AllSent() && !control_.aborted() && Now() < deadline) {
+    if (!port_->Progress()) port_->Sleep(Now() + kPollTime);
   }
 }
 
@@ -212,6 +213,27 @@ Status Fabric::Trade(int channel, uint32_t round, size_t offset, uint32_t* bytes
     if (h == hosts_.own) continue;
     CADRE_ASSIGN(const uint32_t got, AwaitHost(h, channel, round, context));
     if (bytes != nullptr) bytes[h] = got;
+  }
+  return Flush(context);
+}
+
+bool Fabric::AllSent() const {
+  return std::ranges::all_of(carried_,
+                             [](const auto& c) { return c == nullptr || !c->link || c->link->sent(); });
+}
+
+// Whoever leaves a wait may compute for long; nobody would move what is still to go.
+Status Fabric::Flush(const WaitContext& context) {
+  while (!AllSent()) {
+    if (port_->Progress()) continue;
+    CADRE_TRY(control_.Check());
+    const TimePoint now = Now();
+    if (now >= context.deadline) {
+      return Blame(
+          -1, Code::kDeadlineExceeded,
+          Format("another host did not take what was sent at {} of step {}", context.what, context.step));
+    }
+    port_->Sleep(std::min(context.deadline, now + kPollTime));
   }
   return {};
 }

@@ -108,5 +108,15 @@ struct PortOptions {
 };
 
 Result<std::shared_ptr<HostPort>> MakeTcpPort(const PortOptions& options);
+/// Errors: kUnsupported if UCX is not installed.
+Result<std::shared_ptr<HostPort>> MakeUcxPort(const PortOptions& options);
+/// "tcp" or "ucx".
+Result<std::shared_ptr<HostPort>> MakePort(const std::string& kind, const PortOptions& options);
+
+/// Whether the machine has an RDMA device.
+bool HasRdma();
+/// The kinds of links that this machine can make, the best one first: UCX where there is RDMA; else plain
+/// TCP, which beats UCX's TCP (fabric/link_bench.cc measures both).
+std::vector<std::string> LinkKinds();
 
 }  // namespace cadre::fabric

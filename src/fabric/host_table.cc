@@ -1,6 +1,7 @@
 #include "fabric/host_table.h"
 
 #include "base/format.h"
+#include "fabric/control.h"
 #include "fabric/wire.h"
 
 namespace cadre::fabric {
@@ -47,8 +48,8 @@ HostTable HostTable::Read(WireReader& from, int own) {
     host.info = from.GetText();
     const auto num_addresses = from.Get<uint32_t>();
     for (uint32_t a = 0; a < num_addresses && from.ok(); ++a) host.addresses.push_back(from.GetText());
-    good = host.first_rank == next && host.num_ranks > 0;
-    next += host.num_ranks;
+    good = host.first_rank == next && host.num_ranks > 0 && host.num_ranks <= kMaxRanksPerHost;
+    if (good) next += host.num_ranks;
     table.hosts.push_back(std::move(host));
   }
   if (!good || !from.ok()) table.hosts.clear();

@@ -18,7 +18,11 @@ TimePoint Soon() {
   return Now() + 30s;
 }
 
-const std::vector<std::string> kLinks = {"loop", "tcp"};
+#ifdef __SANITIZE_THREAD__
+const std::vector<std::string> kLinks = {"loop", "tcp"};  // UCX is not compiled for it
+#else
+const std::vector<std::string> kLinks = {"loop", "tcp", "ucx"};
+#endif
 const std::vector<std::vector<int>> kLayouts = {{1, 1}, {2, 2}, {3, 1}, {1, 4}, {2, 1, 3}, {1, 1, 1, 1}};
 
 struct Shape {

@@ -69,8 +69,7 @@ Result<std::shared_ptr<HostPort>> Rendezvous::MakePort() {
   const int place = rank_ - table_.own_host().first_rank;
   CADRE_CHECK(control_.wakers() != nullptr && place < control_.wakers()->size());
   const PortOptions options{.addresses = table_.own_host().addresses, .waker = control_.wakers()->fd(place)};
-  if (table_.link == "tcp") return MakeTcpPort(options);
-  return Fail(Code::kUnsupported, "hosts cannot be linked by '{}'; use tcp", table_.link);
+  return fabric::MakePort(table_.link, options);
 }
 
 Result<std::shared_ptr<HostPort>> Rendezvous::Port() {

@@ -73,7 +73,8 @@ class Lockstep {
   Result<StepView> Exchange(const StepWord& mine, TimePoint deadline);
 
   /// Sleeps until somebody rings after the words of `view` were made; true if somebody did, false at the
-  /// deadline. All ranks of the group may call it when no word had work. Errors: the abort.
+  /// deadline. All ranks of the group may call it when no word had work; what they do next together must be
+  /// an Exchange, because over hosts that is what wakes the others. Errors: the abort.
   Result<bool> Sleep(const StepView& view, TimePoint deadline);
 
  private:
