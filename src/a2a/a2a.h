@@ -152,6 +152,10 @@ Result<std::unique_ptr<AllToAll>> CreatePhased(const Options& options, const std
 /// Bytes of buffers that Create will take on each rank, for the memory plan. Same errors for the name.
 Result<int64_t> BufferBytes(const Options& options);
 
+/// The same for CreatePhased.
+Result<int64_t> PhasedBufferBytes(const Options& options, const std::string& prefill_backend,
+                                  const std::string& decode_backend);
+
 /// The most rows that one Receive can bring, for buffers of the caller. Same errors for the name.
 Result<int64_t> MaxTableRows(const Options& options);
 

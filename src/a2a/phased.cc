@@ -76,4 +76,15 @@ Result<std::unique_ptr<AllToAll>> CreatePhased(const Options& options, const std
   return std::make_unique<Phased>(std::move(prefill), std::move(decode));
 }
 
+Result<int64_t> PhasedBufferBytes(const Options& options, const std::string& prefill_backend,
+                                  const std::string& decode_backend) {
+  CADRE_ASSIGN(const bool same, Same(prefill_backend, decode_backend));
+  CADRE_ASSIGN(const Options for_prefill, Named(options, prefill_backend));
+  CADRE_ASSIGN(const Options for_decode, Named(options, decode_backend));
+  CADRE_ASSIGN(const int64_t decode, BufferBytes(for_decode));
+  if (same || options.layout.num_ranks == 1) return decode;
+  CADRE_ASSIGN(const int64_t prefill, BufferBytes(for_prefill));
+  return prefill + decode;
+}
+
 }  // namespace cadre::a2a

@@ -43,6 +43,11 @@ Group BenchThroughputGroup();
 std::vector<Group> BenchServeGroups();
 
 // Reasons that several rows share.
+/// The exchanges that are built.
+inline constexpr std::string_view kAll2AllBuilt =
+    "allgather_reducescatter,deepep_high_throughput,deepep_low_latency,deepep_v2,flashinfer_all2allv,"
+    "flashinfer_nvlink_one_sided,flashinfer_nvlink_two_sided,mori,mori_high_throughput,mori_low_latency,"
+    "naive,nixl_ep,pplx";
 inline constexpr std::string_view kNoGraphs =
     "There are no CUDA graphs and no compiler here: every step runs eagerly on the CPU.";
 inline constexpr std::string_view kNoGpuKernels =

@@ -10,6 +10,17 @@ constexpr Setting kCadre[] = {
     Works("threads", Type::kInt, "", Into<&CpuOptions::threads>,
           "Worker threads of each rank. If unset: the CPUs that VLLM_CPU_OMP_THREADS_BIND gives it.")
         .Range(1, 4096),
+    Works("prefill-all2all-backend", Type::kString, "", Into<&ParallelOptions::prefill_all2all_backend>,
+          "An --all2all-backend for steps with prompt rows; --all2all-backend if unset.")
+        .Choices(kAll2AllBuilt),
+    Works("decode-all2all-backend", Type::kString, "", Into<&ParallelOptions::decode_all2all_backend>,
+          "An --all2all-backend for steps in which no rank has more than one token of a sequence; "
+          "--all2all-backend if unset.")
+        .Choices(kAll2AllBuilt),
+    Works(
+        "all2all-fp8-dispatch", Type::kBool, "false", Into<&ParallelOptions::all2all_fp8_dispatch>,
+        "deepep_low_latency: rows travel to their experts as fp8 (e4m3, a scale per 128 channels), half the "
+        "bytes of bfloat16. A value is off by up to 1/16 of itself; see docs/exchange.md."),
     Works("log-level", Type::kString, "", Into<&EngineOptions::log_level>,
           "What is logged: trace, debug, info, warning, error; VLLM_LOGGING_LEVEL or info if unset.")
         .Choices("trace,debug,info,warning,error,critical,TRACE,DEBUG,INFO,WARNING,ERROR,CRITICAL,NOTSET"),
