@@ -137,33 +137,38 @@ Status ByRankExchange::ReceiveResults(float* out, bool accumulate) {
 
 // The home rank's sum: its stops in rank order, cut where a host ends.
 void ByRankExchange::SumOwnRow(int64_t t, const GroupLists& lists, float* out, bool accumulate) const {
-  const int64_t width = options_.hidden;
   std::array<const float*, kMaxRanks> partials;
   std::array<const float*, kMaxTopK> own;
-  std::array<RowTerms, kMaxRanks> hosts;
-  size_t num_hosts = 0, n = 0;
-  int host = -1;
+  const auto stops = lists.StopsOf(t);
+  if (ranks_per_host() >= num_ranks_)
+    return SumRow(TermsOf(stops, partials.data(), own.data()), options_.hidden, out, accumulate);
+  std::vector<RowTerms> hosts;
+  for (size_t begin = 0, end = 0; begin < stops.size(); begin = end) {
+    const int host = stops[begin].group / ranks_per_host();
+    while (end < stops.size() && stops[end].group / ranks_per_host() == host) ++end;
+    hosts.push_back(TermsOf(stops.subspan(begin, end - begin), partials.data() + begin, own.data()));
+  }
+  SumRowByHost(hosts, options_.hidden, out, accumulate);
+}
+
+RowTerms ByRankExchange::TermsOf(std::span<const GroupLists::Stop> stops, const float** partials,
+                                 const float** own) const {
+  RowTerms terms;
+  size_t n = 0, before = 0;
   bool own_seen = false;
-  for (const auto& stop : lists.StopsOf(t)) {
-    if (stop.group / ranks_per_host() != host) {
-      host = stop.group / ranks_per_host();
-      hosts[num_hosts++] = {};
-      own_seen = false;
-    }
-    RowTerms& terms = hosts[num_hosts - 1];
+  for (const auto& stop : stops) {
     if (stop.group == me_) {
-      terms.own = {own.data(), TakeOwn(stop.place, own.data())};
+      terms.own = {own, TakeOwn(stop.place, own)};
       own_seen = true;
       continue;
     }
-    partials[n] = Peer<float>(stop.group, parts_.partials) +
-                  (peer_begin_[static_cast<size_t>(stop.group)] + stop.place) * width;
-    auto& side = own_seen ? terms.after : terms.before;
-    side = side.empty() ? std::span<const float* const>(&partials[n], 1)
-                        : std::span<const float* const>(side.data(), side.size() + 1);
-    ++n;
+    partials[n++] = Peer<float>(stop.group, parts_.partials) +
+                    (peer_begin_[static_cast<size_t>(stop.group)] + stop.place) * options_.hidden;
+    before += own_seen ? 0 : 1;
   }
-  SumRowByHost({hosts.data(), num_hosts}, width, out, accumulate);
+  terms.before = {partials, before};
+  terms.after = {partials + before, n - before};
+  return terms;
 }
 
 }  // namespace cadre::a2a

@@ -67,6 +67,7 @@ class ByRankExchange : public SegmentExchange {
   void CountDispatch(size_t num_rows);
   int64_t BlockBegin(int at, int home) const;  // of a home's fixed block in the partial sums of `at`
   size_t TakeOwn(int64_t entry, const float** terms) const;
+  RowTerms TermsOf(std::span<const GroupLists::Stop> stops, const float** partials, const float** own) const;
   void SumOwnRow(int64_t t, const GroupLists& lists, float* out, bool accumulate) const;
 
   RowTableBuilder builder_;

@@ -26,6 +26,13 @@ struct ByteCounts {
     combine_physical += other.combine_physical;
     return *this;
   }
+  ByteCounts& operator-=(const ByteCounts& other) {
+    dispatch_algorithmic -= other.dispatch_algorithmic;
+    dispatch_physical -= other.dispatch_physical;
+    combine_algorithmic -= other.combine_algorithmic;
+    combine_physical -= other.combine_physical;
+    return *this;
+  }
   friend bool operator==(const ByteCounts&, const ByteCounts&) = default;
 };
 

@@ -11,6 +11,7 @@
 // Bytes drawn from other ranks, X of a row's K choices being elsewhere, L local slots: X (H b + 4) and X H 4
 // by the formula; here D H b + 4 X + 4 (L + 1) for each peer's piece, and X (H 4 + 4).
 #include <algorithm>
+#include <cstdint>
 
 #include "a2a/backends.h"
 #include "a2a/by_k.h"
@@ -84,23 +85,32 @@ class Pplx final : public ByKExchange {
            options_.layout.Begin(me_);
   }
 
-  // From the counts alone: where each (slot, source) begins in the table.
+  // From the counts alone: where each (slot, source) begins in the table. Counts per slot first, then their
+  // running sum, each source's share of a slot on the way: each pass goes along one source's array.
   Status LayOut() {
-    int64_t next = 0;
-    for (int32_t local = 0; local < num_local_slots(); ++local) {
-      offsets_[static_cast<size_t>(local)] = static_cast<int32_t>(next);
-      for (int s = 0; s < num_ranks_; ++s) {
-        begins_[Index(s, local)] = static_cast<int32_t>(next);
-        if (!segment_->HasPiece(s)) continue;
-        const int32_t count = CountsOf(s)[local];
-        if (count < 0 || count > parts_.chunk_rows) {
-          return Fail(Code::kDataLoss, "rank {} sent a count of {} rows for a slot; a chunk has at most {}",
-                      segment_->fabric().world_rank(s), count, parts_.chunk_rows);
-        }
-        next += count;
+    std::ranges::fill(offsets_, 0);
+    for (int s = 0; s < num_ranks_; ++s) {
+      int32_t* before = begins_.data() + Index(s, 0);
+      std::copy(offsets_.begin() + 1, offsets_.end(), before);
+      if (!segment_->HasPiece(s)) continue;
+      const int32_t* counts = CountsOf(s);
+      int32_t most = 0;
+      for (int32_t local = 0; local < num_local_slots(); ++local) {
+        if (counts[local] < 0) most = INT32_MAX;
+        most = std::max(most, counts[local]);
+        offsets_[static_cast<size_t>(local) + 1] += counts[local];
+      }
+      if (most > parts_.chunk_rows) {
+        return Fail(Code::kDataLoss, "rank {} sent counts of rows for slots that a chunk of {} cannot have",
+                    segment_->fabric().world_rank(s), parts_.chunk_rows);
       }
     }
-    offsets_.back() = static_cast<int32_t>(next);
+    for (size_t i = 1; i < offsets_.size(); ++i) offsets_[i] += offsets_[i - 1];
+    for (int s = 0; s < num_ranks_; ++s) {
+      int32_t* begins = begins_.data() + Index(s, 0);
+      for (int32_t local = 0; local < num_local_slots(); ++local)
+        begins[local] += offsets_[static_cast<size_t>(local)];
+    }
     return {};
   }
 

@@ -15,37 +15,42 @@ RowTableBuilder::RowTableBuilder(int32_t top_k, int64_t row_bytes, int32_t first
       cursor_(offsets_.size()) {}
 
 // Calls choice(i, local slot) for every local choice i of the source's row t, checking what a peer wrote; how
-// many there were.
+// many there were, or -1 if something is wrong (WhatIsWrong says what).
 template <typename Fn>
-Result<int> RowTableBuilder::ForLocalChoices(size_t source_idx, const Source& source, int64_t t,
-                                             const Fn& choice) const {
-  if (t < 0 || t >= source.num_rows) {
-    return Fail(Code::kDataLoss, "rank {} of the group sent row {} of {}", source_idx, t, source.num_rows);
-  }
+int RowTableBuilder::ForLocalChoices(const Source& source, int64_t t, const Fn& choice) const {
+  if (t < 0 || t >= source.num_rows) return -1;
   int num_local = 0;
   for (int64_t i = t * top_k_; i < (t + 1) * top_k_; ++i) {
     const int32_t slot = source.slots[i];
-    if (slot >= total_slots_) {
-      return Fail(Code::kDataLoss, "rank {} of the group sent a row to slot {}; there are {} slots",
-                  source_idx, slot, total_slots_);
-    }
+    if (slot >= total_slots_) return -1;
     const int32_t local = slot - first_slot_;
     if (slot < 0 || local < 0 || local >= num_slots_) continue;
     choice(i, static_cast<size_t>(local));
     ++num_local;
   }
-  if (source.listed && num_local == 0) {
-    return Fail(Code::kDataLoss, "rank {} of the group sent row {}, which has no choice here", source_idx, t);
+  return source.listed && num_local == 0 ? -1 : num_local;
+}
+
+Status RowTableBuilder::WhatIsWrong(size_t source_idx, const Source& source, int64_t t) const {
+  if (t < 0 || t >= source.num_rows) {
+    return Fail(Code::kDataLoss, "rank {} of the group sent row {} of {}", source_idx, t, source.num_rows);
   }
-  return num_local;
+  for (int64_t i = t * top_k_; i < (t + 1) * top_k_; ++i) {
+    if (source.slots[i] >= total_slots_) {
+      return Fail(Code::kDataLoss, "rank {} of the group sent a row to slot {}; there are {} slots",
+                  source_idx, source.slots[i], total_slots_);
+    }
+  }
+  return Fail(Code::kDataLoss, "rank {} of the group sent row {}, which has no choice here", source_idx, t);
 }
 
 Status RowTableBuilder::Count(std::span<const Source> sources) {
   std::fill(offsets_.begin(), offsets_.end(), 0);
   for (size_t s = 0; s < sources.size(); ++s) {
     for (int64_t e = 0; e < sources[s].num_entries(); ++e) {
-      CADRE_TRY(ForLocalChoices(s, sources[s], sources[s].Row(e),
-                                [&](int64_t, size_t local) { ++offsets_[local + 1]; }));
+      const int64_t t = sources[s].Row(e);
+      if (ForLocalChoices(sources[s], t, [&](int64_t, size_t local) { ++offsets_[local + 1]; }) < 0)
+        return WhatIsWrong(s, sources[s], t);
     }
   }
   for (size_t s = 1; s < offsets_.size(); ++s) offsets_[s] += offsets_[s - 1];
@@ -89,17 +94,17 @@ Status RowTableBuilder::Fill(std::span<const Source> sources) {
     for (int64_t e = 0; e < source.num_entries(); ++e) {
       const int64_t t = source.Row(e);
       place_begin_[entry_idx++] = static_cast<int32_t>(place_idx);
-      CADRE_ASSIGN(const int num_local, ForLocalChoices(s, source, t, [&](int64_t i, size_t local) {
-                     if (cursor_[local] >= offsets_[local + 1]) {
-                       overrun = true;
-                       return;
-                     }
-                     const int32_t place = cursor_[local]++;
-                     rows_[static_cast<size_t>(place)] = source.rows + t * row_bytes_;
-                     weights_[static_cast<size_t>(place)] =
-                         source.weights == nullptr ? 1.0f : source.weights[i];
-                     places_[place_idx++] = place;
-                   }));
+      const int num_local = ForLocalChoices(source, t, [&](int64_t i, size_t local) {
+        if (cursor_[local] >= offsets_[local + 1]) {
+          overrun = true;
+          return;
+        }
+        const int32_t place = cursor_[local]++;
+        rows_[static_cast<size_t>(place)] = source.rows + t * row_bytes_;
+        weights_[static_cast<size_t>(place)] = source.weights == nullptr ? 1.0f : source.weights[i];
+        places_[place_idx++] = place;
+      });
+      if (num_local < 0) return WhatIsWrong(s, source, t);
       if (num_local > 0) touched_.push_back(static_cast<int32_t>(t));
     }
     touched_begin_.push_back(touched_.size());

@@ -53,7 +53,8 @@ class RowTableBuilder {
   Status Fill(std::span<const Source> sources);
   void MakeRoom(std::span<const Source> sources);
   template <typename Fn>
-  Result<int> ForLocalChoices(size_t source_idx, const Source& source, int64_t t, const Fn& choice) const;
+  int ForLocalChoices(const Source& source, int64_t t, const Fn& choice) const;
+  Status WhatIsWrong(size_t source_idx, const Source& source, int64_t t) const;
 
   int32_t top_k_;
   int64_t row_bytes_;

@@ -10,10 +10,10 @@
 
 namespace cadre::config {
 
-enum class Command { kServe, kGenerate, kInspect, kBenchLatency, kBenchThroughput, kBenchServe };
-inline constexpr std::array kAllCommands = {Command::kServe,           Command::kGenerate,
-                                            Command::kInspect,         Command::kBenchLatency,
-                                            Command::kBenchThroughput, Command::kBenchServe};
+enum class Command { kServe, kGenerate, kInspect, kBenchLatency, kBenchThroughput, kBenchServe, kBenchA2a };
+inline constexpr std::array kAllCommands = {
+    Command::kServe,           Command::kGenerate,   Command::kInspect, Command::kBenchLatency,
+    Command::kBenchThroughput, Command::kBenchServe, Command::kBenchA2a};
 
 /// "serve", "bench latency", ...
 std::string_view CommandName(Command command);
@@ -41,6 +41,7 @@ Group InspectGroup();
 Group BenchLatencyGroup();
 Group BenchThroughputGroup();
 std::vector<Group> BenchServeGroups();
+Group BenchA2aGroup();
 
 // Reasons that several rows share.
 /// The exchanges that are built.
