@@ -106,6 +106,8 @@ class AllGatherHosts final : public AllToAll {
         home_rows_(host_rows_.size()) {}
 
   void BeginStep(int64_t step, TimePoint deadline) override { segment_->BeginStep(step, deadline); }
+  int64_t chunk_rows() const override { return options_.max_rows; }
+  bool CanariesIntact() const override { return segment_->CanariesIntact(); }
   std::byte* Stage(int64_t num_rows) override { return segment_->Stage(num_rows); }
 
   Status Send(const Routing& routing) override {
@@ -435,7 +437,7 @@ int64_t AllGatherHostsBytes(const Options& options, const fabric::GroupHosts& ho
 Result<std::unique_ptr<AllToAll>> CreateAllGatherHosts(const Options& options,
                                                        const fabric::GroupHosts& hosts) {
   Parts parts(options, hosts);
-  CADRE_ASSIGN(auto segment, RankSegment::Open(options, parts));
+  CADRE_ASSIGN(auto segment, RankSegment::Open(options, parts, options.max_rows));
   return std::make_unique<AllGatherHosts>(options, std::move(parts), std::move(segment));
 }
 

@@ -47,6 +47,8 @@ class AllGatherReduceScatter final : public AllToAll {
                  options.layout.num_slots) {}
 
   void BeginStep(int64_t step, TimePoint deadline) override { segment_->BeginStep(step, deadline); }
+  int64_t chunk_rows() const override { return options_.max_rows; }
+  bool CanariesIntact() const override { return segment_->CanariesIntact(); }
   std::byte* Stage(int64_t num_rows) override { return segment_->Stage(num_rows); }
 
   Status Send(const Routing& routing) override {
@@ -188,7 +190,7 @@ int64_t AllGatherReduceScatterBytes(const Options& options) {
 
 Result<std::unique_ptr<AllToAll>> CreateAllGatherReduceScatter(const Options& options) {
   const Parts parts(options);
-  CADRE_ASSIGN(auto segment, RankSegment::Open(options, parts));
+  CADRE_ASSIGN(auto segment, RankSegment::Open(options, parts, options.max_rows));
   return std::make_unique<AllGatherReduceScatter>(options, parts, std::move(segment));
 }
 

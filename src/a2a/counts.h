@@ -13,7 +13,8 @@
 
 namespace cadre::a2a {
 
-/// Bytes that a rank draws from other ranks; rows and what travels beside them (choices), no flags.
+/// Bytes that a rank draws from other ranks; rows and what travels beside them (choices, lists, counts), no
+/// flags.
 struct ByteCounts {
   int64_t dispatch_algorithmic = 0, dispatch_physical = 0;
   int64_t combine_algorithmic = 0, combine_physical = 0;
@@ -29,6 +30,13 @@ struct ByteCounts {
     combine_wire += other.combine_wire;
     return *this;
   }
+  ByteCounts& operator-=(const ByteCounts& other) {
+    dispatch_algorithmic -= other.dispatch_algorithmic;
+    dispatch_physical -= other.dispatch_physical;
+    combine_algorithmic -= other.combine_algorithmic;
+    combine_physical -= other.combine_physical;
+    return *this;
+  }
   friend bool operator==(const ByteCounts&, const ByteCounts&) = default;
 };
 
@@ -39,15 +47,17 @@ struct RankChoices {
 };
 
 struct CountArgs {
-  std::string_view backend;
+  std::string_view backend;  ///< any name that AlgorithmOf knows
   int32_t top_k = 0;
-  int64_t row_bytes = 0;      ///< a dispatched row
-  int64_t partial_bytes = 0;  ///< a partial sum on its way home: hidden * 4 in shared memory
+  int64_t row_bytes = 0;      ///< a dispatched row as it travels (fp8: Fp8RowBytes of codec.h)
+  int64_t partial_bytes = 0;  ///< a result on its way home: hidden * 4 in shared memory
   eplb::SlotLayout layout;
   std::span<const RankChoices> ranks;  ///< all ranks, in order
+  int64_t chunk_rows = 0;              ///< AllToAll::chunk_rows; 0: all rows in one piece
 };
 
-/// What `rank` draws in one exchange. The back end must be one that Create knows (checked).
+/// What `rank` draws in one exchange. The name must be one that Create knows (checked). docs/exchange.md has
+/// the formulas.
 ByteCounts CountBytes(const CountArgs& args, int rank);
 
 }  // namespace cadre::a2a

@@ -1,41 +1,16 @@
 #include <algorithm>
-#include <array>
-#include <string_view>
 
 #include "a2a/a2a.h"
+#include "a2a/algorithms.h"
 #include "a2a/allgather_hosts.h"
 #include "a2a/allgather_reducescatter.h"
+#include "a2a/backends.h"
 #include "a2a/local.h"
 #include "a2a/naive.h"
 #include "fabric/rendezvous.h"
 
 namespace cadre::a2a {
 namespace {
-
-constexpr std::array<std::string_view, 2> kBuilt = {"allgather_reducescatter", "naive"};
-// The other names that vLLM knows or knew.
-constexpr std::array<std::string_view, 12> kNotBuilt = {"pplx",
-                                                        "deepep_high_throughput",
-                                                        "deepep_low_latency",
-                                                        "deepep_v2",
-                                                        "flashinfer_all2allv",
-                                                        "flashinfer_nvlink_one_sided",
-                                                        "flashinfer_nvlink_two_sided",
-                                                        "mori",
-                                                        "mori_high_throughput",
-                                                        "mori_low_latency",
-                                                        "nixl_ep",
-                                                        "moonep"};
-
-Status CheckName(const std::string& name) {
-  if (std::ranges::find(kBuilt, name) != kBuilt.end()) return {};
-  if (std::ranges::find(kNotBuilt, name) != kNotBuilt.end()) {
-    return FailParam(Code::kUnsupported, "--all2all-backend",
-                     "all2all backend '{}' is not built yet; use allgather_reducescatter", name);
-  }
-  return FailParam(Code::kInvalidArgument, "--all2all-backend",
-                   "all2all backend '{}' is unknown; use allgather_reducescatter or naive", name);
-}
 
 Status CheckShapes(const Options& o) {
   if (o.hidden < 1 || o.max_rows < 0 || o.max_rows > (int64_t{1} << 30) || o.layout.num_slots < 1) {
@@ -77,37 +52,85 @@ Result<fabric::GroupHosts> HostsOf(const Options& o) {
   return fabric::GroupHosts::Of(table, ranks, own);
 }
 
-Status CheckOverHosts(const std::string& name) {
-  if (name == "allgather_reducescatter") return {};
+Status CheckOverHosts(const std::string& name, Algorithm algorithm) {
+  if (algorithm == Algorithm::kAllGatherReduceScatter) return {};
   return FailParam(Code::kUnsupported, "--all2all-backend",
                    "all2all backend '{}' does not work over several hosts; use allgather_reducescatter",
                    name);
 }
 
+Status CheckFp8(const Options& options, Algorithm algorithm) {
+  if (!options.fp8_dispatch || algorithm == Algorithm::kDeepEpLowLatency) return {};
+  return Fail(Code::kInvalidArgument, "rows travel as fp8 only with deepep_low_latency, not with {}",
+              options.backend);
+}
+
 }  // namespace
 
 Result<std::unique_ptr<AllToAll>> Create(const Options& options) {
-  CADRE_TRY(CheckName(options.backend));
+  CADRE_ASSIGN(const Algorithm algorithm, AlgorithmOf(options.backend));
   CADRE_TRY(CheckShapes(options));
+  CADRE_TRY(CheckFp8(options, algorithm));
   if (options.layout.num_ranks == 1) return CreateLocal(options);
   CADRE_ASSIGN(const fabric::GroupHosts hosts, HostsOf(options));
   if (hosts.size() > 1) {
-    CADRE_TRY(CheckOverHosts(options.backend));
+    CADRE_TRY(CheckOverHosts(options.backend, algorithm));
     return CreateAllGatherHosts(options, hosts);
   }
-  return options.backend == "naive" ? CreateNaive(options) : CreateAllGatherReduceScatter(options);
+  switch (algorithm) {
+    case Algorithm::kAllGatherReduceScatter:
+      return CreateAllGatherReduceScatter(options);
+    case Algorithm::kNaive:
+      return CreateNaive(options);
+    case Algorithm::kPplx:
+      return CreatePplx(options);
+    case Algorithm::kDeepEpHighThroughput:
+      return CreateDeepEpHighThroughput(options);
+    case Algorithm::kDeepEpLowLatency:
+      return CreateDeepEpLowLatency(options);
+    case Algorithm::kFlashInfer:
+      return CreateFlashInfer(options);
+    case Algorithm::kMori:
+      return CreateMori(options);
+  }
+  return Fail(Code::kInternal, "no such algorithm");
 }
 
 Result<int64_t> BufferBytes(const Options& options) {
-  CADRE_TRY(CheckName(options.backend));
+  CADRE_ASSIGN(const Algorithm algorithm, AlgorithmOf(options.backend));
   CADRE_TRY(CheckShapes(options));
+  CADRE_TRY(CheckFp8(options, algorithm));
   if (options.layout.num_ranks == 1) return options.max_rows * options.hidden * DTypeBytes(options.act_type);
   CADRE_ASSIGN(const fabric::GroupHosts hosts, HostsOf(options));
   if (hosts.size() > 1) {
-    CADRE_TRY(CheckOverHosts(options.backend));
+    CADRE_TRY(CheckOverHosts(options.backend, algorithm));
     return AllGatherHostsBytes(options, hosts);
   }
-  return options.backend == "naive" ? NaiveBytes(options) : AllGatherReduceScatterBytes(options);
+  switch (algorithm) {
+    case Algorithm::kAllGatherReduceScatter:
+      return AllGatherReduceScatterBytes(options);
+    case Algorithm::kNaive:
+      return NaiveBytes(options);
+    case Algorithm::kPplx:
+      return PplxBytes(options);
+    case Algorithm::kDeepEpHighThroughput:
+      return DeepEpHighThroughputBytes(options);
+    case Algorithm::kDeepEpLowLatency:
+      return DeepEpLowLatencyBytes(options);
+    case Algorithm::kFlashInfer:
+      return FlashInferBytes(options);
+    case Algorithm::kMori:
+      return MoriBytes(options);
+  }
+  return Fail(Code::kInternal, "no such algorithm");
+}
+
+Result<int64_t> MaxTableRows(const Options& options) {
+  CADRE_ASSIGN(const Algorithm algorithm, AlgorithmOf(options.backend));
+  CADRE_TRY(CheckShapes(options));
+  const bool alone = options.layout.num_ranks == 1;
+  return TableRowsPerChunk(
+      options, std::min(options.max_rows, alone ? options.max_rows : ChunkRows(options, algorithm)));
 }
 
 }  // namespace cadre::a2a

@@ -20,6 +20,7 @@ class Local final : public AllToAll {
 
   void BeginStep(int64_t, TimePoint) override {}
 
+  int64_t chunk_rows() const override { return options_.max_rows; }
   std::byte* Stage(int64_t num_rows) override {
     CADRE_CHECK(num_rows >= 0 && num_rows <= options_.max_rows);
     num_rows_ = num_rows;

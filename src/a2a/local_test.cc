@@ -60,16 +60,16 @@ TEST(Local, NoRowsIsAStepLikeAnyOther) {
 }
 
 TEST(Create, NamesAndShapes) {
-  for (const char* name : {"pplx", "deepep_high_throughput", "deepep_low_latency", "flashinfer_all2allv",
-                           "mori", "flashinfer_nvlink_one_sided", "mori_low_latency"}) {
-    auto options = OneRank();
-    options.backend = name;
-    const auto made = Create(options);
-    ASSERT_FALSE(made);
-    EXPECT_EQ(made.error().code, Code::kUnsupported);
-    EXPECT_EQ(made.error().message,
-              "all2all backend '" + std::string(name) + "' is not built yet; use allgather_reducescatter");
+  for (const char* name :
+       {"pplx", "deepep_high_throughput", "deepep_low_latency", "flashinfer_all2allv", "mori",
+        "flashinfer_nvlink_one_sided", "mori_low_latency", "deepep_v2", "nixl_ep"}) {
+    auto named = OneRank();
+    named.backend = name;
+    EXPECT_TRUE(Create(named)) << name;
   }
+  auto moonep = OneRank();
+  moonep.backend = "moonep";
+  EXPECT_EQ(Create(moonep).error().code, Code::kUnsupported);
   auto options = OneRank();
   options.backend = "gather";
   EXPECT_EQ(Create(options).error().code, Code::kInvalidArgument);
@@ -77,7 +77,7 @@ TEST(Create, NamesAndShapes) {
   options.top_k = 65;
   EXPECT_FALSE(Create(options));
   options = OneRank();
-  options.layout.num_ranks = 65;
+  options.layout.num_ranks = 1025;
   EXPECT_FALSE(Create(options));
   options = OneRank();
   options.act_type = DType::kF16;

@@ -42,6 +42,8 @@ class Naive final : public AllToAll {
         copies_(static_cast<size_t>(segment_->size())) {}
 
   void BeginStep(int64_t step, TimePoint deadline) override { segment_->BeginStep(step, deadline); }
+  int64_t chunk_rows() const override { return options_.max_rows; }
+  bool CanariesIntact() const override { return segment_->CanariesIntact(); }
   std::byte* Stage(int64_t num_rows) override { return segment_->Stage(num_rows); }
 
   Status Send(const Routing& routing) override {
@@ -181,7 +183,7 @@ int64_t NaiveBytes(const Options& options) {
 
 Result<std::unique_ptr<AllToAll>> CreateNaive(const Options& options) {
   const Parts parts(options);
-  CADRE_ASSIGN(auto segment, RankSegment::Open(options, parts));
+  CADRE_ASSIGN(auto segment, RankSegment::Open(options, parts, options.max_rows));
   return std::make_unique<Naive>(options, parts, std::move(segment));
 }
 

@@ -1,13 +1,22 @@
 #include "a2a/rank_segment.h"
 
+#include <algorithm>
 #include <cstring>
 
+#include "a2a/algorithms.h"
 #include "base/check.h"
 #include "fabric/rendezvous.h"
 
 namespace cadre::a2a {
+namespace {
 
-SegmentParts::SegmentParts(const Options& options) {
+constexpr size_t kGapBytes = 64;
+constexpr int kCanary = 0xA5;
+constexpr int kPoison = 0xFF;  // floats of it are NaN, numbers -1
+
+}  // namespace
+
+SegmentParts::SegmentParts(const Options& options) : regions(options.poison ? kGapBytes : 0) {
   const auto max_rows = static_cast<size_t>(options.max_rows);
   const auto top_k = static_cast<size_t>(options.top_k);
   rows = regions.Add(max_rows * static_cast<size_t>(options.hidden * DTypeBytes(options.act_type)));
@@ -15,17 +24,19 @@ SegmentParts::SegmentParts(const Options& options) {
   weights = regions.Add(max_rows * top_k * sizeof(float));
 }
 
-RankSegment::RankSegment(const Options& options, const SegmentParts& parts,
+RankSegment::RankSegment(const Options& options, const SegmentParts& parts, int64_t chunk_rows,
                          std::unique_ptr<fabric::Fabric> fabric)
     : parts_(parts),
       fabric_(std::move(fabric)),
       row_bytes_(options.hidden * DTypeBytes(options.act_type)),
       max_rows_(options.max_rows),
+      chunk_rows_(chunk_rows),
       top_k_(options.top_k),
-      round_(options.first_round - 1),
+      first_round_(options.first_round),
       counts_(static_cast<size_t>(fabric_->size())) {}
 
-Result<std::unique_ptr<RankSegment>> RankSegment::Open(const Options& options, const SegmentParts& parts) {
+Result<std::unique_ptr<RankSegment>> RankSegment::Open(const Options& options, const SegmentParts& parts,
+                                                       int64_t chunk_rows) {
   if (options.rendezvous == nullptr) {
     return Fail(Code::kInternal, "an exchange between {} ranks was given no way to reach them",
                 options.layout.num_ranks);
@@ -44,7 +55,11 @@ Result<std::unique_ptr<RankSegment>> RankSegment::Open(const Options& options, c
                 options.layout.num_ranks, fabric->size());
   }
   sys::TouchPages(fabric->own(), parts.regions.total(), options.device.pool);
-  return std::unique_ptr<RankSegment>(new RankSegment(options, parts, std::move(fabric)));
+  if (options.poison) {
+    std::memset(fabric->own(), kPoison, parts.regions.total());
+    for (const size_t gap : parts.regions.gaps()) std::memset(fabric->own() + gap, kCanary, kGapBytes);
+  }
+  return std::unique_ptr<RankSegment>(new RankSegment(options, parts, chunk_rows, std::move(fabric)));
 }
 
 void RankSegment::BeginStep(int64_t step, TimePoint deadline) {
@@ -54,37 +69,91 @@ void RankSegment::BeginStep(int64_t step, TimePoint deadline) {
 
 std::byte* RankSegment::Stage(int64_t num_rows) {
   CADRE_CHECK(num_rows >= 0 && num_rows <= max_rows_);
-  ++round_;
+  first_round_ += static_cast<uint32_t>(num_chunks_);
+  chunk_ = num_pieces_ = 0;
+  num_chunks_ = 1;  // at least; known after the first chunk
   num_rows_ = num_rows;
   return fabric_->own() + parts_.rows;
 }
 
-void RankSegment::SendRouting(const Routing& routing) {
-  CADRE_CHECK(routing.num_rows == num_rows_);
-  const auto n = static_cast<size_t>(num_rows_ * top_k_) * 4;
-  if (n > 0) {
-    std::memcpy(fabric_->own() + parts_.slots, routing.slots, n);
-    std::memcpy(fabric_->own() + parts_.weights, routing.weights, n);
+RowRange RankSegment::TakePiece(const Routing& routing) {
+  const RowRange piece = PieceOf(num_rows_, chunk_rows_, num_pieces_++);
+  CADRE_CHECK(routing.num_rows == piece.count && (num_pieces_ == 1 || piece.count > 0));
+  const auto first = static_cast<size_t>(piece.begin * top_k_) * 4;
+  const auto bytes = static_cast<size_t>(piece.count * top_k_) * 4;
+  if (bytes > 0) {
+    std::memcpy(fabric_->own() + parts_.slots + first, routing.slots, bytes);
+    std::memcpy(fabric_->own() + parts_.weights + first, routing.weights, bytes);
   }
-  fabric_->Publish(kDispatchFlag, round_, static_cast<uint32_t>(num_rows_));
+  return piece;
 }
 
-Status RankSegment::AwaitSources(std::vector<Source>& sources) {
-  CADRE_TRY(fabric_->AwaitAll(kDispatchFlag, round_, counts_.data(), Context("dispatch")));
-  sources.resize(counts_.size());
+void RankSegment::PublishPiece(Flag flag) {
+  fabric_->Publish(flag, first_round_ + static_cast<uint32_t>(num_pieces_ - 1),
+                   static_cast<uint32_t>(num_rows_));
+}
+
+Status RankSegment::AwaitPieces(Flag flag) {
+  const fabric::WaitContext context = Context("dispatch");
   const auto [begin, count] = fabric_->local();
+  if (chunk_ > 0) {
+    for (int r = begin; r < begin + count; ++r) {
+      if (HasPiece(r)) CADRE_TRY(fabric_->Await(r, flag, round(), context));
+    }
+    return {};
+  }
+  CADRE_TRY(fabric_->AwaitAll(flag, round(), counts_.data(), context));
   for (int r = begin; r < begin + count; ++r) {
     const int64_t rows = counts_[static_cast<size_t>(r)];
     if (rows > max_rows_) {
       return Fail(Code::kDataLoss, "rank {} sent {} rows; at most {} were agreed", fabric_->world_rank(r),
                   rows, max_rows_);
     }
-    const std::byte* segment = fabric_->peer(r);
-    sources[static_cast<size_t>(r)] = {segment + parts_.rows,
-                                       reinterpret_cast<const int32_t*>(segment + parts_.slots),
-                                       reinterpret_cast<const float*>(segment + parts_.weights), rows};
+    num_chunks_ = std::max(num_chunks_, NumPieces(rows, chunk_rows_));
   }
   return {};
+}
+
+bool RankSegment::HasPiece(int rank) const {
+  return chunk_ < NumPieces(counts_[static_cast<size_t>(rank)], chunk_rows_);
+}
+
+Source RankSegment::SourceOf(int rank) const {
+  const RowRange piece = PieceOf(counts_[static_cast<size_t>(rank)], chunk_rows_, chunk_);
+  const std::byte* segment = fabric_->peer(rank);
+  return {segment + parts_.rows + piece.begin * row_bytes_,
+          reinterpret_cast<const int32_t*>(segment + parts_.slots) + piece.begin * top_k_,
+          reinterpret_cast<const float*>(segment + parts_.weights) + piece.begin * top_k_, piece.count};
+}
+
+Status RankSegment::AwaitSources(std::vector<Source>& sources) {
+  CADRE_TRY(AwaitPieces(kDispatchFlag));
+  sources.resize(counts_.size());
+  const auto [begin, count] = fabric_->local();
+  for (int r = begin; r < begin + count; ++r) sources[static_cast<size_t>(r)] = SourceOf(r);
+  return {};
+}
+
+Status RankSegment::AwaitCombine() {
+  return fabric_->AwaitAll(kCombineFlag, round(), nullptr, Context("combine"));
+}
+
+void RankSegment::FinishChunk() {
+  if (num_chunks_ > 1) fabric_->Publish(kConsumedFlag, round(), 0);
+  ++chunk_;
+}
+
+Status RankSegment::AwaitConsumed() {
+  if (chunk_ == 0) return {};
+  return fabric_->AwaitAll(kConsumedFlag, round() - 1, nullptr, Context("combine"));
+}
+
+bool RankSegment::CanariesIntact() const {
+  for (const size_t gap : parts_.regions.gaps()) {
+    const auto* bytes = reinterpret_cast<const unsigned char*>(fabric_->own() + gap);
+    if (std::any_of(bytes, bytes + kGapBytes, [](unsigned char b) { return b != kCanary; })) return false;
+  }
+  return true;
 }
 
 }  // namespace cadre::a2a

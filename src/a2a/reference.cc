@@ -1,13 +1,20 @@
 #include "a2a/reference.h"
 
+#include <algorithm>
+
 namespace cadre::a2a {
 namespace {
 
-// sum += row, or sum = row for the first.
-void AddInto(std::vector<float>& sum, const std::vector<float>& row, bool& empty) {
-  for (size_t h = 0; h < row.size(); ++h) sum[h] = empty ? row[h] : sum[h] + row[h];
-  empty = false;
-}
+// A sum that is its first term, not 0 + its first term.
+struct Sum {
+  explicit Sum(size_t width) : values(width, 0.0f) {}
+  void Add(const std::vector<float>& row) {
+    for (size_t h = 0; h < row.size(); ++h) values[h] = empty ? row[h] : values[h] + row[h];
+    empty = false;
+  }
+  std::vector<float> values;
+  bool empty = true;
+};
 
 bool Holds(const eplb::SlotLayout& layout, int rank, int32_t slot) {
   return slot >= 0 && (layout.sharded || layout.RankOf(slot) == rank);
@@ -18,33 +25,44 @@ bool Holds(const eplb::SlotLayout& layout, int rank, int32_t slot) {
 std::vector<float> ReferenceCombine(const ReferenceArgs& args, int home) {
   const ReferenceInput& input = args.ranks[static_cast<size_t>(home)];
   const auto width = static_cast<size_t>(args.hidden);
+  const int num_ranks = args.layout.num_ranks;
+  const int ranks_per_host =
+      args.tree == Tree::kByHost && args.ranks_per_host > 0 ? args.ranks_per_host : num_ranks;
   std::vector<float> result;
   for (int64_t t = 0; t < input.num_rows; ++t) {
-    std::vector<float> total(width, 0.0f), partial(width), expert(width);
-    bool total_empty = true;
-    const auto weighted = [&](int rank, int32_t k) {
-      args.expert(rank, input.slots[t * args.top_k + k], home, t, expert.data());
-      for (float& value : expert) value *= input.weights[t * args.top_k + k];
+    Sum total(width);
+    const auto slot_of = [&](int32_t k) { return input.slots[t * args.top_k + k]; };
+    const auto expert_row = [&](int rank, int32_t k) {
+      std::vector<float> row(width);
+      args.expert(rank, slot_of(k), home, t, row.data());
+      return row;
+    };
+    const auto weighted = [&](std::vector<float> row, int32_t k) {
+      for (float& value : row) value *= input.weights[t * args.top_k + k];
+      return row;
     };
     if (args.tree == Tree::kByK) {
       for (int32_t k = 0; k < args.top_k; ++k) {
-        const int32_t slot = input.slots[t * args.top_k + k];
-        if (slot < 0) continue;
-        weighted(args.layout.RankOf(slot), k);
-        AddInto(total, expert, total_empty);
+        Sum shards(width);
+        for (int rank = 0; rank < num_ranks; ++rank) {
+          if (Holds(args.layout, rank, slot_of(k))) shards.Add(expert_row(rank, k));
+        }
+        if (!shards.empty) total.Add(weighted(shards.values, k));
       }
     } else {
-      for (int rank = 0; rank < args.layout.num_ranks; ++rank) {
-        bool partial_empty = true;
-        for (int32_t k = 0; k < args.top_k; ++k) {
-          if (!Holds(args.layout, rank, input.slots[t * args.top_k + k])) continue;
-          weighted(rank, k);
-          AddInto(partial, expert, partial_empty);
+      for (int first = 0; first < num_ranks; first += ranks_per_host) {
+        Sum host(width);
+        for (int rank = first; rank < std::min(first + ranks_per_host, num_ranks); ++rank) {
+          Sum partial(width);
+          for (int32_t k = 0; k < args.top_k; ++k) {
+            if (Holds(args.layout, rank, slot_of(k))) partial.Add(weighted(expert_row(rank, k), k));
+          }
+          if (!partial.empty) host.Add(partial.values);
         }
-        if (!partial_empty) AddInto(total, partial, total_empty);
+        if (!host.empty) total.Add(host.values);
       }
     }
-    result.insert(result.end(), total.begin(), total.end());
+    result.insert(result.end(), total.values.begin(), total.values.end());
   }
   return result;
 }

@@ -14,6 +14,7 @@ enum class Tree : uint8_t {
   kByK,     ///< the home rank sums weighted expert rows in rising k
   kByRank,  ///< each rank sums its weighted expert rows in rising k; the home rank adds the partial sums in
             ///< rank order
+  kByHost,  ///< as kByRank within each host; the home rank adds the hosts' sums in host order
 };
 
 struct ReferenceInput {
@@ -27,12 +28,13 @@ struct ReferenceArgs {
   eplb::SlotLayout layout;
   std::span<const ReferenceInput> ranks;
   Tree tree = Tree::kByRank;
+  int32_t ranks_per_host = 0;  ///< for kByHost; 0: all on one
   /// What `rank` computes in `slot` for a source rank's row, before the weight: out [hidden].
   sys::FunctionRef<void(int rank, int32_t slot, int source, int64_t row, float* out)> expert;
 };
 
-/// [num_rows, hidden] of `home`. Ranks without a choice of a row take no part in its sum; rows without any
-/// choice are 0.
+/// [num_rows, hidden] of `home`. By k, a sharded expert's row is the sum of its shards in rank order, before
+/// the weight. Ranks without a choice of a row take no part in its sum; rows without any choice are 0.
 std::vector<float> ReferenceCombine(const ReferenceArgs& args, int home);
 
 }  // namespace cadre::a2a

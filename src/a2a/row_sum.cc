@@ -14,29 +14,83 @@ void Add(const float* __restrict from, int64_t n, float* __restrict to) {
   for (int64_t i = 0; i < n; ++i) to[i] += from[i];
 }
 
+void Scale(const float* __restrict from, float weight, int64_t n, float* __restrict to) {
+  for (int64_t i = 0; i < n; ++i) to[i] = weight * from[i];
+}
+void AddScaled(const float* __restrict from, float weight, int64_t n, float* __restrict to) {
+  for (int64_t i = 0; i < n; ++i) to[i] += weight * from[i];
+}
+
+// A block of columns of a growing sum; the first term is copied, not added to 0.
+struct Block {
+  int64_t n;
+  bool empty = true;
+  alignas(64) float sum[kColumns];
+
+  void Take(const float* from) {
+    empty ? Copy(from, n, sum) : Add(from, n, sum);
+    empty = false;
+  }
+  void TakeScaled(const float* from, float weight) {
+    empty ? Scale(from, weight, n, sum) : AddScaled(from, weight, n, sum);
+    empty = false;
+  }
+  void Give(float* out, bool accumulate) {
+    if (empty) std::fill(sum, sum + n, 0.0f);
+    accumulate ? Add(sum, n, out) : Copy(sum, n, out);
+  }
+};
+
+// Columns [c, c + block.n) of the terms.
+void TakeTerms(const RowTerms& terms, int64_t c, Block& block) {
+  for (const float* partial : terms.before) block.Take(partial + c);
+  if (terms.own.size() == 1) {
+    block.Take(terms.own[0] + c);
+  } else if (!terms.own.empty()) {
+    Block own{.n = block.n};
+    for (const float* row : terms.own) own.Take(row + c);
+    block.Take(own.sum);
+  }
+  for (const float* partial : terms.after) block.Take(partial + c);
+}
+
 }  // namespace
 
 void SumRow(const RowTerms& terms, int64_t width, float* out, bool accumulate) {
-  alignas(64) float sum[kColumns];
-  alignas(64) float own[kColumns];
   for (int64_t c = 0; c < width; c += kColumns) {
-    const int64_t n = std::min(kColumns, width - c);
-    bool empty = true;
-    const auto take = [&](const float* from) {
-      empty ? Copy(from, n, sum) : Add(from, n, sum);
-      empty = false;
-    };
-    for (const float* partial : terms.before) take(partial + c);
-    if (terms.own.size() == 1) {
-      take(terms.own[0] + c);
-    } else if (!terms.own.empty()) {
-      Copy(terms.own[0] + c, n, own);
-      for (const float* row : terms.own.subspan(1)) Add(row + c, n, own);
-      take(own);
+    Block block{.n = std::min(kColumns, width - c)};
+    TakeTerms(terms, c, block);
+    block.Give(out + c, accumulate);
+  }
+}
+
+void SumRowByHost(std::span<const RowTerms> hosts, int64_t width, float* out, bool accumulate) {
+  for (int64_t c = 0; c < width; c += kColumns) {
+    Block total{.n = std::min(kColumns, width - c)};
+    for (const RowTerms& terms : hosts) {
+      Block host{.n = total.n};
+      TakeTerms(terms, c, host);
+      if (!host.empty) total.Take(host.sum);
     }
-    for (const float* partial : terms.after) take(partial + c);
-    if (empty) std::fill(sum, sum + n, 0.0f);
-    accumulate ? Add(sum, n, out + c) : Copy(sum, n, out + c);
+    total.Give(out + c, accumulate);
+  }
+}
+
+void SumWeighted(std::span<const float> weights, const float* const* rows, int shards, int64_t width,
+                 float* out, bool accumulate) {
+  for (int64_t c = 0; c < width; c += kColumns) {
+    Block block{.n = std::min(kColumns, width - c)};
+    for (size_t i = 0; i < weights.size(); ++i) {
+      const float* const* term = rows + i * static_cast<size_t>(shards);
+      if (shards == 1) {
+        block.TakeScaled(term[0] + c, weights[i]);
+        continue;
+      }
+      Block whole{.n = block.n};
+      for (int s = 0; s < shards; ++s) whole.Take(term[s] + c);
+      block.TakeScaled(whole.sum, weights[i]);
+    }
+    block.Give(out + c, accumulate);
   }
 }
 

@@ -20,6 +20,15 @@ struct RowTerms {
 /// No terms at all: 0. The sum is complete before it is added to out.
 void SumRow(const RowTerms& terms, int64_t width, float* out, bool accumulate);
 
+/// The same for several hosts: each one's terms are summed as above, then these sums in order. A host without
+/// terms takes no part.
+void SumRowByHost(std::span<const RowTerms> hosts, int64_t width, float* out, bool accumulate);
+
+/// out[width] = (accumulate: +=) weights[0] * r[0] + weights[1] * r[1] + ..., where r[i] is the sum of
+/// rows[i * shards .. (i + 1) * shards) in order. No terms: 0.
+void SumWeighted(std::span<const float> weights, const float* const* rows, int shards, int64_t width,
+                 float* out, bool accumulate);
+
 /// Calls fn(row) for every row, in shares over the device's threads; `bytes_per_row` decides how many rows
 /// make it worth waking a thread.
 void ForRows(const kernels::Device& device, int64_t num_rows, int64_t bytes_per_row,

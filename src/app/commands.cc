@@ -22,6 +22,7 @@ constexpr const char* kUsage = R"(usage: cadre COMMAND ...
   bench latency MODEL        time one batch
   bench throughput MODEL     time many requests at once
   bench serve                send requests to a running server
+  bench a2a                  time the exchanges between ranks of this host
   config-reference           print docs/reference.md
   version                    print the version
 
@@ -39,9 +40,10 @@ int Bench(Args args, const config::Environment& env) {
   if (what == "latency") return BenchLatency(args.subspan(1), env);
   if (what == "throughput") return BenchThroughput(args.subspan(1), env);
   if (what == "serve") return BenchServe(args.subspan(1), env);
+  if (what == "a2a") return BenchA2a(args.subspan(1), env);
   if (what == "--help" || what == "-h") return Print(kUsage);
   return Fail({Code::kInvalidArgument,
-               Format("cadre bench wants latency, throughput or serve as its next word, not '{}'",
+               Format("cadre bench wants latency, throughput, serve or a2a as its next word, not '{}'",
                       what.substr(0, 80)),
                {}});
 }

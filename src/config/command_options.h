@@ -58,6 +58,19 @@ struct BenchLatencyOptions {
   friend bool operator==(const BenchLatencyOptions&, const BenchLatencyOptions&) = default;
 };
 
+/// `cadre bench a2a`.
+struct BenchA2aOptions {
+  int64_t ranks = 2, hidden = 7168, top_k = 8, experts = 256, num_iters = 300, repeats = 3;
+  std::string backends =
+      "allgather_reducescatter,naive,pplx,deepep_high_throughput,deepep_low_latency,flashinfer_all2allv,mori";
+  std::string sizes = "1024,14336,131072,1048576,8388608";
+  std::string rows = "1,8,32,128,1024";
+  std::string log_level = "info";
+  std::optional<std::string> json;
+
+  friend bool operator==(const BenchA2aOptions&, const BenchA2aOptions&) = default;
+};
+
 /// Requests of random tokens; lengths are drawn from len * (1 +- range_ratio).
 struct RandomDatasetOptions {
   int64_t input_len = 1024, output_len = 128, prefix_len = 0;

@@ -194,8 +194,11 @@ TEST(Parse, RefusalsNameTheFlag) {
             "later"},
            {{"--headless", "-dp", "2"}, "--data-parallel-start-rank", "first one here"},
            {{"--enable-expert-parallel", "-dp", "2", "--enable-eplb"}, "--enable-eplb", "later"},
-           {{"--all2all-backend", "pplx"}, "--all2all-backend", "pplx: It is not built yet"},
-           {{"--all2all-backend", "mori"}, "--all2all-backend", "mori: It is not built yet"},
+           {{"--all2all-backend", "moonep"}, "--all2all-backend", "moonep: It fetches weights"},
+           {{"--decode-all2all-backend", "moonep"}, "--decode-all2all-backend", "moonep"},
+           {{"--all2all-fp8-dispatch", "--all2all-backend", "mori"},
+            "--all2all-fp8-dispatch",
+            "deepep_low_latency"},
            {{"--dtype", "half"}, "--dtype", "float16"},
            {{"--kv-cache-dtype", "fp8"}, "--kv-cache-dtype", "fp8"},
            {{"--tool-call-parser", "hermes"}, "--tool-call-parser", "later"},
@@ -309,10 +312,16 @@ TEST(Parse, CommentsBehindBackslashes) {
 TEST(Parse, LinesOfTheSeeds) {
   // Without the comments; what is not built answers by name.
   const std::string model = "deepseek-ai/DeepSeek-V3-0324";
-  EXPECT_THAT(ServeError({model, "--tensor-parallel-size", "1", "--data-parallel-size", "8",
-                          "--enable-expert-parallel", "--all2all-backend", "pplx"})
-                  .message,
-              HasSubstr("--all2all-backend pplx"));
+  EXPECT_EQ(Serve({model, "--tensor-parallel-size", "1", "--data-parallel-size", "8",
+                   "--enable-expert-parallel", "--all2all-backend", "pplx"})
+                .engine.parallel.decode_backend(),
+            "pplx");
+  const ServeOptions phases =
+      Serve({model, "-dp", "2", "-ep", "--prefill-all2all-backend", "deepep_high_throughput",
+             "--decode-all2all-backend", "deepep_low_latency", "--all2all-fp8-dispatch"});
+  EXPECT_EQ(phases.engine.parallel.prefill_backend(), "deepep_high_throughput");
+  EXPECT_EQ(phases.engine.parallel.decode_backend(), "deepep_low_latency");
+  EXPECT_TRUE(phases.engine.parallel.all2all_fp8_dispatch);
   const ServeOptions env_backend =
       Serve({model, "--tensor-parallel-size", "1", "--data-parallel-size", "8", "--enable-expert-parallel"},
             {{"VLLM_ALL2ALL_BACKEND", "naive"}, {"VLLM_USE_DEEP_GEMM", "1"}});
@@ -321,7 +330,7 @@ TEST(Parse, LinesOfTheSeeds) {
   EXPECT_EQ(env_backend.engine.parallel.data_parallel_size, 8);
   EXPECT_EQ(ServeError({model, "--tensor-parallel-size", "1", "--data-parallel-size", "8",
                         "--enable-expert-parallel"},
-                       {{"VLLM_ALL2ALL_BACKEND", "pplx"}})
+                       {{"VLLM_ALL2ALL_BACKEND", "moonep"}})
                 .param,
             "VLLM_ALL2ALL_BACKEND");
   EXPECT_THAT(

@@ -107,6 +107,10 @@ std::string Usage(Command command) {
     case Command::kBenchServe:
       return "usage: cadre bench serve [flags]\n\nSends requests to a running server and times the "
              "answers.\n";
+    case Command::kBenchA2a:
+      return "usage: cadre bench a2a [flags]\n\nTimes the exchanges between ranks of this host, beside a "
+             "bare "
+             "copy through shared memory and MPI_Alltoallv where that is installed.\n";
   }
   return "";
 }

@@ -192,6 +192,14 @@ Result<Parsed<BenchThroughputOptions>> ParseBenchThroughput(std::span<const std:
   return Finish(std::move(options), std::move(outcome));
 }
 
+Result<Parsed<BenchA2aOptions>> ParseBenchA2a(std::span<const std::string> args, const Environment& env) {
+  BenchA2aOptions options;
+  Targets targets{};
+  std::get<BenchA2aOptions*>(targets) = &options;
+  auto outcome = Parse(Command::kBenchA2a, args, env, targets);
+  return Finish(std::move(options), std::move(outcome));
+}
+
 Result<Parsed<BenchServeOptions>> ParseBenchServe(std::span<const std::string> args, const Environment& env) {
   BenchServeOptions options;
   Targets targets{};

@@ -83,7 +83,9 @@ struct ParallelOptions {
   int data_parallel_size = 1;
   bool enable_expert_parallel = false;
   std::string all2all_backend = "allgather_reducescatter";
-  std::string all2all_backend_source = "default";  ///< what set it, for the log
+  std::string all2all_backend_source = "default";                              ///< what set it, for the log
+  std::optional<std::string> prefill_all2all_backend, decode_all2all_backend;  ///< unset: all2all_backend
+  bool all2all_fp8_dispatch = false;
   std::string expert_placement_strategy = "linear";
   bool enable_eplb = false;
   EplbOptions eplb;
@@ -118,6 +120,12 @@ struct ParallelOptions {
   bool enable_elastic_ep = false;
   bool enable_fault_tolerance = false;
 
+  const std::string& prefill_backend() const {
+    return prefill_all2all_backend ? *prefill_all2all_backend : all2all_backend;
+  }
+  const std::string& decode_backend() const {
+    return decode_all2all_backend ? *decode_all2all_backend : all2all_backend;
+  }
   int expert_parallel_size() const { return tensor_parallel_size * data_parallel_size; }
   friend bool operator==(const ParallelOptions&, const ParallelOptions&) = default;
 };

@@ -10,10 +10,10 @@
 
 namespace cadre::config {
 
-enum class Command { kServe, kGenerate, kInspect, kBenchLatency, kBenchThroughput, kBenchServe };
-inline constexpr std::array kAllCommands = {Command::kServe,           Command::kGenerate,
-                                            Command::kInspect,         Command::kBenchLatency,
-                                            Command::kBenchThroughput, Command::kBenchServe};
+enum class Command { kServe, kGenerate, kInspect, kBenchLatency, kBenchThroughput, kBenchServe, kBenchA2a };
+inline constexpr std::array kAllCommands = {
+    Command::kServe,           Command::kGenerate,   Command::kInspect, Command::kBenchLatency,
+    Command::kBenchThroughput, Command::kBenchServe, Command::kBenchA2a};
 
 /// "serve", "bench latency", ...
 std::string_view CommandName(Command command);
@@ -41,8 +41,14 @@ Group InspectGroup();
 Group BenchLatencyGroup();
 Group BenchThroughputGroup();
 std::vector<Group> BenchServeGroups();
+Group BenchA2aGroup();
 
 // Reasons that several rows share.
+/// The exchanges that are built.
+inline constexpr std::string_view kAll2AllBuilt =
+    "allgather_reducescatter,deepep_high_throughput,deepep_low_latency,deepep_v2,flashinfer_all2allv,"
+    "flashinfer_nvlink_one_sided,flashinfer_nvlink_two_sided,mori,mori_high_throughput,mori_low_latency,"
+    "naive,nixl_ep,pplx";
 inline constexpr std::string_view kNoGraphs =
     "There are no CUDA graphs and no compiler here: every step runs eagerly on the CPU.";
 inline constexpr std::string_view kNoGpuKernels =

@@ -10,6 +10,17 @@ constexpr Setting kCadre[] = {
     Works("threads", Type::kInt, "", Into<&CpuOptions::threads>,
           "Worker threads of each rank. If unset: the CPUs that VLLM_CPU_OMP_THREADS_BIND gives it.")
         .Range(1, 4096),
+    Works("prefill-all2all-backend", Type::kString, "", Into<&ParallelOptions::prefill_all2all_backend>,
+          "An --all2all-backend for steps with prompt rows; --all2all-backend if unset.")
+        .Choices(kAll2AllBuilt),
+    Works("decode-all2all-backend", Type::kString, "", Into<&ParallelOptions::decode_all2all_backend>,
+          "An --all2all-backend for steps in which no rank has more than one token of a sequence; "
+          "--all2all-backend if unset.")
+        .Choices(kAll2AllBuilt),
+    Works(
+        "all2all-fp8-dispatch", Type::kBool, "false", Into<&ParallelOptions::all2all_fp8_dispatch>,
+        "deepep_low_latency: rows travel to their experts as fp8 (e4m3, a scale per 128 channels), half the "
+        "bytes of bfloat16. A value is off by up to 1/16 of itself; see docs/exchange.md."),
     Works("log-level", Type::kString, "", Into<&EngineOptions::log_level>,
           "What is logged: trace, debug, info, warning, error; VLLM_LOGGING_LEVEL or info if unset.")
         .Choices("trace,debug,info,warning,error,critical,TRACE,DEBUG,INFO,WARNING,ERROR,CRITICAL,NOTSET"),
@@ -61,6 +72,30 @@ constexpr Setting kInspect[] = {
     Works("json", Type::kBool, "false", Into<&InspectOptions::json>, "Print one JSON object."),
 };
 
+using A = BenchA2aOptions;
+constexpr Setting kBenchA2a[] = {
+    Works("ranks", Type::kInt, "2", Into<&A::ranks>, "Ranks, each a process.").Range(2, 64),
+    Works("backends", Type::kString,
+          "allgather_reducescatter,naive,pplx,deepep_high_throughput,deepep_low_latency,flashinfer_all2allv,"
+          "mori",
+          Into<&A::backends>, "Which exchanges, names of --all2all-backend with commas between."),
+    Works("sizes", Type::kString, "1024,14336,131072,1048576,8388608", Into<&A::sizes>,
+          "Bytes to each peer, of the first table."),
+    Works("rows", Type::kString, "1,8,32,128,1024", Into<&A::rows>,
+          "Rows of each rank, of the second table."),
+    Works("hidden", Type::kInt, "7168", Into<&A::hidden>, "Channels of a row in the second table; bfloat16.")
+        .Range(1, 1 << 20),
+    Works("top-k", Type::kInt, "8", Into<&A::top_k>, "Experts of a row in the second table.").Range(1, 64),
+    Works("experts", Type::kInt, "256", Into<&A::experts>, "Experts in the second table.").Range(1, 65536),
+    Works("num-iters", Type::kInt, "300", Into<&A::num_iters>,
+          "Rounds of each measurement; a tenth where long.")
+        .Range(20, 1 << 20),
+    Works("repeats", Type::kInt, "3", Into<&A::repeats>,
+          "How often each is measured; the best median counts.")
+        .Range(1, 1000),
+    Works("json", Type::kString, "", Into<&A::json>, "Write a JSON object with all numbers here."),
+};
+
 std::vector<Group> EngineGroups() {
   std::vector<Group> groups = ModelGroups();
   for (auto more : {ParallelGroups(), MemoryGroups()}) groups.insert(groups.end(), more.begin(), more.end());
@@ -91,6 +126,8 @@ std::vector<Group> MakeGroups(Command command) {
       break;
     case Command::kBenchServe:
       return BenchServeGroups();
+    case Command::kBenchA2a:
+      return {BenchA2aGroup()};
   }
   Append(groups, EngineGroups());
   Append(groups, CadreGroups());
@@ -105,6 +142,9 @@ std::vector<Group> CadreGroups() {
 }
 Group GenerateGroup() {
   return {"Generate", "What to generate", kGenerate};
+}
+Group BenchA2aGroup() {
+  return {"Exchange", "What is measured", kBenchA2a};
 }
 Group InspectGroup() {
   return {"Inspect", "What to show", kInspect};
@@ -133,6 +173,8 @@ std::string_view CommandName(Command command) {
       return "bench throughput";
     case Command::kBenchServe:
       return "bench serve";
+    case Command::kBenchA2a:
+      return "bench a2a";
   }
   return "";
 }

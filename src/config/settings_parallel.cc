@@ -16,6 +16,13 @@ constexpr std::string_view kLaterNuma =
 constexpr std::string_view kLaterFaults =
     "Surviving a lost rank comes later; a rank that dies ends the deployment and is named.";
 
+constexpr std::string_view kAll2AllNames =
+    "allgather_reducescatter,deepep_high_throughput,deepep_low_latency,deepep_v2,flashinfer_all2allv,"
+    "flashinfer_nvlink_one_sided,flashinfer_nvlink_two_sided,moonep,mori,mori_high_throughput,"
+    "mori_low_latency,naive,nixl_ep,pplx";
+constexpr std::string_view kNoMoonEp =
+    "It fetches weights of busy experts within a step, which is not built; use deepep_high_throughput.";
+
 constexpr Setting kParallel[] = {
     Works("tensor-parallel-size", Type::kInt, "1", Into<&ParallelOptions::tensor_parallel_size>,
           "Ranks that split each layer between them.")
@@ -32,12 +39,8 @@ constexpr Setting kParallel[] = {
         .Short("ep"),
     Works("all2all-backend", Type::kString, "allgather_reducescatter",
           Into<&ParallelOptions::all2all_backend>, "How tokens travel to their experts and back.")
-        .Choices(
-            "allgather_reducescatter,deepep_high_throughput,deepep_low_latency,deepep_v2,flashinfer_all2allv,"
-            "flashinfer_nvlink_one_sided,flashinfer_nvlink_two_sided,moonep,mori,mori_high_throughput,"
-            "mori_low_latency,naive,nixl_ep,pplx")
-        .Only("allgather_reducescatter,naive",
-              "It is not built yet; use allgather_reducescatter (the default) or naive."),
+        .Choices(kAll2AllNames)
+        .Only(kAll2AllBuilt, kNoMoonEp),
     Works("expert-placement-strategy", Type::kString, "linear",
           Into<&ParallelOptions::expert_placement_strategy>,
           "Which experts a rank holds: linear (a run of neighbours) or round_robin (every EP-size-th one).")

@@ -99,6 +99,17 @@ Status CheckExperts(const ParallelOptions& p) {
   return {};
 }
 
+Status CheckExchange(const ParallelOptions& p) {
+  if (!p.all2all_fp8_dispatch) return {};
+  for (const std::string& name : {p.prefill_backend(), p.decode_backend()}) {
+    if (name == "deepep_low_latency" || name == "nixl_ep") return {};
+  }
+  return FailParam(kBad, "--all2all-fp8-dispatch",
+                   "--all2all-fp8-dispatch wants --all2all-backend deepep_low_latency, for all steps or by "
+                   "--prefill-all2all-backend or --decode-all2all-backend; got {}",
+                   p.prefill_backend());
+}
+
 Status CheckParallel(const ParallelOptions& p) {
   constexpr int64_t kMaxRanks = 65536;
   if (int64_t{p.tensor_parallel_size} * p.data_parallel_size > kMaxRanks) {
@@ -121,6 +132,7 @@ Status CheckParallel(const ParallelOptions& p) {
   }
   CADRE_TRY(CheckDataParallel(p));
   CADRE_TRY(CheckExperts(p));
+  CADRE_TRY(CheckExchange(p));
   CADRE_TRY(ResolveLaunch(p));
   return {};
 }

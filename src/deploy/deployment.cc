@@ -33,7 +33,8 @@ void LogSetup(const config::EngineOptions& options, const ModelSetup& setup) {
               launch.headless ? ", headless" : "");
     }
     if (setup.is_moe())
-      LogInfo("exchange {} ({})", parallel.all2all_backend, parallel.all2all_backend_source);
+      LogInfo("exchange {} ({}), prefill steps {}, decode steps {}", parallel.all2all_backend,
+              parallel.all2all_backend_source, parallel.prefill_backend(), parallel.decode_backend());
   }
   if (!setup.is_moe() && parallel.enable_expert_parallel) {
     LogInfo("{} has no experts: --enable-expert-parallel has no effect", spec.architecture);

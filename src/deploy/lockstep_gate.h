@@ -17,7 +17,8 @@ class LockstepGate : public engine::StepGate {
                Duration step_timeout);
 
   void BeginTurn() override { ticket_ = lockstep_->Ticket(); }
-  Result<Turn> Agree(int64_t num_tokens, bool wants_stop) override;
+  Result<Turn> Agree(const Offer& offer) override;
+  a2a::Phase phase() const override;
   Status Sleep() override;
   void Wake() override { lockstep_->Ring(); }
 

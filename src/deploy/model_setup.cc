@@ -127,6 +127,11 @@ Result<engine::MemoryPlan> PlanForAutoLen(ModelSetup& setup) {
   return plan;
 }
 
+int64_t MaxStepTokens(const ModelSetup& setup, const config::EngineOptions& options) {
+  return std::min<int64_t>(options.scheduler.max_num_batched_tokens,
+                           options.scheduler.max_num_seqs * setup.max_model_len);
+}
+
 }  // namespace
 
 // The largest sizes over all ranks: ranks with more experts, or one more head row, decide.
@@ -136,6 +141,7 @@ Status PlanMemory(const config::EngineOptions& options, ModelSetup& setup) {
   CADRE_ASSIGN(const auto maps, StartMaps(parallel, setup.spec));
   engine::MemoryPlanInput& in = setup.memory_input;
   in.kv = KvLayoutOf(setup.spec, parallel.tensor_parallel_size, options.cache.block_size, setup.type);
+  CADRE_ASSIGN(const model::DecoderOptions decoder, DecoderOptionsOf(setup, options));
   for (int rank = launch.first_rank; rank < launch.first_rank + launch.num_local_ranks; ++rank) {
     const RankPlace place = PlaceOf(parallel, rank);
     const auto layout = WeightLayoutOf(setup, parallel, place, maps);
@@ -143,18 +149,13 @@ Status PlanMemory(const config::EngineOptions& options, ModelSetup& setup) {
     in.dense_bytes = std::max(in.dense_bytes, plan.dense_bytes);
     in.expert_bytes = std::max(in.expert_bytes, plan.expert_bytes);
     const model::ModelWeights shapes = model::PlaceWeights(setup.spec, plan, nullptr, nullptr);
-    const int64_t scratch =
-        model::Decoder::ScratchBytes(setup.spec, shapes, DecoderOptionsOf(setup, options, place));
+    const int64_t scratch = model::Decoder::ScratchBytes(setup.spec, shapes, decoder);
     in.buffer_bytes = std::max(in.buffer_bytes, scratch);
   }
   if (setup.is_moe() && launch.num_ranks > 1) {
     CADRE_ASSIGN(in.exchange_bytes,
-                 a2a::BufferBytes({.backend = parallel.all2all_backend,
-                                   .hidden = setup.spec.hidden,
-                                   .act_type = setup.type,
-                                   .top_k = setup.spec.moe.top_k,
-                                   .max_rows = DecoderOptionsOf(setup, options, {}).max_num_tokens,
-                                   .layout = maps.front().layout()}));
+                 a2a::PhasedBufferBytes(ExchangeOptionsOf(setup, options, maps.front().layout()),
+                                        parallel.prefill_backend(), parallel.decode_backend()));
   }
   CADRE_ASSIGN(const sys::MemoryInfo memory, sys::ReadMemoryInfo());
   in.total_bytes = memory.total();
@@ -208,12 +209,30 @@ model::WeightLayout WeightLayoutOf(const ModelSetup& setup, const config::Parall
   return layout;
 }
 
-model::DecoderOptions DecoderOptionsOf(const ModelSetup& setup, const config::EngineOptions& options,
-                                       RankPlace place) {
-  const int64_t tokens = std::min<int64_t>(options.scheduler.max_num_batched_tokens,
-                                           options.scheduler.max_num_seqs * setup.max_model_len);
-  const int64_t rows_of_all = (tokens + place.tp_size - 1) / place.tp_size * place.num_ranks();
-  return {.max_num_tokens = tokens, .max_expert_rows = rows_of_all * setup.spec.moe.top_k};
+Result<model::DecoderOptions> DecoderOptionsOf(const ModelSetup& setup,
+                                               const config::EngineOptions& options) {
+  model::DecoderOptions decoder{.max_num_tokens = MaxStepTokens(setup, options)};
+  if (!setup.is_moe()) return decoder;
+  CADRE_ASSIGN(const auto maps, StartMaps(options.parallel, setup.spec));
+  a2a::Options exchange = ExchangeOptionsOf(setup, options, maps.front().layout());
+  for (const std::string& backend : {options.parallel.prefill_backend(), options.parallel.decode_backend()}) {
+    exchange.backend = backend;
+    CADRE_ASSIGN(const int64_t rows, a2a::MaxTableRows(exchange));
+    decoder.max_expert_rows = std::max(decoder.max_expert_rows, rows);
+  }
+  return decoder;
+}
+
+a2a::Options ExchangeOptionsOf(const ModelSetup& setup, const config::EngineOptions& options,
+                               const eplb::SlotLayout& layout) {
+  // The ranks of a replica share its rows out.
+  const int64_t tp_size = options.parallel.tensor_parallel_size;
+  return {.hidden = setup.spec.hidden,
+          .act_type = setup.type,
+          .top_k = setup.spec.moe.top_k,
+          .max_rows = (MaxStepTokens(setup, options) + tp_size - 1) / tp_size,
+          .layout = layout,
+          .fp8_dispatch = options.parallel.all2all_fp8_dispatch && layout.num_ranks > 1};
 }
 
 kv::Layout KvLayoutOf(const model::ModelSpec& spec, int tp_size, int block_size, DType type) {

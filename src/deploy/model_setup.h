@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "a2a/a2a.h"
 #include "base/error.h"
 #include "checkpoint/hf_config.h"
 #include "checkpoint/hub_cache.h"
@@ -70,9 +71,13 @@ Result<std::vector<eplb::ExpertMap>> StartMaps(const config::ParallelOptions& pa
 model::WeightLayout WeightLayoutOf(const ModelSetup& setup, const config::ParallelOptions& parallel,
                                    RankPlace place, const std::vector<eplb::ExpertMap>& maps);
 
-/// Sizes of a rank's step buffers.
-model::DecoderOptions DecoderOptionsOf(const ModelSetup& setup, const config::EngineOptions& options,
-                                       RankPlace place);
+/// Sizes of a rank's step buffers; the same on all ranks.
+Result<model::DecoderOptions> DecoderOptionsOf(const ModelSetup& setup, const config::EngineOptions& options);
+
+/// The exchange's shapes, without device and rendezvous; `layout` of the expert maps. The back ends are named
+/// by the options' prefill_backend() and decode_backend().
+a2a::Options ExchangeOptionsOf(const ModelSetup& setup, const config::EngineOptions& options,
+                               const eplb::SlotLayout& layout);
 
 /// The KV cache's shape on each rank.
 kv::Layout KvLayoutOf(const model::ModelSpec& spec, int tp_size, int block_size, DType type);

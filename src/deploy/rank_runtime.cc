@@ -70,18 +70,15 @@ Status RankRuntime::Load(const config::EngineOptions& options, const ModelSetup&
 Status RankRuntime::Connect(const config::EngineOptions& options, const ModelSetup& setup, RankPlace place,
                             TimePoint join_deadline) {
   const kernels::Device device{.isa = setup.isa, .pool = pool_.get()};
-  const model::DecoderOptions decoder_options = DecoderOptionsOf(setup, options, place);
+  CADRE_ASSIGN(const model::DecoderOptions decoder_options, DecoderOptionsOf(setup, options));
   if (setup.is_moe()) {
-    CADRE_ASSIGN(exchange_, a2a::Create({.backend = options.parallel.all2all_backend,
-                                         .hidden = spec_.hidden,
-                                         .act_type = setup.type,
-                                         .top_k = spec_.moe.top_k,
-                                         .max_rows = decoder_options.max_num_tokens,
-                                         .layout = maps_.front().layout(),
-                                         .device = device,
-                                         .rendezvous = links_.rendezvous,
-                                         .join_deadline = join_deadline,
-                                         .spin = setup.spin}));
+    a2a::Options exchange = ExchangeOptionsOf(setup, options, maps_.front().layout());
+    exchange.device = device;
+    exchange.rendezvous = links_.rendezvous;
+    exchange.join_deadline = join_deadline;
+    exchange.spin = setup.spin;
+    CADRE_ASSIGN(exchange_, a2a::CreatePhased(exchange, options.parallel.prefill_backend(),
+                                              options.parallel.decode_backend()));
   }
   if (place.num_ranks() > 1 && setup.local_rank(place) == 0) {
     if (exchange_ != nullptr) LogInfo("{}", exchange_->Describe());

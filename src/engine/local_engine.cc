@@ -194,6 +194,15 @@ void LocalEngine::TakeInbox() {
   if (abort) EndAll(FinishReason::kAbort, {Code::kUnavailable, "the server is shutting down", {}});
 }
 
+namespace {
+
+a2a::Phase PhaseOf(std::span<const ScheduledSequence> plan) {
+  const bool decode = std::ranges::all_of(plan, [](const auto& s) { return s.num_tokens == 1; });
+  return decode ? a2a::Phase::kDecode : a2a::Phase::kPrefill;
+}
+
+}  // namespace
+
 // One turn of the loop: agree with the others, then step, sleep or stop.
 Status LocalEngine::Turn(bool& stop) {
   std::vector<ScheduledSequence> plan = scheduler_.Schedule(TokenBudget());
@@ -203,15 +212,15 @@ Status LocalEngine::Turn(bool& stop) {
     draining = inbox_->draining && inbox_->arrivals.empty();
   }
   if (gate_ == nullptr) {
-    if (!plan.empty()) return Step(plan);
+    if (!plan.empty()) return Step(plan, PhaseOf(plan));
     stop = draining && scheduler_.empty();
     if (!stop) WaitForWork();
     return {};
   }
-  int64_t num_tokens = 0;
-  for (const ScheduledSequence& scheduled : plan) num_tokens += scheduled.num_tokens;
-  CADRE_ASSIGN(const StepGate::Turn turn, gate_->Agree(num_tokens, draining && scheduler_.empty()));
-  if (turn == StepGate::Turn::kStep) return Step(plan);
+  StepGate::Offer offer{.num_sequences = std::ssize(plan), .wants_stop = draining && scheduler_.empty()};
+  for (const ScheduledSequence& scheduled : plan) offer.num_tokens += scheduled.num_tokens;
+  CADRE_ASSIGN(const StepGate::Turn turn, gate_->Agree(offer));
+  if (turn == StepGate::Turn::kStep) return Step(plan, gate_->phase());
   stop = turn == StepGate::Turn::kStop;
   return stop ? Status() : gate_->Sleep();
 }
@@ -233,14 +242,14 @@ int32_t LocalEngine::TokenBudget() const {
   return fits >= all ? all : std::max(std::min(kMinChunk, all), static_cast<int32_t>(fits));
 }
 
-Status LocalEngine::Step(std::span<const ScheduledSequence> plan) {
+Status LocalEngine::Step(std::span<const ScheduledSequence> plan, a2a::Phase phase) {
   const TimePoint start = Now();
   int64_t num_tokens = 0, num_rows_of_prompts = 0;
   for (const ScheduledSequence& scheduled : plan) {
     num_tokens += scheduled.num_tokens;
     if (scheduled.sequence->num_generated() == 0) num_rows_of_prompts += scheduled.num_tokens;
   }
-  CADRE_ASSIGN(std::vector<StepOutput> outputs, runner_->Run(plan));
+  CADRE_ASSIGN(std::vector<StepOutput> outputs, runner_->Run(plan, phase));
   ++num_steps_;
   prompt_tokens_ += num_rows_of_prompts;
   if (num_tokens >= kMinChunk) {

@@ -33,9 +33,16 @@ class StepGate {
   };
   /// Called before the engine looks for work: a Wake() after this ends the next Sleep() at once.
   virtual void BeginTurn() = 0;
-  /// Tells the others what this rank would do next and learns what all do. `num_tokens` 0: no work here.
-  /// `wants_stop`: this rank has nothing left and has been asked to end. Errors name who is missing.
-  virtual Result<Turn> Agree(int64_t num_tokens, bool wants_stop) = 0;
+  /// What a rank would do next.
+  struct Offer {
+    int64_t num_tokens = 0;  ///< 0: no work here
+    int64_t num_sequences = 0;
+    bool wants_stop = false;  ///< this rank has nothing left and has been asked to end
+  };
+  /// Tells the others this rank's offer and learns what all do. Errors name who is missing.
+  virtual Result<Turn> Agree(const Offer& offer) = 0;
+  /// Of the step just agreed on: kDecode if no rank has more than one token of a sequence.
+  virtual a2a::Phase phase() const = 0;
   /// Sleeps until Wake() is called on any rank of the group. Errors: a rank has died.
   virtual Status Sleep() = 0;
   /// Any thread.
@@ -73,7 +80,7 @@ class LocalEngine : public Engine {
   void TakeInbox();
   void WaitForWork();
   Status Turn(bool& stop);
-  Status Step(std::span<const ScheduledSequence> plan);
+  Status Step(std::span<const ScheduledSequence> plan, a2a::Phase phase);
   int32_t TokenBudget() const;
   void Deliver(StepOutput& output);
   std::optional<Finish> EndAfter(const Sequence& sequence, int32_t token) const;

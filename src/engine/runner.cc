@@ -44,12 +44,14 @@ nn::StepContext Runner::ContextFor(const Batch& batch) const {
           .tensor_parallel = options_.tensor_parallel};
 }
 
-Result<std::vector<StepOutput>> Runner::Run(std::span<const ScheduledSequence> plan) {
+Result<std::vector<StepOutput>> Runner::Run(std::span<const ScheduledSequence> plan, a2a::Phase phase) {
   ++step_;
+  if (options_.exchange != nullptr) options_.exchange->SetPhase(phase);
   BeginStep(options_.step_timeout);
   const Batch batch(plan, options_.kv.layout.block_size);
   if (options_.tensor_parallel != nullptr) {
     std::string bytes = batch.Serialize();
+    bytes.push_back(static_cast<char>(phase));
     CADRE_TRY(options_.tensor_parallel->Broadcast(0, bytes));
   }
   const nn::StepContext context = ContextFor(batch);
@@ -75,6 +77,8 @@ Result<bool> Runner::Follow() {
   std::string bytes;
   CADRE_TRY(options_.tensor_parallel->Broadcast(0, bytes));
   if (bytes.empty()) return false;
+  if (options_.exchange != nullptr) options_.exchange->SetPhase(static_cast<a2a::Phase>(bytes.back()));
+  bytes.pop_back();
   BeginStep(options_.step_timeout);
   const Batch batch = Batch::Deserialize(bytes, options_.kv.layout.block_size);
   const nn::StepContext context = ContextFor(batch);

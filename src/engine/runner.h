@@ -32,9 +32,10 @@ class Runner {
  public:
   Runner(model::Decoder& decoder, RunnerOptions options);
 
-  /// Runs the plan (empty: this rank only serves the others' rows) and samples, in the plan's order. Prompt
+  /// Runs the plan (empty: this rank only serves the others' rows) and samples, in the plan's order. `phase`
+  /// is the same on all ranks. Prompt
   /// log probabilities go straight into their sequences. Errors: only from the exchange between ranks.
-  Result<std::vector<StepOutput>> Run(std::span<const ScheduledSequence> plan);
+  Result<std::vector<StepOutput>> Run(std::span<const ScheduledSequence> plan, a2a::Phase phase);
 
   /// The part of a tensor-parallel rank that has no scheduler: waits for the rows of one step, as long as it
   /// takes, and computes them. False when the rank with the scheduler has ended.

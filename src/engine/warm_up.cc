@@ -13,7 +13,7 @@ constexpr int64_t kFirstTokens = 64;
 constexpr int64_t kMaxSequences = 32;
 
 // Rows over up to 32 sequences; token ids far apart, so that the rows go to many experts.
-Status Step(Runner& runner, const WarmUpOptions& options, int64_t num_tokens) {
+Status Step(Runner& runner, const WarmUpOptions& options, int64_t num_tokens, a2a::Phase phase) {
   const int64_t num_sequences =
       std::clamp<int64_t>(std::min(num_tokens, options.num_kv_blocks), 1, kMaxSequences);
   const int64_t blocks_each = options.num_kv_blocks / num_sequences;
@@ -32,7 +32,7 @@ Status Step(Runner& runner, const WarmUpOptions& options, int64_t num_tokens) {
     first_block += blocks_each;
     plan.push_back({.sequence = &sequence, .num_tokens = static_cast<int32_t>(length)});
   }
-  CADRE_TRY(runner.Run(plan));
+  CADRE_TRY(runner.Run(plan, phase));
   return {};
 }
 
@@ -42,7 +42,8 @@ Status WarmUp(Runner& runner, const WarmUpOptions& options) {
   int64_t num_tokens = std::min(kFirstTokens, options.max_tokens);
   for (int step = 0; step < kWarmUpSteps; ++step) {
     const TimePoint start = Now();
-    CADRE_TRY(Step(runner, options, num_tokens));
+    const a2a::Phase phase = step % 2 == 1 ? a2a::Phase::kDecode : a2a::Phase::kPrefill;  // both exchanges
+    CADRE_TRY(Step(runner, options, num_tokens, phase));
     const double share = Seconds(options.step_time) / std::max(SecondsSince(start), 1e-6);
     num_tokens = std::clamp(static_cast<int64_t>(static_cast<double>(num_tokens) * share), num_tokens,
                             options.max_tokens);

@@ -1,5 +1,6 @@
 #include "nn/moe.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 
@@ -57,23 +58,23 @@ NormedRows NormInto(const StepContext& context, const MoeInput& in, const Shape&
   return {rounded, exact};
 }
 
-// The own rows' experts and weights, as slots of the step's map.
+// The experts and weights of a piece of the own rows, as slots of the step's map; both arrays are of all own
+// rows.
 a2a::Routing Route(const StepContext& context, const MoeInput& in, const Shape& s, const float* exact,
-                   Arena& arena) {
+                   a2a::RowRange piece, int32_t* all_slots, float* all_weights, Arena& arena) {
   const MoeSpec& spec = *in.spec;
-  const int64_t choices = s.own.count * spec.top_k;
-  int32_t* slots = arena.Take<int32_t>(choices);
-  float* weights = arena.Take<float>(choices);
+  int32_t* slots = all_slots + piece.begin * spec.top_k;
+  float* weights = all_weights + piece.begin * spec.top_k;
   const ArenaScope scope(arena);
-  float* logits = arena.Take<float>(s.own.count * spec.num_experts);
-  kernels::Gemm(context.device, {.m = s.own.count,
-                                 .a = exact + s.own.begin * s.hidden,
+  float* logits = arena.Take<float>(piece.count * spec.num_experts);
+  kernels::Gemm(context.device, {.m = piece.count,
+                                 .a = exact + (s.own.begin + piece.begin) * s.hidden,
                                  .a_stride = s.hidden,
                                  .w = in.weights->router,
                                  .bias = in.weights->router_bias,
                                  .c = logits,
                                  .c_stride = spec.num_experts});
-  kernels::RouterTopK(context.device, {.num_rows = s.own.count,
+  kernels::RouterTopK(context.device, {.num_rows = piece.count,
                                        .num_experts = spec.num_experts,
                                        .top_k = spec.top_k,
                                        .logits = logits,
@@ -87,8 +88,8 @@ a2a::Routing Route(const StepContext& context, const MoeInput& in, const Shape& 
                                        .scale = spec.scale,
                                        .experts = slots,
                                        .weights = weights});
-  in.map->MapChoices(s.own.count, spec.top_k, slots, nullptr, slots);
-  return {.num_rows = s.own.count, .slots = slots, .weights = weights};
+  in.map->MapChoices(piece.count, spec.top_k, slots, nullptr, slots);
+  return {.num_rows = piece.count, .slots = slots, .weights = weights};
 }
 
 // out [T, hidden] = this rank's part of the shared experts, gated by row if the model asks for it.
@@ -114,11 +115,10 @@ void SharedExperts(const StepContext& context, const MoeInput& in, const Shape& 
   }
 }
 
-// expert rows [N, hidden] of the table, each times its row weight.
-float* RoutedExperts(const StepContext& context, const MoeInput& in, const Shape& s,
-                     const a2a::RowTable& table, Arena& arena) {
-  float* out = arena.Take<float>(table.num_rows * s.hidden);
-  if (table.num_rows == 0) return out;
+// out = expert rows [N, hidden] of the table, each times its row weight.
+void RoutedExperts(const StepContext& context, const MoeInput& in, const Shape& s, const a2a::RowTable& table,
+                   float* out, Arena& arena) {
+  if (table.num_rows == 0) return;
   const ArenaScope scope(arena);
   const int64_t inter = in.weights->experts.front().down.k;
   void* inter_rows = arena.TakeBytes(table.num_rows * kernels::RoundUp(inter, 2) * DTypeBytes(s.type));
@@ -135,7 +135,50 @@ float* RoutedExperts(const StepContext& context, const MoeInput& in, const Shape
                                        .inter_rows = inter_rows,
                                        .out = out,
                                        .out_stride = s.hidden});
-  return out;
+}
+
+// Sends the own rows piece by piece, as the exchange takes them: the next piece's router runs while the last
+// one travels.
+class Sender {
+ public:
+  Sender(const StepContext& context, const MoeInput& in, const Shape& s, const float* exact, Arena& arena)
+      : context_(context),
+        in_(in),
+        s_(s),
+        exact_(exact),
+        arena_(arena),
+        slots_(arena.Take<int32_t>(s.own.count * in.spec->top_k)),
+        weights_(arena.Take<float>(s.own.count * in.spec->top_k)) {}
+
+  bool HasMore() const { return next_ < s_.own.count; }
+  Status SendNext() {
+    const int64_t rows = std::min(context_.exchange->chunk_rows(), s_.own.count - next_);
+    const a2a::RowRange piece{next_, rows};
+    next_ += rows;
+    return context_.exchange->Send(Route(context_, in_, s_, exact_, piece, slots_, weights_, arena_));
+  }
+
+ private:
+  const StepContext& context_;
+  const MoeInput& in_;
+  const Shape& s_;
+  const float* exact_;
+  Arena& arena_;
+  int32_t* slots_;
+  float* weights_;
+  int64_t next_ = 0;
+};
+
+// Receives, computes and returns one chunk; `out` [own rows, hidden] += the sums of this rank's.
+Status Chunk(const StepContext& context, const MoeInput& in, const Shape& s, float* out, Arena& arena) {
+  const ArenaScope scope(arena);
+  a2a::AllToAll& exchange = *context.exchange;
+  CADRE_ASSIGN(const a2a::RowTable table, exchange.Receive());
+  float* expert_rows = exchange.StageResults();
+  if (expert_rows == nullptr) expert_rows = arena.Take<float>(table.num_rows * s.hidden);
+  RoutedExperts(context, in, s, table, expert_rows, arena);
+  CADRE_TRY(exchange.SendResults(expert_rows));
+  return exchange.ReceiveResults(out, true);
 }
 
 }  // namespace
@@ -148,7 +191,8 @@ Status Moe(const StepContext& context, const MoeInput& in, Arena& arena) {
   a2a::AllToAll& exchange = *context.exchange;
 
   const NormedRows x = NormInto(context, in, s, exchange.Stage(s.own.count), arena);
-  CADRE_TRY(exchange.Send(Route(context, in, s, x.exact, arena)));
+  Sender sender(context, in, s, x.exact, arena);
+  CADRE_TRY(sender.SendNext());  // without rows too: the others wait for it
 
   // What is added to the residual stream beside the routed experts: all rows, this rank's part of the sums.
   float* partial = nullptr;
@@ -159,11 +203,12 @@ Status Moe(const StepContext& context, const MoeInput& in, Arena& arena) {
     std::memset(partial, 0, static_cast<size_t>(s.num_tokens * s.hidden) * sizeof(float));
   }
 
-  CADRE_ASSIGN(const a2a::RowTable table, exchange.Receive());
-  CADRE_TRY(exchange.SendResults(RoutedExperts(context, in, s, table, arena)));
-  if (partial == nullptr) return exchange.ReceiveResults(in.residual, true);
-  CADRE_TRY(exchange.ReceiveResults(partial + s.own.begin * s.hidden, true));
-  return AddPartial(context, partial, s.hidden, in.residual);
+  float* const own_sums = partial == nullptr ? in.residual : partial + s.own.begin * s.hidden;
+  do {
+    if (sender.HasMore()) CADRE_TRY(sender.SendNext());
+    CADRE_TRY(Chunk(context, in, s, own_sums, arena));
+  } while (exchange.more());
+  return partial == nullptr ? Status() : AddPartial(context, partial, s.hidden, in.residual);
 }
 
 int64_t MoeScratchBytes(const MoeSpec& spec, const MoeWeights& w, int64_t num_tokens, int64_t expert_rows) {

@@ -128,6 +128,41 @@ TEST(InvarianceOverRanks, F32TokensAreEqualInEveryLayout) {
   }
 }
 
+// Exchanges that sum by k at home give the bits of one process, however many ranks share the experts and
+// wherever these lie.
+TEST(InvarianceOverRanks, SumsByKAreThoseOfOneProcess) {
+  const std::vector<Answer> wanted = Alone("bfloat16");
+  for (const char* backend : {"pplx", "deepep_low_latency"}) {
+    for (const auto& [dp, placement] :
+         {std::pair(1, "linear"), {2, "linear"}, {2, "round_robin"}, {3, "linear"}}) {
+      SCOPED_TRACE(Format("{} dp {} {}", backend, dp, placement));
+      config::EngineOptions options = TestOptions(kDemo, "bfloat16");
+      options.parallel.data_parallel_size = dp;
+      options.parallel.enable_expert_parallel = true;
+      options.parallel.all2all_backend = backend;
+      options.parallel.expert_placement_strategy = placement;
+      ThreadRanks ranks(options);
+      ASSERT_NE(ranks.engine(), nullptr) << ranks.error().message;
+      EXPECT_EQ(Ask(*ranks.engine(), Requests(), true), wanted);
+    }
+  }
+}
+
+// Two exchanges in one, on ranks that share rows by tp and meet by dp: all take the same one in every step.
+TEST(InvarianceOverRanks, TwoExchangesInOneSwitchTogether) {
+  config::EngineOptions options = TestOptions(kDemo, "bfloat16");
+  options.parallel.tensor_parallel_size = 2;
+  options.parallel.data_parallel_size = 2;
+  options.parallel.enable_expert_parallel = true;
+  options.parallel.prefill_all2all_backend = "deepep_high_throughput";
+  options.parallel.decode_all2all_backend = "deepep_low_latency";
+  options.parallel.all2all_fp8_dispatch = true;
+  ThreadRanks ranks(options);
+  ASSERT_NE(ranks.engine(), nullptr) << ranks.error().message;
+  const auto answers = Ask(*ranks.engine(), Requests(), true);
+  for (const Answer& answer : answers) EXPECT_EQ(answer.tokens.size(), static_cast<size_t>(kMaxTokens));
+}
+
 // The same layout twice, with other company on the other rank: bits are equal in bf16.
 TEST(InvarianceOverRanks, CompanyOnOtherRanksDoesNotChangeABit) {
   config::EngineOptions options = TestOptions(kDemo, "bfloat16");

@@ -44,7 +44,10 @@ class GoldenLayouts : public testing::TestWithParam<std::string> {
       options.parallel.tensor_parallel_size = layout.tp;
       options.parallel.data_parallel_size = layout.dp;
       options.parallel.enable_expert_parallel = layout.ep;
-      options.parallel.all2all_backend = layout.backend;
+      const std::string backend = layout.backend;  // or prefill/decode
+      const size_t slash = backend.find('/');
+      options.parallel.all2all_backend = backend.substr(0, slash);
+      if (slash != std::string::npos) options.parallel.decode_all2all_backend = backend.substr(slash + 1);
       ThreadRanks ranks(options);
       if (!Legal(*spec, layout)) {
         EXPECT_EQ(ranks.engine(), nullptr);
@@ -67,6 +70,19 @@ TEST_P(GoldenLayouts, GreedyTokensInEveryLayout) {
       }
     }
   }
+  Walk(layouts);
+}
+
+// The other exchanges: rows split over tp and dp, experts whole, and two exchanges in one.
+TEST_P(GoldenLayouts, GreedyTokensWithEveryExchange) {
+  std::vector<Layout> layouts;
+  for (const char* backend : {"pplx", "deepep_high_throughput", "deepep_low_latency", "flashinfer_all2allv",
+                              "mori", "deepep_high_throughput/deepep_low_latency"}) {
+    layouts.push_back({1, 3, true, backend});
+    layouts.push_back({2, 2, true, backend});
+  }
+  layouts.push_back({1, 2, false, "pplx"});
+  layouts.push_back({1, 2, false, "mori"});
   Walk(layouts);
 }
 

@@ -1,0 +1,167 @@
+// One copy per (row, expert), sorted by expert where the rows come from; counts travel with the flag; rows
+// are taken in chunks, so that experts start before all rows are routed and buffers stay small. Results come
+// home as K rows.
+//
+// Beside its rows a rank publishes, for each slot, how many of the piece's rows are for it, and the rows'
+// numbers sorted by slot. A receiver copies nothing and scans nobody's choices: it reads the counts of its
+// own slots and the entries of its own part of the list. (The original sends count + 1, because its flags
+// start at 0; here the round says that counts are there. It cannot take a row with fewer than K choices; here
+// such a row has fewer entries.)
+//
+// Bytes drawn from other ranks, X of a row's K choices being elsewhere, L local slots: X (H b + 4) and X H 4
+// by the formula; here D H b + 4 X + 4 (L + 1) for each peer's piece, and X (H 4 + 4).
+#include <algorithm>
+#include <cstdint>
+
+#include "a2a/backends.h"
+#include "a2a/by_k.h"
+
+namespace cadre::a2a {
+namespace {
+
+struct Parts : ByKParts {
+  explicit Parts(const Options& o) : ByKParts(o, Algorithm::kPplx) {
+    const auto pieces = static_cast<size_t>(num_pieces);
+    counts = regions.Add(pieces * static_cast<size_t>(o.layout.num_slots) * 4);
+    firsts = regions.Add(pieces * static_cast<size_t>(o.layout.num_ranks) * 4);
+    entries = regions.Add(static_cast<size_t>(o.max_rows * o.top_k) * 4);
+  }
+  size_t counts;   // [pieces, slots]
+  size_t firsts;   // [pieces, ranks] where each rank's part of the piece's entries begins
+  size_t entries;  // [Tmax, K] row numbers within the piece, by slot
+};
+
+class Pplx final : public ByKExchange {
+ public:
+  Pplx(const Options& options, const Parts& parts, std::unique_ptr<RankSegment> segment)
+      : ByKExchange(options, parts, Algorithm::kPplx, std::move(segment)),
+        lists_(parts),
+        list_begins_(counts_.size() + 1),
+        offsets_(static_cast<size_t>(num_local_slots()) + 1),
+        begins_(static_cast<size_t>(num_ranks_) * static_cast<size_t>(num_local_slots())) {}
+
+ protected:
+  std::string Idea() const override {
+    return "rows listed per expert, counts with the flag; K expert rows f32 home, summed by k";
+  }
+  int64_t header_bytes() const override { return 4; }
+
+  void SendPiece(int64_t piece_idx, RowRange piece, std::span<const int32_t> slots) override {
+    int32_t* places = places_.data() + piece.begin * options_.top_k;
+    NumberWithinSlots(slots, counts_, places);
+    ListBySlot(slots, options_.top_k, counts_, places,
+               Own<int32_t>(lists_.entries) + piece.begin * options_.top_k, list_begins_);
+    std::ranges::copy(counts_, Own<int32_t>(lists_.counts) + piece_idx * options_.layout.num_slots);
+    auto* firsts = Own<int32_t>(lists_.firsts) + piece_idx * num_ranks_;
+    for (int r = 0; r < num_ranks_; ++r)
+      firsts[r] = list_begins_[static_cast<size_t>(options_.layout.Begin(r))];
+    segment_->PublishPiece(kDispatchFlag);
+  }
+
+  Result<RowTable> BuildTable() override {
+    CADRE_TRY(LayOut());
+    const auto num_places = static_cast<size_t>(offsets_.back());
+    if (rows_.size() < num_places) {
+      rows_.resize(num_places);
+      ones_.resize(num_places, 1.0f);  // the home rank weighs
+    }
+    for (int s = 0; s < num_ranks_; ++s) {
+      if (segment_->HasPiece(s)) CADRE_TRY(Place(s));
+    }
+    return RowTable{
+        .num_rows = offsets_.back(), .offsets = offsets_, .rows = rows_.data(), .row_weights = ones_.data()};
+  }
+  std::span<const int32_t> BeginsOf(int source) const override {
+    return std::span(begins_).subspan(Index(source, 0), static_cast<size_t>(num_local_slots()));
+  }
+
+ private:
+  size_t Index(int source, int32_t local) const {
+    return static_cast<size_t>(source) * static_cast<size_t>(num_local_slots()) + static_cast<size_t>(local);
+  }
+  // The counts of `source` for this rank's slots.
+  const int32_t* CountsOf(int source) const {
+    return Peer<int32_t>(source, lists_.counts) + segment_->chunk() * options_.layout.num_slots +
+           options_.layout.Begin(me_);
+  }
+
+  // From the counts alone: where each (slot, source) begins in the table. Counts per slot first, then their
+  // running sum, each source's share of a slot on the way: each pass goes along one source's array.
+  Status LayOut() {
+    std::ranges::fill(offsets_, 0);
+    for (int s = 0; s < num_ranks_; ++s) {
+      int32_t* before = begins_.data() + Index(s, 0);
+      std::copy(offsets_.begin() + 1, offsets_.end(), before);
+      if (!segment_->HasPiece(s)) continue;
+      const int32_t* counts = CountsOf(s);
+      int32_t most = 0;
+      for (int32_t local = 0; local < num_local_slots(); ++local) {
+        if (counts[local] < 0) most = INT32_MAX;
+        most = std::max(most, counts[local]);
+        offsets_[static_cast<size_t>(local) + 1] += counts[local];
+      }
+      if (most > parts_.chunk_rows) {
+        return Fail(Code::kDataLoss, "rank {} sent counts of rows for slots that a chunk of {} cannot have",
+                    segment_->fabric().world_rank(s), parts_.chunk_rows);
+      }
+    }
+    for (size_t i = 1; i < offsets_.size(); ++i) offsets_[i] += offsets_[i - 1];
+    for (int s = 0; s < num_ranks_; ++s) {
+      int32_t* begins = begins_.data() + Index(s, 0);
+      for (int32_t local = 0; local < num_local_slots(); ++local)
+        begins[local] += offsets_[static_cast<size_t>(local)];
+    }
+    return {};
+  }
+
+  Status Place(int source_idx) {
+    const Source source = segment_->SourceOf(source_idx);
+    const int32_t* counts = CountsOf(source_idx);
+    const int64_t begin = segment_->chunk() * parts_.chunk_rows * options_.top_k;
+    const int64_t first = (Peer<int32_t>(source_idx, lists_.firsts) + segment_->chunk() * num_ranks_)[me_];
+    const int32_t* entries = Peer<int32_t>(source_idx, lists_.entries) + begin;
+    seen_.assign(static_cast<size_t>(source.num_rows), false);
+    int64_t at = first, num_rows = 0;
+    for (int32_t local = 0; local < num_local_slots(); ++local) {
+      auto place = static_cast<size_t>(begins_[Index(source_idx, local)]);
+      for (int32_t i = 0; i < counts[local]; ++i, ++at) {
+        if (at < 0 || at >= source.num_rows * options_.top_k || entries[at] < 0 ||
+            entries[at] >= source.num_rows) {
+          return Fail(Code::kDataLoss, "rank {} sent entry {} of its list, of {} rows",
+                      segment_->fabric().world_rank(source_idx), at, source.num_rows);
+        }
+        const auto row = static_cast<size_t>(entries[at]);
+        rows_[place++] = source.rows + static_cast<int64_t>(row) * segment_->row_bytes();
+        num_rows += seen_[row] ? 0 : 1;
+        seen_[row] = true;
+      }
+    }
+    if (source_idx == me_) return {};
+    const int64_t copies = at - first;
+    bytes_.dispatch_algorithmic += copies * (wire_bytes() + header_bytes());
+    bytes_.dispatch_physical += num_rows * wire_bytes() + copies * 4 + 4 * (num_local_slots() + 1);
+    return {};
+  }
+
+  Parts lists_;
+  std::vector<int32_t> list_begins_;  // [slots + 1] of the piece sent last
+  std::vector<int32_t> offsets_;      // [local slots + 1]
+  std::vector<int32_t> begins_;       // [sources, local slots]
+  std::vector<const void*> rows_;
+  std::vector<float> ones_;
+  std::vector<bool> seen_;  // rows of a source that were counted
+};
+
+}  // namespace
+
+int64_t PplxBytes(const Options& options) {
+  return static_cast<int64_t>(Parts(options).regions.total());
+}
+
+Result<std::unique_ptr<AllToAll>> CreatePplx(const Options& options) {
+  const Parts parts(options);
+  CADRE_ASSIGN(auto segment, RankSegment::Open(options, parts, parts.chunk_rows));
+  return std::make_unique<Pplx>(options, parts, std::move(segment));
+}
+
+}  // namespace cadre::a2a

@@ -1,0 +1,52 @@
+#pragma once
+// The walk that the chunked back ends share, on one rank's segment.
+#include <memory>
+#include <string>
+#include <utility>
+
+#include "a2a/algorithms.h"
+#include "a2a/rank_segment.h"
+#include "base/check.h"
+
+namespace cadre::a2a {
+
+class SegmentExchange : public AllToAll {
+ public:
+  void BeginStep(int64_t step, TimePoint deadline) override { segment_->BeginStep(step, deadline); }
+  int64_t chunk_rows() const override { return segment_->chunk_rows(); }
+  bool more() const override { return segment_->more(); }
+  std::byte* Stage(int64_t num_rows) override { return segment_->Stage(num_rows); }
+  ByteCounts bytes() const override { return bytes_; }
+  const char* name() const override { return NameOf(algorithm_).data(); }
+  std::string Describe() const override;
+  bool CanariesIntact() const override { return segment_->CanariesIntact(); }
+
+ protected:
+  SegmentExchange(const Options& options, Algorithm algorithm, std::unique_ptr<RankSegment> segment)
+      : options_(options),
+        algorithm_(algorithm),
+        segment_(std::move(segment)),
+        me_(segment_->rank()),
+        num_ranks_(segment_->size()) {}
+
+  /// What the algorithm does, for Describe: "rows once per rank, ...".
+  virtual std::string Idea() const = 0;
+
+  /// A part of `rank`'s segment.
+  template <typename T>
+  const T* Peer(int rank, size_t offset) const {
+    return reinterpret_cast<const T*>(segment_->fabric().peer(rank) + offset);
+  }
+  template <typename T>
+  T* Own(size_t offset) const {
+    return reinterpret_cast<T*>(segment_->fabric().own() + offset);
+  }
+
+  Options options_;
+  Algorithm algorithm_;
+  std::unique_ptr<RankSegment> segment_;
+  int me_, num_ranks_;
+  ByteCounts bytes_;
+};
+
+}  // namespace cadre::a2a
