@@ -58,8 +58,9 @@ HostTable HostTable::Read(WireReader& from, int own) {
 
 std::string NameRange(int first_rank, int num_ranks) {
   if (num_ranks == 1) return Format("rank {}", first_rank);
-  if (num_ranks == 2) return Format("ranks {} and {}", first_rank, first_rank + 1);
-  return Format("ranks {} to {}", first_rank, first_rank + num_ranks - 1);
+  if (num_ranks == 2) return Format("ranks {} and {}", first_rank, int64_t{first_rank} + 1);
+  const int64_t last = int64_t{first_rank} + num_ranks - 1;  // a stranger's numbers may be any
+  return Format("ranks {} to {}", first_rank, last);
 }
 
 std::string NameHost(const HostEntry& host) {
