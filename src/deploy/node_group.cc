@@ -34,7 +34,7 @@ Result<std::unique_ptr<NodeGroup>> NodeGroup::Join(const config::EngineOptions& 
   std::unique_ptr<NodeGroup> node(new NodeGroup(setup, options.parallel.tensor_parallel_size));
   CADRE_ASSIGN(const auto interfaces, sys::ListInterfaces());
   group::HostHello hello{
-      .num_ranks_in_all = launch.num_ranks, .links = {"tcp"}, .config = SharedConfig(options, setup)};
+      .num_ranks_in_all = launch.num_ranks, .links = fabric::LinkKinds(), .config = SharedConfig(options, setup)};
   hello.config.push_back({"load balancing", Format("{}", static_cast<int>(launch.balancing))});
   CADRE_ASSIGN(auto addresses, NodeAddresses(options.parallel, interfaces));
   hello.entry = {.name = HostName(),
