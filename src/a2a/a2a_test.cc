@@ -296,6 +296,10 @@ TEST(AllToAll, TwoInOneSwitchByPhase) {
       RunRound(decodes ? decode : prefill, **made, round, rendezvous.rank(), HostsOf(rendezvous), counted);
     }
     EXPECT_THAT((*made)->Describe(), testing::StartsWith("prefill steps: deepep_high_throughput: counts"));
+    EXPECT_THAT((*made)->Describe(), testing::HasSubstr("the two sum differently"));
+    auto alike = CreatePhased(options, "mori", "flashinfer_all2allv");
+    ASSERT_TRUE(alike);
+    EXPECT_THAT((*alike)->Describe(), testing::Not(testing::HasSubstr("the two sum differently")));
   });
   fabric::RunThreads(2, [&](fabric::Rendezvous& rendezvous) {
     Options options = OptionsOf({});

@@ -19,6 +19,7 @@
 // memory only rows with a choice here, and only partial sums that exist.
 #include "a2a/allgather_reducescatter.h"
 
+#include <algorithm>
 #include <array>
 
 #include "a2a/rank_segment.h"
@@ -147,7 +148,8 @@ class AllGatherReduceScatter final : public AllToAll {
   Status FindHelpers(const Routing& routing) {
     const auto ranks = static_cast<size_t>(segment_->size());
     helper_rows_.assign(static_cast<size_t>(routing.num_rows) * ranks, -1);
-    std::array<int32_t, kMaxRanks> next = {};
+    std::array<int32_t, kMaxRanks> next;
+    std::fill_n(next.begin(), ranks, 0);
     for (int64_t t = 0; t < routing.num_rows; ++t) {
       int32_t* places = helper_rows_.data() + static_cast<size_t>(t) * ranks;
       for (int64_t i = t * options_.top_k; i < (t + 1) * options_.top_k; ++i) {

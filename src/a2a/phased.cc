@@ -9,8 +9,12 @@ namespace {
 
 class Phased final : public AllToAll {
  public:
-  Phased(std::unique_ptr<AllToAll> prefill, std::unique_ptr<AllToAll> decode)
-      : prefill_(std::move(prefill)), decode_(std::move(decode)), current_(prefill_.get()) {}
+  /// `same_bits`: both give a row the same sum.
+  Phased(std::unique_ptr<AllToAll> prefill, std::unique_ptr<AllToAll> decode, bool same_bits)
+      : prefill_(std::move(prefill)),
+        decode_(std::move(decode)),
+        current_(prefill_.get()),
+        same_bits_(same_bits) {}
 
   void SetPhase(Phase phase) override { current_ = phase == Phase::kDecode ? decode_.get() : prefill_.get(); }
   void BeginStep(int64_t step, TimePoint deadline) override { current_->BeginStep(step, deadline); }
@@ -31,13 +35,18 @@ class Phased final : public AllToAll {
   }
   const char* name() const override { return current_->name(); }
   std::string Describe() const override {
-    return Format("prefill steps: {}; decode steps: {}", prefill_->Describe(), decode_->Describe());
+    return Format("prefill steps: {}; decode steps: {}{}", prefill_->Describe(), decode_->Describe(),
+                  same_bits_
+                      ? ""
+                      : "; the two sum differently, so a token's last bits depend on what else its steps "
+                        "compute");
   }
   bool CanariesIntact() const override { return prefill_->CanariesIntact() && decode_->CanariesIntact(); }
 
  private:
   std::unique_ptr<AllToAll> prefill_, decode_;
   AllToAll* current_;
+  bool same_bits_;
 };
 
 Result<Options> Named(Options options, const std::string& backend) {
@@ -73,7 +82,12 @@ Result<std::unique_ptr<AllToAll>> CreatePhased(const Options& options, const std
   }
   CADRE_ASSIGN(auto prefill, Create(for_prefill));
   CADRE_ASSIGN(auto decode, Create(for_decode));
-  return std::make_unique<Phased>(std::move(prefill), std::move(decode));
+  CADRE_ASSIGN(const Algorithm first, AlgorithmOf(prefill_backend));
+  CADRE_ASSIGN(const Algorithm second, AlgorithmOf(decode_backend));
+  const bool by_k = TreeOf(first) == Tree::kByK;
+  const bool hosts = options.ranks_per_host > 0 && TreeOf(first) != TreeOf(second);
+  const bool same_bits = by_k == (TreeOf(second) == Tree::kByK) && !options.fp8_dispatch && !hosts;
+  return std::make_unique<Phased>(std::move(prefill), std::move(decode), same_bits);
 }
 
 Result<int64_t> PhasedBufferBytes(const Options& options, const std::string& prefill_backend,
