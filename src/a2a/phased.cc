@@ -85,7 +85,7 @@ Result<std::unique_ptr<AllToAll>> CreatePhased(const Options& options, const std
   CADRE_ASSIGN(const Algorithm first, AlgorithmOf(prefill_backend));
   CADRE_ASSIGN(const Algorithm second, AlgorithmOf(decode_backend));
   const bool by_k = TreeOf(first) == Tree::kByK;
-  const bool hosts = options.ranks_per_host > 0 && TreeOf(first) != TreeOf(second);
+  const bool hosts = options.tree_ranks_per_host > 0 && TreeOf(first) != TreeOf(second);
   const bool same_bits = by_k == (TreeOf(second) == Tree::kByK) && !options.fp8_dispatch && !hosts;
   return std::make_unique<Phased>(std::move(prefill), std::move(decode), same_bits);
 }

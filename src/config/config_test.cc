@@ -362,8 +362,12 @@ TEST(Parse, LinesOfTheSeeds) {
   Args head = two_nodes, second = two_nodes;
   head.push_back("--api-server-count=8");
   second.insert(second.end(), {"--data-parallel-start-rank", "8", "--headless"});
-  EXPECT_THAT(ServeError(head).message, HasSubstr("--all2all-backend deepep_low_latency"));
-  EXPECT_THAT(ServeError(second).message, HasSubstr("--all2all-backend deepep_low_latency"));
+  for (const Args& line : {head, second}) {
+    const ParallelOptions parallel = Serve(line).engine.parallel;
+    EXPECT_EQ(parallel.all2all_backend, "deepep_low_latency");
+    EXPECT_EQ(parallel.data_parallel_size_local, 8);
+    EXPECT_EQ(parallel.data_parallel_address, "192.168.1.100");
+  }
   EXPECT_THAT(ServeError({model, "--enable-expert-parallel", "--kv-transfer-config",
                           R"({"kv_connector":"NixlConnector","kv_role":"kv_producer"})"})
                   .message,

@@ -168,6 +168,12 @@ Result<Launch> ResolveLaunch(const ParallelOptions& p) {
         "--headless without --data-parallel-start-rank: rank 0 belongs to the first node, which is not "
         "headless; say which rank is the first one here");
   }
+  if (local == 0) {
+    return FailParam(
+        Code::kUnsupported, "--data-parallel-size-local",
+        "--data-parallel-size-local 0: a node that only answers requests is not built; give the first "
+        "node at least one rank");
+  }
   launch.first_rank = start * tp;
   launch.num_local_ranks = local * tp;
   launch.first = start == 0;

@@ -22,9 +22,9 @@ enum class LoadBalancing {
 };
 
 struct Launch {
-  int first_rank = 0;       ///< world rank = dp_rank * tp + tp_rank
-  int num_local_ranks = 1;  ///< 0: a front without ranks
-  int num_ranks = 1;        ///< of all nodes
+  int first_rank = 0;  ///< world rank = dp_rank * tp + tp_rank
+  int num_local_ranks = 1;
+  int num_ranks = 1;  ///< of all nodes
   LoadBalancing balancing = LoadBalancing::kInternal;
   bool headless = false;  ///< answers no requests
   bool first = true;      ///< runs the meeting point

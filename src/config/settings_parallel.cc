@@ -83,7 +83,7 @@ constexpr Setting kParallel[] = {
         .Range(0, 4096)
         .To(Into<&ParallelOptions::api_server_count>),
     Works("data-parallel-size-local", Type::kInt, "", Into<&ParallelOptions::data_parallel_size_local>,
-          "DP ranks of this node; all that are left if unset, 0 for a node that only answers requests.")
+          "DP ranks of this node; all that are left if unset.")
         .Short("dpl")
         .Range(0, kMaxRanks),
     Works("data-parallel-rank", Type::kInt, "", Into<&ParallelOptions::data_parallel_rank>,

@@ -132,6 +132,14 @@ int64_t MaxStepTokens(const ModelSetup& setup, const config::EngineOptions& opti
                            options.scheduler.max_num_seqs * setup.max_model_len);
 }
 
+// The other nodes are not known yet: for the plan they are taken to be as large as this one.
+std::vector<int> RanksPerHost(const config::Launch& launch) {
+  std::vector<int> hosts;
+  for (int left = launch.num_ranks; !launch.one_node() && left > 0; left -= launch.num_local_ranks)
+    hosts.push_back(std::min(left, launch.num_local_ranks));
+  return hosts;
+}
+
 }  // namespace
 
 // The largest sizes over all ranks: ranks with more experts, or one more head row, decide.
@@ -232,6 +240,7 @@ a2a::Options ExchangeOptionsOf(const ModelSetup& setup, const config::EngineOpti
           .top_k = setup.spec.moe.top_k,
           .max_rows = (MaxStepTokens(setup, options) + tp_size - 1) / tp_size,
           .layout = layout,
+          .ranks_per_host = RanksPerHost(setup.launch),
           .fp8_dispatch = options.parallel.all2all_fp8_dispatch && layout.num_ranks > 1};
 }
 
