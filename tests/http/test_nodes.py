@@ -1,7 +1,6 @@
 """Deployments over several nodes: `cadre serve` processes that meet on this machine's loopback."""
 
 import re
-import signal
 import socket
 import subprocess
 import threading
@@ -10,7 +9,8 @@ import time
 import httpx
 import pytest
 
-from conftest import BIN, MODEL, ROOT
+from conftest import BIN, MODEL
+from node import Node
 
 pytestmark = pytest.mark.skipif(not BIN.exists(), reason="%s is not built" % BIN)
 
@@ -24,57 +24,17 @@ def free_port():
         return s.getsockname()[1]
 
 
-class Node:
-    def __init__(self, *flags):
-        self.lines = []
-        self.process = subprocess.Popen(
-            [str(BIN), "serve", MODEL, *SMALL, *map(str, flags)],
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT)
-        self.reader = threading.Thread(target=self._read, daemon=True)
-        self.reader.start()
-
-    def _read(self):
-        for line in self.process.stdout:
-            self.lines.append(line)
-
-    def log(self):
-        return "".join(self.lines)
-
-    def wait_for(self, pattern, seconds=60):
-        deadline = time.time() + seconds
-        while time.time() < deadline:
-            if re.search(pattern, self.log()):
-                return
-            if self.process.poll() is not None:
-                break
-            time.sleep(0.02)
-        raise AssertionError("no %r in\n%s" % (pattern, self.log()))
-
-    def end(self, seconds=20):
-        """The exit status, and the whole log in self.lines."""
-        code = self.process.wait(seconds)
-        self.reader.join(5)
-        return code
-
-    def ranks(self):
-        out = subprocess.run(["pgrep", "-P", str(self.process.pid)], capture_output=True, text=True).stdout
-        return [int(pid) for pid in out.split()]
-
-
 @pytest.fixture
 def nodes():
     running = []
 
     def start(*flags):
-        running.append(Node(*flags))
+        running.append(Node([BIN, "serve", MODEL, *SMALL, *flags]))
         return running[-1]
 
     yield start
     for node in running:
-        if node.process.poll() is None:
-            node.process.send_signal(signal.SIGCONT)
-            node.process.kill()
-            node.process.wait()
+        node.kill()
 
 
 def ask(port, **headers):

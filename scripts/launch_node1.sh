@@ -1,0 +1,1 @@
+launch_vllm_node1.sh

@@ -1,0 +1,1 @@
+launch_vllm_node2.sh

@@ -1,0 +1,6 @@
+"""Shares the helpers of tests/http."""
+
+import pathlib
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "http"))
