@@ -32,9 +32,12 @@ void LogSetup(const config::EngineOptions& options, const ModelSetup& setup) {
               launch.first_rank + launch.num_local_ranks - 1, launch.num_ranks,
               launch.headless ? ", headless" : "");
     }
-    if (setup.is_moe())
-      LogInfo("exchange {} ({}), prefill steps {}, decode steps {}", parallel.all2all_backend,
-              parallel.all2all_backend_source, parallel.prefill_backend(), parallel.decode_backend());
+    const std::string prefill = parallel.prefill_backend(), decode = parallel.decode_backend();
+    if (setup.is_moe()) {
+      LogInfo("exchange {}", prefill == decode
+                                 ? Format("{} ({})", prefill, parallel.all2all_backend_source)
+                                 : Format("{} in prefill steps, {} in decode steps", prefill, decode));
+    }
   }
   if (!setup.is_moe() && parallel.enable_expert_parallel) {
     LogInfo("{} has no experts: --enable-expert-parallel has no effect", spec.architecture);
@@ -67,9 +70,6 @@ Result<std::unique_ptr<Deployment>> Deployment::Start(const config::EngineOption
   CADRE_ASSIGN(auto rank,
                RankRuntime::Start(options, setup, {}, {}, TimePoint::max(),
                                   [&](int64_t done, int64_t total) { progress.Update(done, total); }));
-  const model::LoadReport& report = rank->load_report();
-  LogInfo("loaded {} in {:.2f} s ({:.2f} GB/s)", sys::FormatBytes(report.source_bytes), report.seconds,
-          static_cast<double>(report.source_bytes) / report.seconds / 1e9);
   return std::make_unique<LocalDeployment>(std::move(setup), std::move(rank));
 }
 

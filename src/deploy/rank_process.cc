@@ -4,6 +4,7 @@
 
 #include <numeric>
 
+#include "deploy/progress.h"
 #include "deploy/rank_links.h"
 #include "fabric/broker.h"
 #include "group/heartbeat.h"
@@ -20,7 +21,11 @@ Status RunRank(const config::EngineOptions& options, int rank) {
   CADRE_ASSIGN(const auto rendezvous, fabric::JoinHost(sys::Fd(kBrokerFd), deadline));
   CADRE_ASSIGN(const ModelSetup setup, PrepareModel(options));
   CADRE_ASSIGN(RankLinks links, MakeLinks(options, setup, place, *rendezvous, deadline));
-  CADRE_ASSIGN(const auto runtime, RankRuntime::Start(options, setup, place, std::move(links), deadline, {}));
+  // One rank speaks for its host: the others load about as much.
+  Progress progress("loading weights", options.model.show_progress && setup.local_rank(place) == 0);
+  CADRE_ASSIGN(const auto runtime,
+               RankRuntime::Start(options, setup, place, std::move(links), deadline,
+                                  [&](int64_t done, int64_t total) { progress.Update(done, total); }));
   std::vector<int> everybody(static_cast<size_t>(place.num_ranks()));
   std::iota(everybody.begin(), everybody.end(), 0);
   const group::Heartbeat heartbeat(

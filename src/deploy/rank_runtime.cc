@@ -59,7 +59,12 @@ Status RankRuntime::Load(const config::EngineOptions& options, const ModelSetup&
   weights_ = model::PlaceWeights(spec_, plan, dense, experts_.data());
   CADRE_ASSIGN(const auto source, checkpoint::OpenCheckpoint(setup.location.folder));
   const model::LoadOptions load{.dense = ReadsDense(place), .progress = std::move(progress)};
-  CADRE_ASSIGN(load_report_, model::LoadWeights(spec_, plan, *source, *pool_, load, weights_));
+  CADRE_ASSIGN(const model::LoadReport report,
+               model::LoadWeights(spec_, plan, *source, *pool_, load, weights_));
+  if (setup.local_rank(place) == 0) {
+    LogInfo("loaded {} in {:.2f} s ({:.2f} GB/s)", sys::FormatBytes(report.source_bytes), report.seconds,
+            static_cast<double>(report.source_bytes) / report.seconds / 1e9);
+  }
   if (links_.rendezvous != nullptr) {
     CADRE_TRY(links_.rendezvous->ExchangeBlobs("loaded", {}, "",
                                                join_deadline));  // nobody reads before all is there

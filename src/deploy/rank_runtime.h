@@ -37,7 +37,6 @@ class RankRuntime {
   engine::Engine* engine() const { return engine_.get(); }
   /// What such a rank does instead: computes the steps of its replica until that ends.
   Status Follow();
-  const model::LoadReport& load_report() const { return load_report_; }
 
  private:
   RankRuntime() = default;
@@ -56,7 +55,6 @@ class RankRuntime {
   std::map<int, fabric::Mapping> shared_dense_;  // by tp rank; one of them is ours
   sys::Region dense_, experts_, kv_;
   model::ModelWeights weights_;
-  model::LoadReport load_report_;
   std::unique_ptr<a2a::AllToAll> exchange_;
   std::unique_ptr<model::Decoder> decoder_;
   std::unique_ptr<engine::Runner> follower_;
