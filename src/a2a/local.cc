@@ -1,10 +1,9 @@
 #include "a2a/local.h"
 
-#include <array>
-
 #include "a2a/row_sum.h"
 #include "a2a/row_table.h"
 #include "base/check.h"
+#include "kernels/elementwise.h"
 #include "sys/memory.h"
 
 namespace cadre::a2a {
@@ -45,11 +44,17 @@ class Local final : public AllToAll {
 
   Status ReceiveResults(float* out, bool accumulate) override {
     const int64_t width = options_.hidden;
+    const kernels::Device this_thread{.isa = options_.device.isa};
     ForRows(options_.device, num_rows_, width * 4 * (options_.top_k + 1), [&](int64_t t) {
-      std::array<const float*, kMaxTopK> own;
-      size_t num_own = 0;
-      for (const int32_t place : builder_.PlacesOf(0, t)) own[num_own++] = expert_rows_ + place * width;
-      SumRow({{}, {own.data(), num_own}, {}}, width, out + t * width, accumulate);
+      const std::span<const int32_t> places = builder_.PlacesOf(0, t);
+      kernels::CombineRows(this_thread, {.num_rows = 1,
+                                         .width = width,
+                                         .top_k = static_cast<int32_t>(places.size()),
+                                         .expert_rows = expert_rows_,
+                                         .index = places.data(),
+                                         .out = out + t * width,
+                                         .out_stride = width,
+                                         .accumulate = accumulate});
     });
     return {};
   }

@@ -139,6 +139,15 @@ void ScaledExp(const Device& device, const float* x, int64_t width, float maximu
   RowKernelsFor(device.isa).scaled_exp(x, width, maximum, factor, out);
 }
 
+double SumAtLeast(const Device& device, const float* x, int64_t width, float least) {
+  return RowKernelsFor(device.isa).sum_at_least(x, width, least);
+}
+
+int64_t SelectAtLeast(const Device& device, const float* x, int64_t width, float least, int32_t* index) {
+  const float below = std::nextafter(least, -std::numeric_limits<float>::infinity());
+  return RowKernelsFor(device.isa).select_above(x, width, below, index);
+}
+
 double LogSumExp(const Device& device, const float* x, int64_t width) {
   const RowKernels& kernels = RowKernelsFor(device.isa);
   const float maximum = kernels.max(x, width);

@@ -81,6 +81,11 @@ void GatherPackedRows(const Device& device, int64_t num_tokens, const int32_t* i
 int32_t ArgMax(const Device& device, const float* x, int64_t width);
 /// out [width] = exp((x - maximum) * factor), within about 2 units in the last place; NaN stays NaN.
 void ScaledExp(const Device& device, const float* x, int64_t width, float maximum, float factor, float* out);
+/// The sum of those of x [width] that are >= least, in f64, in an order that depends on width alone. NaN is
+/// left out.
+double SumAtLeast(const Device& device, const float* x, int64_t width, float least);
+/// Writes the indices of the same numbers, rising; returns how many. `index` has room for width.
+int64_t SelectAtLeast(const Device& device, const float* x, int64_t width, float least, int32_t* index);
 /// log(sum(exp(x))) over [width], f32 in, computed with a fixed order of sums in f64.
 double LogSumExp(const Device& device, const float* x, int64_t width);
 

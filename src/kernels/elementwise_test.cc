@@ -74,6 +74,26 @@ TEST_P(ElementwiseTest, ScaledExpShiftsAndScales) {
   }
 }
 
+TEST_P(ElementwiseTest, SelectsAndSumsWhatIsLargeEnough) {
+  for (const int64_t width : {1, 15, 16, 17, 300}) {
+    std::vector<float> x = Normal(width);
+    x[static_cast<size_t>(width / 2)] = kNan;
+    x[static_cast<size_t>(width - 1)] = 0.5f;
+    for (const float least : {-kInf, -0.5f, 0.0f, 0.5f, 100.0f}) {
+      std::vector<int32_t> wanted, index(x.size());
+      double sum = 0;
+      for (size_t i = 0; i < x.size(); ++i) {
+        if (!(x[i] >= least)) continue;
+        wanted.push_back(static_cast<int32_t>(i));
+        sum += x[i];
+      }
+      index.resize(static_cast<size_t>(SelectAtLeast(With(1), x.data(), width, least, index.data())));
+      EXPECT_EQ(index, wanted) << width << " " << least;
+      EXPECT_NEAR(SumAtLeast(With(1), x.data(), width, least), sum, 1e-9);
+    }
+  }
+}
+
 TEST_P(ElementwiseTest, RmsNormEqualsTheReference) {
   for (const int64_t width : kWidths) {
     for (const int64_t rows : {0, 1, 5, 300}) {

@@ -28,6 +28,9 @@ struct RowKernels {
   void (*sigmoid)(const float* x, int64_t n, float* out);
   /// out = exp((x - maximum) * factor)
   void (*scaled_exp)(const float* x, int64_t n, float maximum, float factor, float* out);
+  double (*sum_at_least)(const float* x, int64_t n, float least);  ///< of those >= least, summed in f64
+  /// Indices, rising, of those > below; how many.
+  int64_t (*select_above)(const float* x, int64_t n, float below, int32_t* index);
 };
 
 namespace portable {

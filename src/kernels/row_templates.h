@@ -130,10 +130,16 @@ struct RowOps {
     ForVectors(
         width, [&](int64_t c, int lanes) __attribute__((always_inline)) {
           F sum = V::Zero();
+          bool any = false;  // the first term is taken as it is, not added to 0
           for (int k = 0; k < top_k; ++k) {
             if (index[k] < 0) continue;
             const F row = Load(rows + index[k] * width + c, lanes);
-            sum = weights != nullptr ? V::Fma(V::Set(weights[k]), row, sum) : V::Add(sum, row);
+            if (weights == nullptr) {
+              sum = any ? V::Add(sum, row) : row;
+            } else {
+              sum = any ? V::Fma(V::Set(weights[k]), row, sum) : V::Mul(V::Set(weights[k]), row);
+            }
+            any = true;
           }
           Store(out + c, accumulate ? V::Add(Load(out + c, lanes), sum) : sum, lanes);
         });
@@ -178,6 +184,30 @@ struct RowOps {
     return sum;
   }
 
+  static double SumAtLeast(const float* x, int64_t n, float least) {
+    double sums[16] = {};
+    ForVectors(
+        n, [&](int64_t c, int lanes) __attribute__((always_inline)) {
+          for (int i = 0; i < lanes; ++i) sums[i] += x[c + i] >= least ? static_cast<double>(x[c + i]) : 0.0;
+        });
+    double sum = 0;
+    for (const double s : sums) sum += s;
+    return sum;
+  }
+  // `below`: the largest number that is not wanted.
+  static int64_t SelectAbove(const float* x, int64_t n, float below, int32_t* index) {
+    const F bound = V::Set(below), one = V::Set(1.0f);
+    int64_t count = 0, c = 0;
+    for (; c + 16 <= n; c += 16) {
+      uint32_t mask = V::EqualMask(V::IfLess(bound, V::Load(x + c), one, V::Zero()), one);
+      for (; mask != 0; mask &= mask - 1) index[count++] = static_cast<int32_t>(c + __builtin_ctz(mask));
+    }
+    for (; c < n; ++c) {
+      if (x[c] > below) index[count++] = static_cast<int32_t>(c);
+    }
+    return count;
+  }
+
   static void Softmax(const float* x, int64_t n, float* out) {
     const F m = V::Set(MaxOf(x, n));
     F sum = V::Zero();
@@ -207,8 +237,9 @@ struct RowOps {
         });
   }
 
-  static constexpr RowKernels kKernels = {RmsNorm, Rope, ToBf16, Scale,   SiluMul,    Combine,
-                                          MaxOf,   Find, SumExp, Softmax, SigmoidRow, ScaledExp};
+  static constexpr RowKernels kKernels = {RmsNorm,    Rope,      ToBf16,     Scale,      SiluMul,
+                                          Combine,    MaxOf,     Find,       SumExp,     Softmax,
+                                          SigmoidRow, ScaledExp, SumAtLeast, SelectAbove};
 };
 
 }  // namespace

@@ -117,19 +117,19 @@ void CollectCandidates(const kernels::Device& device, std::span<const float> log
                      static_cast<float>(1.0 / o.temperature), p.data());
   // min_p is relative to the best token's probability too. NaN is below any bound.
   float least = std::max(static_cast<float>(o.min_p), std::numeric_limits<float>::min());
-  double total = 0;
-  for (const float v : p) total += v >= least ? static_cast<double>(v) : 0.0;
+  const auto width = static_cast<int64_t>(p.size());
+  double total = kernels::SumAtLeast(device, p.data(), width, least);
   if (o.top_p < 1.0 && o.top_k == 0) {
     least = std::max(least, static_cast<float>(total * (1.0 - o.top_p) / static_cast<double>(p.size())));
   }
   auto& candidates = scratch.candidates;
-  candidates.resize(p.size());
-  size_t count = 0;
-  for (size_t i = 0; i < p.size(); ++i) {
-    candidates[count] = {p[i], static_cast<int32_t>(i)};
-    count += p[i] >= least ? 1 : 0;
+  scratch.selected.resize(p.size());
+  const auto count =
+      static_cast<size_t>(kernels::SelectAtLeast(device, p.data(), width, least, scratch.selected.data()));
+  candidates.clear();
+  for (const int32_t token : std::span(scratch.selected).first(count)) {
+    candidates.emplace_back(p[static_cast<size_t>(token)], token);
   }
-  candidates.resize(count);
   if (o.top_k > 0 && static_cast<size_t>(o.top_k) < count) {
     std::nth_element(candidates.begin(), candidates.begin() + o.top_k, candidates.end(), Better);
     candidates.resize(static_cast<size_t>(o.top_k));

@@ -54,6 +54,7 @@ struct Sampled {
 /// Scratch of one worker; kept between calls so that the hot path does not allocate.
 struct SamplerScratch {
   std::vector<float> logits, probabilities;
+  std::vector<int32_t> selected;
   std::vector<std::pair<float, int32_t>> candidates;
 };
 
