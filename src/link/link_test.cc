@@ -65,10 +65,10 @@ class EchoEngine : public engine::Engine {
   Result<std::unique_ptr<engine::RequestHandle>> Submit(engine::Request request,
                                                         std::shared_ptr<engine::EventSink> sink) override {
     if (request.prompt.size() > 100) return Fail(Code::kInvalidArgument, "too long");
-    auto cancelled = std::make_shared<std::promise<void>>();
+    auto cancelled = cancellations_.emplace_back(std::make_shared<std::atomic<bool>>(false));
     threads_.emplace_back([request, sink, cancelled] {
       if (request.prompt.front() == 0) {
-        cancelled->get_future().wait();
+        cancelled->wait(false);
         return sink->OnFinish({}, {.reason = engine::FinishReason::kAbort});
       }
       sink->OnPrompt(2, {});
@@ -76,8 +76,8 @@ class EchoEngine : public engine::Engine {
       sink->OnFinish({{.token = request.prompt.back()}}, {.reason = engine::FinishReason::kLength});
     });
     struct Handle : engine::RequestHandle {
-      std::shared_ptr<std::promise<void>> cancelled;
-      void Cancel() override { cancelled->set_value(); }
+      std::shared_ptr<std::atomic<bool>> cancelled;
+      void Cancel() override { EchoEngine::Cancel(*cancelled); }
       int rank() const override { return 3; }
     };
     auto handle = std::make_unique<Handle>();
@@ -91,9 +91,18 @@ class EchoEngine : public engine::Engine {
   }
   Status Health() const override { return {}; }
   Status ResetPrefixCache() override { return {}; }
-  void Drain(TimePoint) override {}
+  // As a front that goes away ends what it has asked for.
+  void Drain(TimePoint) override {
+    for (const auto& cancelled : cancellations_) Cancel(*cancelled);
+  }
 
  private:
+  static void Cancel(std::atomic<bool>& cancelled) {
+    cancelled = true;
+    cancelled.notify_all();
+  }
+
+  std::vector<std::shared_ptr<std::atomic<bool>>> cancellations_;  // of all requests; used by one thread
   engine::ModelInfo info_{.vocab_size = 10, .max_model_len = 20, .num_kv_blocks = 30, .block_size = 16};
   std::vector<std::thread> threads_;
 };
@@ -179,7 +188,6 @@ TEST_F(Link, AFailedRankEndsEveryRequestOnce) {
   EXPECT_EQ(waiting->Wait().error.message, "rank 3 was killed");
   EXPECT_FALSE(client_->Health().has_value());
   EXPECT_FALSE(client_->Submit({}, std::make_shared<Collector>()).has_value());
-  handle->Cancel();  // so that the echo's thread ends
 }
 
 TEST_F(Link, DrainComesBack) {
