@@ -48,9 +48,11 @@ class Connection : public std::enable_shared_from_this<Connection> {
   }
   // At most every kStatsInterval: metrics want no more, and the front counts its own requests.
   void SendStats() {
-    const TimePoint now = Now();
-    if (now - last_stats_ < kStatsInterval) return;
-    last_stats_ = now;
+    {
+      const std::lock_guard lock(mutex_);
+      if (Now() - last_stats_ < kStatsInterval) return;
+      last_stats_ = Now();
+    }
     Send(MessageKind::kStats, Encode(engine_.Stats().front()));
   }
 

@@ -64,7 +64,13 @@ struct Simd {
     const __m128 u = _mm_max_ps(t, _mm_movehl_ps(t, t));
     return _mm_cvtss_f32(_mm_max_ss(u, _mm_movehdup_ps(u)));
   }
-  CADRE_INLINE uint32_t EqualMask(F a, F b) { return _mm512_cmp_ps_mask(a, b, _CMP_EQ_OQ); }
+  // In assembler because g++ 12 may spill a mask as 16 bits and read it back as 32, the upper ones being
+  // garbage.
+  CADRE_INLINE uint32_t EqualMask(F a, F b) {
+    uint32_t bits;
+    asm("kmovw %1, %0" : "=r"(bits) : "k"(_mm512_cmp_ps_mask(a, b, _CMP_EQ_OQ)));
+    return bits;
+  }
 
   CADRE_INLINE U LoadRaw(const void* p) { return _mm512_loadu_si512(p); }
   CADRE_INLINE U LoadRawPart(const void* p, int n) { return _mm512_maskz_loadu_epi32(First(n), p); }
