@@ -93,7 +93,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   Outbox outbox_;
   std::mutex mutex_;
   std::map<int64_t, std::unique_ptr<engine::RequestHandle>> handles_;
-  TimePoint last_stats_;  // of the engine thread
+  TimePoint last_stats_;  // under mutex_
 };
 
 class Connection::Sink : public engine::EventSink {
