@@ -217,7 +217,9 @@ Status LocalEngine::Turn(bool& stop) {
     if (!stop) WaitForWork();
     return {};
   }
-  StepGate::Offer offer{.num_sequences = std::ssize(plan), .wants_stop = draining && scheduler_.empty()};
+  StepGate::Offer offer{.num_sequences = std::ssize(plan),
+                        .wants_step = runner_->wants_step(),
+                        .wants_stop = draining && scheduler_.empty()};
   for (const ScheduledSequence& scheduled : plan) offer.num_tokens += scheduled.num_tokens;
   CADRE_ASSIGN(const StepGate::Turn turn, gate_->Agree(offer));
   if (turn == StepGate::Turn::kStep) return Step(plan, gate_->phase());
@@ -262,7 +264,7 @@ Status LocalEngine::Step(std::span<const ScheduledSequence> plan, a2a::Phase pha
     if (output.token) Deliver(output);
   }
   if (num_tokens > 0) step_sizes_.Add(num_rows_of_prompts + generation_tokens_ - generated_before);
-  return {};
+  return runner_->EndStep();
 }
 
 void LocalEngine::ReportPrompt(Sequence& sequence) {

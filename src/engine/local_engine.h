@@ -37,6 +37,7 @@ class StepGate {
   struct Offer {
     int64_t num_tokens = 0;  ///< 0: no work here
     int64_t num_sequences = 0;
+    bool wants_step = false;  ///< a step is wanted all the same: experts are on their way
     bool wants_stop = false;  ///< this rank has nothing left and has been asked to end
   };
   /// Tells the others this rank's offer and learns what all do. Errors name who is missing.

@@ -40,12 +40,15 @@ nn::StepContext Runner::ContextFor(const Batch& batch) const {
           .batch = batch.View(),
           .kv = options_.kv,
           .exchange = options_.exchange,
-          .expert_maps = options_.expert_maps,
+          .expert_maps = rebalancer_ == nullptr ? std::span(options_.expert_maps) : rebalancer_->maps(),
+          .slot_counts = rebalancer_ == nullptr ? nullptr : rebalancer_->slot_counts().data(),
           .tensor_parallel = options_.tensor_parallel};
 }
 
 Result<std::vector<StepOutput>> Runner::Run(std::span<const ScheduledSequence> plan, a2a::Phase phase) {
   ++step_;
+  step_start_ = Now();
+  had_rows_ = !plan.empty();
   if (options_.exchange != nullptr) options_.exchange->SetPhase(phase);
   BeginStep(options_.step_timeout);
   const Batch batch(plan, options_.kv.layout.block_size);
@@ -68,7 +71,16 @@ Result<std::vector<StepOutput>> Runner::Run(std::span<const ScheduledSequence> p
           scratch_[static_cast<size_t>(worker)]);
     });
   }));
+  step_end_ = Now();
   return outputs;
+}
+
+Status Runner::EndStep() {
+  if (rebalancer_ == nullptr) return {};
+  return rebalancer_->AfterStep({.step = step_,
+                                 .had_rows = had_rows_,
+                                 .busy = step_end_ - step_start_,
+                                 .deadline = Now() + options_.step_timeout});
 }
 
 Result<bool> Runner::Follow() {
@@ -79,11 +91,15 @@ Result<bool> Runner::Follow() {
   if (bytes.empty()) return false;
   if (options_.exchange != nullptr) options_.exchange->SetPhase(static_cast<a2a::Phase>(bytes.back()));
   bytes.pop_back();
+  step_start_ = Now();
   BeginStep(options_.step_timeout);
   const Batch batch = Batch::Deserialize(bytes, options_.kv.layout.block_size);
+  had_rows_ = batch.View().num_tokens() > 0;
   const nn::StepContext context = ContextFor(batch);
   CADRE_TRY(decoder_.Forward(context));
   CADRE_TRY(ForEachLogitChunk(batch, context, [](size_t, size_t) {}));
+  step_end_ = Now();
+  CADRE_TRY(EndStep());
   return true;
 }
 

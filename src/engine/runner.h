@@ -8,6 +8,7 @@
 #include "engine/batch.h"
 #include "engine/scheduler.h"
 #include "model/decoder.h"
+#include "rebalance/rebalancer.h"
 
 namespace cadre::engine {
 
@@ -32,10 +33,22 @@ class Runner {
  public:
   Runner(model::Decoder& decoder, RunnerOptions options);
 
+  /// From the next step on, its maps are used and it counts what the router chooses. All ranks call it
+  /// between the same two steps; it must outlive the runner.
+  void Attach(rebalance::Rebalancer& rebalancer) { rebalancer_ = &rebalancer; }
+
   /// Runs the plan (empty: this rank only serves the others' rows) and samples, in the plan's order. `phase`
   /// is the same on all ranks. Prompt
   /// log probabilities go straight into their sequences. Errors: only from the exchange between ranks.
   Result<std::vector<StepOutput>> Run(std::span<const ScheduledSequence> plan, a2a::Phase phase);
+
+  /// What is due between two steps: a piece of a rebalance. Call once after each Run, when its tokens are on
+  /// their way. Errors: only from the exchange between ranks.
+  Status EndStep();
+  /// Whether steps are wanted though nobody has work. The same on all ranks.
+  bool wants_step() const { return rebalancer_ != nullptr && rebalancer_->moving(); }
+  /// Null where experts do not move.
+  const rebalance::Rebalancer* rebalancer() const { return rebalancer_; }
 
   /// The part of a tensor-parallel rank that has no scheduler: waits for the rows of one step, as long as it
   /// takes, and computes them. False when the rank with the scheduler has ended.
@@ -62,7 +75,10 @@ class Runner {
   model::Decoder& decoder_;
   RunnerOptions options_;
   int64_t rows_per_chunk_;
+  rebalance::Rebalancer* rebalancer_ = nullptr;
   int64_t step_ = 0;
+  TimePoint step_start_, step_end_;
+  bool had_rows_ = false;
   std::vector<float> logits_;                // [rows_per_chunk, vocab]
   std::vector<nn::SamplerScratch> scratch_;  // one a worker
 };

@@ -59,7 +59,6 @@ void Steps(fabric::Rendezvous& rendezvous) {
     StepWord word;
     word.num_tokens = step * 10 + me;
     word.has_work = step % 3 == 0 && me == step % ranks;
-    word.maps_ready = 5 + me;
     word.stop = step == 99;
     const auto view = (*lockstep)->Exchange(word, Now() + 20s);
     ASSERT_TRUE(view) << view.error().message;
@@ -67,7 +66,6 @@ void Steps(fabric::Rendezvous& rendezvous) {
     ASSERT_EQ(view->MaxTokens(), step * 10 + ranks - 1);
     ASSERT_EQ(view->TotalTokens(), int64_t{step} * 10 * ranks + ranks * (ranks - 1) / 2);
     ASSERT_EQ(view->AnyWork(), step % 3 == 0);
-    ASSERT_EQ(view->MinMapsReady(), 5);
     ASSERT_EQ(view->AllStop(), step == 99);
     ASSERT_FALSE(view->AllPause());
   }

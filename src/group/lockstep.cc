@@ -29,9 +29,6 @@ bool StepView::AllPause() const {
 int32_t StepView::MaxTokens() const {
   return std::ranges::max(words, {}, &StepWord::num_tokens).num_tokens;
 }
-int64_t StepView::MinMapsReady() const {
-  return std::ranges::min(words, {}, &StepWord::maps_ready).maps_ready;
-}
 int64_t StepView::TotalTokens() const {
   int64_t total = 0;
   for (const StepWord& word : words) total += word.num_tokens;

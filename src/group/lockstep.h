@@ -31,7 +31,6 @@ struct StepWord {
   bool has_work = false;         ///< requests running or waiting
   bool pause = false;            ///< wants all to pause
   bool stop = false;             ///< has drained and wants to end
-  int64_t maps_ready = 0;        ///< map changes that the rank has staged (rebalance)
   int64_t membership_epoch = 1;  ///< must be equal on all
 };
 
@@ -45,7 +44,6 @@ struct StepView {
   bool AllPause() const;
   int32_t MaxTokens() const;
   int64_t TotalTokens() const;
-  int64_t MinMapsReady() const;
 };
 
 struct LockstepOptions {

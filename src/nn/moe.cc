@@ -89,6 +89,10 @@ a2a::Routing Route(const StepContext& context, const MoeInput& in, const Shape& 
                                        .experts = slots,
                                        .weights = weights});
   in.map->MapChoices(piece.count, spec.top_k, slots, nullptr, slots);
+  if (in.slot_counts != nullptr) {
+    for (int64_t i = 0; i < piece.count * spec.top_k; ++i)
+      if (slots[i] >= 0) ++in.slot_counts[slots[i]];
+  }
   return {.num_rows = piece.count, .slots = slots, .weights = weights};
 }
 

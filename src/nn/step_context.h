@@ -47,10 +47,18 @@ struct StepContext {
   KvPoolView kv;
   a2a::AllToAll* exchange = nullptr;  ///< of the EP group; null for a model without experts
   std::span<const eplb::ExpertMap* const>
-      expert_maps;                             ///< [MoE layers] where each layer's experts lie in this step
+      expert_maps;  ///< [MoE layers] where each layer's experts lie in this step
+  /// [MoE layers, slots]: the router adds the choices of this rank's own rows; null: nobody counts.
+  uint32_t* slot_counts = nullptr;
   a2a::Collective* tensor_parallel = nullptr;  ///< null where tp = 1
   /// Called after a layer's keys and values of this step are in the pool (prefill hand-off); may be empty.
   std::function<void(int32_t layer)> on_layer_written;
+
+  /// A MoE layer's part of slot_counts, or null.
+  uint32_t* SlotCounts(size_t moe_layer) const {
+    const auto slots = static_cast<size_t>(expert_maps[moe_layer]->layout().num_slots);
+    return slot_counts == nullptr ? nullptr : slot_counts + moe_layer * slots;
+  }
 };
 
 }  // namespace cadre::nn
