@@ -24,6 +24,8 @@ class ExpertMap {
   int32_t num_experts() const { return static_cast<int32_t>(first_.size()) - 1; }
 
   LogicalExpert ExpertOf(Slot slot) const;
+  /// [layout().num_slots] the expert that each slot holds.
+  std::span<const int32_t> slot_to_expert() const { return slot_to_expert_; }
   /// The slots that hold `expert`, in rising order; at least one.
   std::span<const int32_t> SlotsOf(LogicalExpert expert) const;
   /// The experts that `rank` holds, by local slot.

@@ -77,10 +77,6 @@ struct Plan {
 /// sharded layout). Cost: for each layer about slots x (ranks + experts copied) operations.
 Result<Plan> MakePlan(const Policy& policy, const PolicyInput& input, std::span<const ExpertMap> present);
 
-/// The plan that puts the placement of `policy` from scratch (a recorded load as the start placement): no
-/// present map, so every layer is `changed` and present_max is 0.
-Result<Plan> MakeStartPlan(const Policy& policy, const PolicyInput& input);
-
 /// Reorders each rank's slots of `target` so that an expert which a rank holds under `present` and under
 /// `target` stays in its slot (its first ones in rising order, where it has several); the others fill the
 /// free slots in the order of `target`. Which experts a rank holds does not change. Both [layout.num_slots].

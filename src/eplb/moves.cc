@@ -1,0 +1,93 @@
+#include "eplb/moves.h"
+
+#include <algorithm>
+#include <numeric>
+#include <tuple>
+
+#include "base/check.h"
+
+namespace cadre::eplb {
+
+std::vector<Move> LayerMoves(const ExpertMap& present, std::span<const int32_t> target, const Hosts& hosts,
+                             std::span<int32_t> sends) {
+  const SlotLayout& layout = present.layout();
+  CADRE_CHECK(sends.size() == static_cast<size_t>(layout.num_ranks));
+  const std::vector<int32_t> kept = KeepSlots(layout, present.slot_to_expert(), target);
+  std::vector<Move> moves;
+  for (int32_t rank = 0; rank < layout.num_ranks; ++rank) {
+    const size_t first_of_rank = moves.size();
+    for (int32_t slot = layout.Begin(rank); slot < layout.Begin(rank + 1); ++slot) {
+      const int32_t expert = kept[static_cast<size_t>(slot)];
+      if (expert == present.ExpertOf(Slot(slot)).value) continue;
+      const auto again = std::find_if(moves.begin() + static_cast<std::ptrdiff_t>(first_of_rank), moves.end(),
+                                      [&](const Move& move) { return move.expert == expert; });
+      if (again != moves.end()) {
+        moves.push_back({slot, expert, rank, again->slot});
+        continue;
+      }
+      // Distance (own rank, own host, elsewhere), then sends so far, then rank, then slot.
+      std::tuple<int, int32_t, int32_t, int32_t> best{3, 0, 0, 0};
+      for (const int32_t holder : present.SlotsOf(LogicalExpert(expert))) {
+        const int32_t other = layout.RankOf(holder);
+        const bool near =
+            hosts.of_rank[static_cast<size_t>(other)] == hosts.of_rank[static_cast<size_t>(rank)];
+        const int distance = other == rank ? 0 : near ? 1 : 2;
+        best = std::min(best, std::tuple{distance, sends[static_cast<size_t>(other)], other, holder});
+      }
+      const auto [distance, sent, source, source_slot] = best;
+      if (distance > 0) ++sends[static_cast<size_t>(source)];
+      moves.push_back({slot, expert, source, source_slot});
+    }
+  }
+  return moves;
+}
+
+PlaceTable::PlaceTable(int32_t num_layers, SlotLayout layout, int32_t num_spares)
+    : num_layers_(num_layers), layout_(layout), num_spares_(num_spares) {
+  CADRE_CHECK(num_layers >= 0 && num_spares >= 0 && !layout.sharded);
+  for (int32_t layer = 0; layer < num_layers; ++layer) {
+    std::vector<int32_t>& places = place_of_.emplace_back();
+    for (int32_t rank = 0; rank < layout.num_ranks; ++rank) {
+      for (int32_t i = 0; i < layout.Count(rank); ++i) places.push_back(layer * layout.Count(rank) + i);
+    }
+  }
+  for (int32_t rank = 0; rank < layout.num_ranks; ++rank) {
+    std::vector<int32_t>& spares = spares_.emplace_back(static_cast<size_t>(num_spares));
+    std::iota(spares.begin(), spares.end(), num_layers * layout.Count(rank));
+  }
+}
+
+int32_t PlaceTable::PlaceOf(int32_t layer, int32_t slot) const {
+  return Layer(layer)[static_cast<size_t>(slot)];
+}
+
+std::span<const int32_t> PlaceTable::Layer(int32_t layer) const {
+  return place_of_.at(static_cast<size_t>(layer));
+}
+
+std::span<const int32_t> PlaceTable::SparesOf(int32_t rank) const {
+  return spares_.at(static_cast<size_t>(rank));
+}
+
+void PlaceTable::Apply(const Wave& wave) {
+  for (const Flip& flip : wave.flips) {
+    CADRE_CHECK(flip.slot_to_place.size() == static_cast<size_t>(layout_.num_slots));
+    place_of_.at(static_cast<size_t>(flip.layer)) = flip.slot_to_place;
+  }
+  for (int32_t rank = 0; rank < layout_.num_ranks; ++rank) {
+    std::vector<bool> used(static_cast<size_t>(NumPlaces(rank)));
+    for (const auto& places : place_of_) {
+      for (int32_t slot = layout_.Begin(rank); slot < layout_.Begin(rank + 1); ++slot)
+        used.at(static_cast<size_t>(places[static_cast<size_t>(slot)])) = true;
+    }
+    std::vector<int32_t>& spares = spares_[static_cast<size_t>(rank)];
+    spares.clear();
+    for (size_t place = 0; place < used.size(); ++place) {
+      if (!used[place]) spares.push_back(static_cast<int32_t>(place));
+    }
+    // As many as before exactly where no two slots share a place.
+    CADRE_CHECK(spares.size() == static_cast<size_t>(num_spares_));
+  }
+}
+
+}  // namespace cadre::eplb
