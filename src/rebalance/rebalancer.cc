@@ -143,16 +143,16 @@ void Rebalancer::BeginWave() {
 }
 
 void Rebalancer::Finish() {
-  const size_t num_waves = schedule_->waves.size();
-  schedule_.reset();
+  const eplb::Schedule done = *std::exchange(schedule_, std::nullopt);
   {
     const std::lock_guard lock(mutex_);
     ++snapshot_.num_rebalances;
     snapshot_.moving = snapshot_.stalled = false;
   }
   Report(planned_load_);
-  if (rank() == 0)
-    LogInfo("Rearranged experts in {:.2f} s ({} waves).", SecondsSince(started_), num_waves);
+  if (rank() != 0) return;
+  LogInfo("Rearranged experts in {:.2f} s: {} sent to other ranks ({} to other hosts), {} copied within one",
+          SecondsSince(started_), done.num_received, done.num_from_hosts, done.num_local);
 }
 
 RoundBudget Rebalancer::BudgetFor(const StepReport& report) const {
@@ -250,7 +250,7 @@ void Rebalancer::WatchForStall() {
   const std::lock_guard lock(mutex_);
   if (stalled && !snapshot_.stalled) {
     snapshot_.waits_for = mover_->Missing();
-    LogWarning("a rebalance of experts is stalled: wave {} of {} is not done after {} s; it waits for {}",
+    if (rank() == 0) LogWarning("a rebalance of experts is stalled: wave {} of {} is not done after {} s; it waits for {}",
                wave_ + 1, schedule_->waves.size(), fabric::SecondsText(Now() - wave_started_),
                snapshot_.waits_for);
   }
