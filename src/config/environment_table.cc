@@ -60,6 +60,9 @@ constexpr Setting kRead[] = {
     Works("CADRE_ISA", Type::kString, "auto", Into<&CpuOptions::isa>,
           "Instruction set of the kernels; auto takes the fastest that this CPU has.")
         .Choices("auto,portable,avx2,avx512,avx512_bf16,amx"),
+    Works("VLLM_MOE_ROUTING_SIMULATION_STRATEGY", Type::kString, "", Into<&ModelOptions::routing_simulation>,
+          "Experts drawn without looking at tokens, for measurements: uniform_random, or zipf[:S[:DRIFT]] (hot "
+          "experts first, moving on every DRIFT steps). Answers are worth nothing then."),
     Works("HF_HUB_CACHE", Type::kString, "", nullptr, kHub),
     Works("HUGGINGFACE_HUB_CACHE", Type::kString, "", nullptr, "Older name of HF_HUB_CACHE."),
     Works("HF_HOME", Type::kString, "", nullptr, "hub/ below it is the cache, if HF_HUB_CACHE is unset."),
@@ -191,7 +194,7 @@ constexpr Names kNoEffect[] = {
      "PRECOMPILED_WHEEL_LOCATION SKIP_PRECOMPILED_VERSION_SUFFIX SKIP_VERSION_SUFFIX TARGET_DEVICE "
      "USE_PRECOMPILED USE_PRECOMPILED_RUST"},
     {"It is for studies inside vLLM and has no counterpart here.",
-     "ADAPTIVE_VERIFICATION_PROFILE_CONTEXT_LEN COMPUTE_NANS_IN_LOGITS MOE_ROUTING_SIMULATION_STRATEGY "
+     "ADAPTIVE_VERIFICATION_PROFILE_CONTEXT_LEN COMPUTE_NANS_IN_LOGITS "
      "RAISE_ON_LOGIT_NANS"},
 };
 

@@ -34,6 +34,7 @@ struct ModelOptions {
   Json override_generation_config;         ///< object laid over generation_config.json; null: none
   int64_t max_logprobs = 20;               ///< -1: no limit
   bool show_progress = true;
+  std::string routing_simulation;  ///< VLLM_MOE_ROUTING_SIMULATION_STRATEGY; "": the router chooses
 
   friend bool operator==(const ModelOptions&, const ModelOptions&) = default;
 };

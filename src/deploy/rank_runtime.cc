@@ -101,6 +101,13 @@ Status RankRuntime::Connect(const config::EngineOptions& options, const ModelSet
       .exchange = exchange_.get(),
       .tensor_parallel = links_.tensor_parallel.get(),
       .vocab_size = spec_.vocab_size};
+  if (const std::string& strategy = options.model.routing_simulation; !strategy.empty() && setup.is_moe()) {
+    CADRE_ASSIGN(simulated_routing_, nn::SimulatedRouting::Create(strategy, spec_.moe.num_experts,
+                                                                  spec_.moe.top_k));
+    runner.simulated_routing = &*simulated_routing_;
+    if (setup.local_rank(place) == 0)
+      LogWarning("experts are chosen by {} and not by the router: answers are worth nothing", strategy);
+  }
   for (const eplb::ExpertMap& map : maps_) runner.expert_maps.push_back(&map);
   if (const auto timeout = options.parallel.distributed_timeout_s)
     runner.step_timeout = std::chrono::seconds(*timeout);

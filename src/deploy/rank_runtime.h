@@ -4,6 +4,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 
 #include "a2a/a2a.h"
 #include "a2a/collective.h"
@@ -55,6 +56,7 @@ class RankRuntime {
   std::map<int, fabric::Mapping> shared_dense_;  // by tp rank; one of them is ours
   sys::Region dense_, experts_, kv_;
   model::ModelWeights weights_;
+  std::optional<nn::SimulatedRouting> simulated_routing_;
   std::unique_ptr<a2a::AllToAll> exchange_;
   std::unique_ptr<model::Decoder> decoder_;
   std::unique_ptr<engine::Runner> follower_;

@@ -42,6 +42,8 @@ nn::StepContext Runner::ContextFor(const Batch& batch) const {
           .exchange = options_.exchange,
           .expert_maps = rebalancer_ == nullptr ? std::span(options_.expert_maps) : rebalancer_->maps(),
           .slot_counts = rebalancer_ == nullptr ? nullptr : rebalancer_->slot_counts().data(),
+          .simulated_routing = options_.simulated_routing,
+          .step = step_,
           .tensor_parallel = options_.tensor_parallel};
 }
 

@@ -24,6 +24,7 @@ struct RunnerOptions {
   a2a::AllToAll* exchange = nullptr;                ///< null for a model without experts
   a2a::Collective* tensor_parallel = nullptr;       ///< null where tp = 1
   std::vector<const eplb::ExpertMap*> expert_maps;  ///< [MoE layers]
+  const nn::SimulatedRouting* simulated_routing = nullptr;
   int64_t vocab_size = 0;
   Duration step_timeout = std::chrono::seconds(60);  ///< longest wait for another rank within a step
 };

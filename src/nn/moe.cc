@@ -88,6 +88,12 @@ a2a::Routing Route(const StepContext& context, const MoeInput& in, const Shape& 
                                        .scale = spec.scale,
                                        .experts = slots,
                                        .weights = weights});
+  if (context.simulated_routing != nullptr) {
+    const auto first = static_cast<size_t>(s.own.begin + piece.begin);
+    context.simulated_routing->Choose(context.step, in.moe_layer, piece.count,
+                                      context.batch.token_ids.data() + first,
+                                      context.batch.positions.data() + first, slots, weights);
+  }
   in.map->MapChoices(piece.count, spec.top_k, slots, nullptr, slots);
   if (in.slot_counts != nullptr) {
     for (int64_t i = 0; i < piece.count * spec.top_k; ++i)

@@ -11,6 +11,7 @@
 #include "kernels/attention.h"
 #include "kernels/device.h"
 #include "kv/layout.h"
+#include "nn/simulated_routing.h"
 
 namespace cadre::nn {
 
@@ -50,6 +51,9 @@ struct StepContext {
       expert_maps;  ///< [MoE layers] where each layer's experts lie in this step
   /// [MoE layers, slots]: the router adds the choices of this rank's own rows; null: nobody counts.
   uint32_t* slot_counts = nullptr;
+  /// Chooses the experts instead of the router; null: the router does.
+  const SimulatedRouting* simulated_routing = nullptr;
+  int64_t step = 0;                            ///< counts up; for the simulation alone
   a2a::Collective* tensor_parallel = nullptr;  ///< null where tp = 1
   /// Called after a layer's keys and values of this step are in the pool (prefill hand-off); may be empty.
   std::function<void(int32_t layer)> on_layer_written;
