@@ -37,6 +37,21 @@ inline void StepSizes::Add(int64_t num_tokens) {
   sum += num_tokens;
 }
 
+/// The state of expert balancing, as of its last report; the same on all ranks.
+struct EplbStats {
+  int64_t epoch = 0;  ///< of the maps; 0: experts do not move
+  int64_t num_rebalances = 0;
+  int64_t num_moved = 0;         ///< experts that went from one rank to another
+  int64_t moved_bytes = 0;       ///< theirs
+  int64_t num_failed_waves = 0;  ///< tries that left the maps as they were
+  double moving_seconds = 0;     ///< of this rank's time, spent on moving
+  bool moving = false, stalled = false;
+  std::string waits_for;                   ///< where stalled
+  double balancedness = 0;                 ///< 0..1, over the window
+  std::vector<double> layer_balancedness;  ///< [MoE layers]
+  std::vector<double> rank_tokens;         ///< [ranks] of the window, all layers
+};
+
 /// A moment's load of one rank, as /load and the metrics show it. Counters count from the start.
 struct RankStats {
   int rank = 0;
@@ -49,6 +64,7 @@ struct RankStats {
   int64_t prompt_tokens = 0;
   int64_t generation_tokens = 0;
   int64_t num_steps = 0;
+  EplbStats eplb;
   StepSizes step_sizes;  ///< of the steps in which this rank had tokens: prompt rows and new tokens
 };
 

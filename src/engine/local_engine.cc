@@ -330,6 +330,31 @@ void LocalEngine::EndOverdue() {
   }
 }
 
+namespace {
+
+EplbStats EplbStatsOf(const rebalance::Snapshot& s) {
+  EplbStats stats{.epoch = s.epoch,
+                  .num_rebalances = s.num_rebalances,
+                  .num_moved = s.num_moved,
+                  .moved_bytes = s.moved_bytes,
+                  .num_failed_waves = s.num_failed_waves,
+                  .moving_seconds = s.moving_seconds,
+                  .moving = s.moving,
+                  .stalled = s.stalled,
+                  .waits_for = s.waits_for,
+                  .balancedness = s.balance.balancedness()};
+  for (const eplb::Balance& layer : s.layer_balance)
+    stats.layer_balancedness.push_back(layer.balancedness());
+  stats.rank_tokens.resize(static_cast<size_t>(s.layout.num_ranks));
+  for (size_t layer = 0; layer < s.slots.size(); ++layer) {
+    const auto loads = eplb::RankLoads(s.layout, s.slots[layer], s.load.Layer(static_cast<int32_t>(layer)));
+    for (size_t r = 0; r < loads.size(); ++r) stats.rank_tokens[r] += loads[r];
+  }
+  return stats;
+}
+
+}  // namespace
+
 void LocalEngine::PublishStats() {
   const auto& pool = scheduler_.pool();
   {
@@ -347,6 +372,11 @@ void LocalEngine::PublishStats() {
   stats_.generation_tokens = generation_tokens_;
   stats_.num_steps = num_steps_;
   stats_.step_sizes = step_sizes_;
+  const rebalance::Rebalancer* const rebalancer = runner_->rebalancer();
+  if (rebalancer != nullptr && rebalancer->version() != eplb_version_) {
+    eplb_version_ = rebalancer->version();
+    stats_.eplb = EplbStatsOf(rebalancer->snapshot());
+  }
 }
 
 }  // namespace cadre::engine

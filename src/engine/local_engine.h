@@ -98,6 +98,7 @@ class LocalEngine : public Engine {
   std::shared_ptr<Inbox> inbox_;
   int64_t next_sequence_ = 0;
   int64_t prompt_tokens_ = 0, generation_tokens_ = 0, num_steps_ = 0;
+  int64_t eplb_version_ = 0;  // of the snapshot in stats_
   StepSizes step_sizes_;
   double seconds_per_token_ = 0;  // of steps with prompt chunks, smoothed; 0: not measured yet
 

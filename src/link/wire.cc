@@ -180,9 +180,14 @@ void Visit(Archive& archive, StepSizes& s) {
   archive(s.counts, s.sum);
 }
 template <typename Archive>
+void Visit(Archive& archive, EplbStats& s) {
+  archive(s.epoch, s.num_rebalances, s.num_moved, s.moved_bytes, s.num_failed_waves, s.moving_seconds, s.moving,
+          s.stalled, s.waits_for, s.balancedness, s.layer_balancedness, s.rank_tokens);
+}
+template <typename Archive>
 void Visit(Archive& archive, RankStats& s) {
   archive(s.rank, s.num_running, s.num_waiting, s.kv_cache_usage, s.num_preemptions, s.prefix_cache_queries,
-          s.prefix_cache_hits, s.prompt_tokens, s.generation_tokens, s.num_steps, s.step_sizes);
+          s.prefix_cache_hits, s.prompt_tokens, s.generation_tokens, s.num_steps, s.eplb, s.step_sizes);
 }
 }  // namespace cadre::engine
 

@@ -128,27 +128,25 @@ Status Rebalancer::Plan() {
     return Fail(Code::kInternal, "ranks 0 and {} planned different expert maps from the same load", r);
   }
   wave_ = 0;
-  if (schedule_->waves.empty()) {
-    const std::lock_guard lock(mutex_);
-    ++snapshot_.num_unchanged;
-  }
+  if (schedule_->waves.empty()) Tell([](Snapshot& s) { ++s.num_unchanged; });
   BeginWave();
   return {};
 }
 
 void Rebalancer::BeginWave() {
+  stalled_ = false;
   if (wave_ == schedule_->waves.size()) return Finish();
   wave_started_ = Now();
+  Tell([](Snapshot& s) { s.moving = true; });
   mover_->Begin(schedule_->waves[wave_]);
 }
 
 void Rebalancer::Finish() {
   const eplb::Schedule done = *std::exchange(schedule_, std::nullopt);
-  {
-    const std::lock_guard lock(mutex_);
-    ++snapshot_.num_rebalances;
-    snapshot_.moving = snapshot_.stalled = false;
-  }
+  Tell([](Snapshot& s) {
+    ++s.num_rebalances;
+    s.moving = s.stalled = false;
+  });
   Report(planned_load_);
   if (rank() != 0) return;
   LogInfo("Rearranged experts in {:.2f} s: {} sent to other ranks ({} to other hosts), {} copied within one",
@@ -183,7 +181,6 @@ Status Rebalancer::Move(const StepReport& report) {
     LearnMessageSize(spent, std::chrono::duration_cast<Duration>(2 * report.busy * options_.step_share));
     {
       const std::lock_guard lock(mutex_);
-      snapshot_.moving = true;
       snapshot_.moving_seconds += Seconds(spent);
     }
     if (verdict != Verdict::kGoing) CADRE_TRY(EndWave(verdict));
@@ -199,17 +196,16 @@ Status Rebalancer::EndWave(Verdict verdict) {
     BeginWave();
     return {};
   }
-  {
-    const std::lock_guard lock(mutex_);
-    ++snapshot_.num_failed_waves;
-  }
+  Tell([](Snapshot& s) { ++s.num_failed_waves; });
   const bool again = ++tries_ < options_.num_tries;
   if (rank() == 0) {
     LogWarning("a rebalance of experts failed in wave {} of {}; the maps stay as they are, {}", wave_ + 1,
                schedule_->waves.size(), again ? "it is tried again" : "the next one is tried in its turn");
   }
   schedule_.reset();
-  return again ? Plan() : Status();
+  if (again) return Plan();
+  Tell([](Snapshot& s) { s.moving = s.stalled = false; });
+  return {};
 }
 
 void Rebalancer::Flip(const eplb::Wave& wave) {
@@ -229,32 +225,34 @@ void Rebalancer::Flip(const eplb::Wave& wave) {
     maps_[layer] = std::move(*map);
   }
   places_.Apply(wave);
-  const std::lock_guard lock(mutex_);
-  for (const eplb::Write& write : wave.writes) {
-    if (write.rank == write.source_rank) continue;
-    ++snapshot_.num_moved;
-    snapshot_.moved_bytes += parts_.memory->place_bytes();
-  }
+  const int64_t received = std::ranges::count_if(
+      wave.writes, [](const eplb::Write& write) { return write.rank != write.source_rank; });
+  Tell([&](Snapshot& s) {
+    s.num_moved += received;
+    s.moved_bytes += received * parts_.memory->place_bytes();
+  });
 }
 
 void Rebalancer::Abandon(const std::string& why) {
   if (!moving()) return;
   schedule_.reset();
   if (rank() == 0) LogInfo("a rebalance of experts ends early: {}", why);
-  const std::lock_guard lock(mutex_);
-  snapshot_.moving = snapshot_.stalled = false;
+  Tell([](Snapshot& s) { s.moving = s.stalled = false; });
 }
 
 void Rebalancer::WatchForStall() {
   const bool stalled = Now() - wave_started_ > options_.stalled_after;
-  const std::lock_guard lock(mutex_);
-  if (stalled && !snapshot_.stalled) {
-    snapshot_.waits_for = mover_->Missing();
-    if (rank() == 0) LogWarning("a rebalance of experts is stalled: wave {} of {} is not done after {} s; it waits for {}",
-               wave_ + 1, schedule_->waves.size(), fabric::SecondsText(Now() - wave_started_),
-               snapshot_.waits_for);
+  if (stalled == stalled_) return;
+  stalled_ = stalled;
+  std::string waits_for = stalled ? mover_->Missing() : "";
+  if (stalled && rank() == 0) {
+    LogWarning("a rebalance of experts is stalled: wave {} of {} is not done after {} s; it waits for {}",
+               wave_ + 1, schedule_->waves.size(), fabric::SecondsText(Now() - wave_started_), waits_for);
   }
-  snapshot_.stalled = stalled;
+  Tell([&](Snapshot& s) {
+    s.stalled = stalled;
+    s.waits_for = std::move(waits_for);
+  });
 }
 
 void Rebalancer::Report(const eplb::LoadTable& load) {
@@ -271,15 +269,16 @@ void Rebalancer::Report(const eplb::LoadTable& load) {
     next.epoch = std::max(next.epoch, map.epoch().value);
   }
   if (options_.log_balancedness && rank() == 0) LogBalance(all);
-  const std::lock_guard lock(mutex_);
-  snapshot_.epoch = next.epoch;
-  snapshot_.slots = std::move(next.slots);
-  snapshot_.steps_until_next = cadence_.StepsUntilNext();
-  snapshot_.window_steps = window_.steps();
-  snapshot_.load = load;
-  snapshot_.layout = layout();
-  snapshot_.balance = all;
-  snapshot_.layer_balance = std::move(layers);
+  Tell([&](Snapshot& s) {
+    s.epoch = next.epoch;
+    s.slots = std::move(next.slots);
+    s.steps_until_next = cadence_.StepsUntilNext();
+    s.window_steps = window_.steps();
+    s.load = load;
+    s.layout = layout();
+    s.balance = all;
+    s.layer_balance = std::move(layers);
+  });
 }
 
 void Rebalancer::LogBalance(const eplb::Balance& balance) const {

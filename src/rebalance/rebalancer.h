@@ -11,6 +11,7 @@
 // the maps as they are; it is counted, logged, and planned anew from the same load.
 //
 // Owned by the engine thread. Only snapshot() may be called from any thread.
+#include <atomic>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -105,6 +106,8 @@ class Rebalancer {
   void Abandon(const std::string& why);
 
   Snapshot snapshot() const;
+  /// Changes when the snapshot has changed (but for moving_seconds). Any thread.
+  int64_t version() const { return version_.load(std::memory_order_acquire); }
 
  private:
   Rebalancer(const RebalanceOptions& options, RebalanceParts parts);
@@ -148,9 +151,18 @@ class Rebalancer {
   int32_t tries_ = 0;
   TimePoint started_, wave_started_;
   int64_t message_bytes_;
+  bool stalled_ = false;
 
+  // Changes the snapshot under its lock.
+  template <typename Change>
+  void Tell(Change change) {
+    const std::lock_guard lock(mutex_);
+    change(snapshot_);
+    version_.fetch_add(1, std::memory_order_release);
+  }
   mutable std::mutex mutex_;
   Snapshot snapshot_;  // under mutex_
+  std::atomic<int64_t> version_ = 0;
 };
 
 }  // namespace cadre::rebalance
