@@ -77,6 +77,27 @@ void Print(const Totals& totals) {
   std::printf("Total num output tokens:  %lld\n", static_cast<long long>(totals.output_tokens));
 }
 
+// CPU time of each rank since `before`, and how balanced the experts are.
+void AddRanks(Json& result, const std::vector<engine::RankStats>& before,
+              const std::vector<engine::RankStats>& after) {
+  Json::Array seconds;
+  for (size_t r = 0; r < after.size(); ++r)
+    seconds.push_back(after[r].cpu_seconds - before[r].cpu_seconds);
+  result.Set("rank_cpu_seconds", Json(std::move(seconds)));
+  const engine::EplbStats& eplb = after.front().eplb;
+  if (eplb.epoch == 0) return;
+  Json::Array layers;
+  for (const double layer : eplb.layer_balancedness) layers.push_back(layer);
+  result.Set("eplb", Json::Object{{"balancedness", eplb.balancedness},
+                                  {"layer_balancedness", Json(std::move(layers))},
+                                  {"epoch", eplb.epoch},
+                                  {"num_rebalances", eplb.num_rebalances},
+                                  {"num_moved", eplb.num_moved},
+                                  {"moved_bytes", eplb.moved_bytes},
+                                  {"num_failed_waves", eplb.num_failed_waves},
+                                  {"moving_seconds", eplb.moving_seconds}});
+}
+
 Status Run(const config::BenchThroughputOptions& options) {
   const config::RandomDatasetOptions shape = Effective(options.random, options.input_len, options.output_len);
   CADRE_TRY(CheckPromptCount(shape, std::max(options.num_prompts, options.num_warmups), options.n));
@@ -92,6 +113,7 @@ Status Run(const config::BenchThroughputOptions& options) {
   CADRE_TRY(RunAll(*local,
                    MakeRandomPrompts(shape, options.num_warmups, vocab_size, ~static_cast<uint64_t>(seed)),
                    options.n, seed));
+  const std::vector<engine::RankStats> before = local->deployment().engine().Stats();
   CADRE_ASSIGN(
       const Totals totals,
       RunAll(*local, MakeRandomPrompts(shape, options.num_prompts, vocab_size, static_cast<uint64_t>(seed)),
@@ -110,6 +132,7 @@ Status Run(const config::BenchThroughputOptions& options) {
     Json result = VllmResult(totals);
     result.Set("model_id", options.engine.model.model);
     AddSpeeds(result, lines);
+    AddRanks(result, before, local->deployment().engine().Stats());
     result.Set("machine", MachineJson(setup, options.engine, rates));
     CADRE_TRY(WriteJsonFile(*options.json, result));
   }

@@ -41,6 +41,7 @@ int Bench(Args args, const config::Environment& env) {
   if (what == "throughput") return BenchThroughput(args.subspan(1), env);
   if (what == "serve") return BenchServe(args.subspan(1), env);
   if (what == "a2a") return BenchA2a(args.subspan(1), env);
+  if (what == "eplb") return BenchEplb(args.subspan(1), env);
   if (what == "--help" || what == "-h") return Print(kUsage);
   return Fail({Code::kInvalidArgument,
                Format("cadre bench wants latency, throughput, serve or a2a as its next word, not '{}'",

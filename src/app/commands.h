@@ -15,6 +15,7 @@ int Generate(Args args, const config::Environment& env);
 int Inspect(Args args, const config::Environment& env);
 int BenchLatency(Args args, const config::Environment& env);
 int BenchThroughput(Args args, const config::Environment& env);
+int BenchEplb(Args args, const config::Environment& env);
 int BenchA2a(Args args, const config::Environment& env);
 int BenchServe(Args args, const config::Environment& env);
 

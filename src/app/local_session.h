@@ -25,7 +25,7 @@ class LocalSession {
   ~LocalSession();
 
   const session::Session& session() const { return *session_; }
-  const deploy::Deployment& deployment() const { return *deployment_; }
+  deploy::Deployment& deployment() const { return *deployment_; }
   /// Events of requests started with Post() run here, on the thread that calls queue().RunSome().
   TaskQueue& queue() { return queue_; }
   session::PostFunction Post() {

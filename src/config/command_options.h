@@ -91,6 +91,16 @@ struct BenchThroughputOptions {
   friend bool operator==(const BenchThroughputOptions&, const BenchThroughputOptions&) = default;
 };
 
+/// `cadre bench eplb`.
+struct BenchEplbOptions {
+  BenchThroughputOptions throughput;
+  double exponent = 1.0;  ///< of Zipf's law over the experts
+  int64_t drift = 0, repeats = 1;
+  std::string eplb = R"({"window_size":100,"step_interval":200,"num_redundant_experts":8})";
+
+  friend bool operator==(const BenchEplbOptions&, const BenchEplbOptions&) = default;
+};
+
 /// `cadre bench serve`: load for a running server.
 struct BenchServeOptions {
   std::string backend = "openai";  ///< openai, vllm: completions; openai-chat: chat completions

@@ -111,6 +111,9 @@ std::string Usage(Command command) {
       return "usage: cadre bench a2a [flags]\n\nTimes the exchanges between ranks of this host, beside a "
              "bare "
              "copy through shared memory and MPI_Alltoallv where that is installed.\n";
+    case Command::kBenchEplb:
+      return "usage: cadre bench eplb MODEL [flags]\n\nTimes many requests at once with experts chosen "
+             "evenly, with some experts hot, and with balancing.\n";
   }
   return "";
 }

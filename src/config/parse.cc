@@ -192,6 +192,16 @@ Result<Parsed<BenchThroughputOptions>> ParseBenchThroughput(std::span<const std:
   return Finish(std::move(options), std::move(outcome));
 }
 
+Result<Parsed<BenchEplbOptions>> ParseBenchEplb(std::span<const std::string> args, const Environment& env) {
+  BenchEplbOptions options;
+  Targets targets = EngineTargets(options.throughput.engine);
+  std::get<BenchEplbOptions*>(targets) = &options;
+  std::get<BenchThroughputOptions*>(targets) = &options.throughput;
+  std::get<RandomDatasetOptions*>(targets) = &options.throughput.random;
+  auto outcome = Parse(Command::kBenchEplb, args, env, targets);
+  return Finish(std::move(options), std::move(outcome));
+}
+
 Result<Parsed<BenchA2aOptions>> ParseBenchA2a(std::span<const std::string> args, const Environment& env) {
   BenchA2aOptions options;
   Targets targets{};

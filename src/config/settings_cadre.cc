@@ -96,6 +96,21 @@ constexpr Setting kBenchA2a[] = {
     Works("json", Type::kString, "", Into<&A::json>, "Write a JSON object with all numbers here."),
 };
 
+using E = BenchEplbOptions;
+constexpr Setting kBenchEplb[] = {
+    Works("exponent", Type::kFloat, "1.0", Into<&E::exponent>,
+          "How much hotter the first experts are: expert e is chosen with weight 1 / (1 + e)^exponent.")
+        .Range(0, 16),
+    Works("drift", Type::kInt, "0", Into<&E::drift>,
+          "Every so many steps the heat moves on by a third of the experts; 0: it stays.")
+        .Range(0, 1 << 30),
+    Works("eplb", Type::kString,
+          R"({"window_size":100,"step_interval":200,"num_redundant_experts":8})", Into<&E::eplb>,
+          "--eplb-config of the balanced run."),
+    Works("repeats", Type::kInt, "1", Into<&E::repeats>, "How often each is measured; the median counts.")
+        .Range(1, 1000),
+};
+
 std::vector<Group> EngineGroups() {
   std::vector<Group> groups = ModelGroups();
   for (auto more : {ParallelGroups(), MemoryGroups()}) groups.insert(groups.end(), more.begin(), more.end());
@@ -128,6 +143,9 @@ std::vector<Group> MakeGroups(Command command) {
       return BenchServeGroups();
     case Command::kBenchA2a:
       return {BenchA2aGroup()};
+    case Command::kBenchEplb:
+      groups = {BenchEplbGroup(), BenchThroughputGroup()};
+      break;
   }
   Append(groups, EngineGroups());
   Append(groups, CadreGroups());
@@ -145,6 +163,9 @@ Group GenerateGroup() {
 }
 Group BenchA2aGroup() {
   return {"Exchange", "What is measured", kBenchA2a};
+}
+Group BenchEplbGroup() {
+  return {"Balancing", "How hot, and how it is balanced", kBenchEplb};
 }
 Group InspectGroup() {
   return {"Inspect", "What to show", kInspect};
@@ -175,6 +196,8 @@ std::string_view CommandName(Command command) {
       return "bench serve";
     case Command::kBenchA2a:
       return "bench a2a";
+    case Command::kBenchEplb:
+      return "bench eplb";
   }
   return "";
 }

@@ -64,6 +64,7 @@ struct RankStats {
   int64_t prompt_tokens = 0;
   int64_t generation_tokens = 0;
   int64_t num_steps = 0;
+  double cpu_seconds = 0;  ///< of the process that runs the rank
   EplbStats eplb;
   StepSizes step_sizes;  ///< of the steps in which this rank had tokens: prompt rows and new tokens
 };

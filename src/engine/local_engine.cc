@@ -1,5 +1,7 @@
 #include "engine/local_engine.h"
 
+#include <time.h>
+
 #include <algorithm>
 
 #include "base/log.h"
@@ -332,6 +334,12 @@ void LocalEngine::EndOverdue() {
 
 namespace {
 
+double CpuSeconds() {
+  timespec time;
+  clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &time);
+  return static_cast<double>(time.tv_sec) + static_cast<double>(time.tv_nsec) * 1e-9;
+}
+
 EplbStats EplbStatsOf(const rebalance::Snapshot& s) {
   EplbStats stats{.epoch = s.epoch,
                   .num_rebalances = s.num_rebalances,
@@ -372,6 +380,7 @@ void LocalEngine::PublishStats() {
   stats_.generation_tokens = generation_tokens_;
   stats_.num_steps = num_steps_;
   stats_.step_sizes = step_sizes_;
+  stats_.cpu_seconds = CpuSeconds();
   const rebalance::Rebalancer* const rebalancer = runner_->rebalancer();
   if (rebalancer != nullptr && rebalancer->version() != eplb_version_) {
     eplb_version_ = rebalancer->version();

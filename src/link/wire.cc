@@ -187,7 +187,7 @@ void Visit(Archive& archive, EplbStats& s) {
 template <typename Archive>
 void Visit(Archive& archive, RankStats& s) {
   archive(s.rank, s.num_running, s.num_waiting, s.kv_cache_usage, s.num_preemptions, s.prefix_cache_queries,
-          s.prefix_cache_hits, s.prompt_tokens, s.generation_tokens, s.num_steps, s.eplb, s.step_sizes);
+          s.prefix_cache_hits, s.prompt_tokens, s.generation_tokens, s.num_steps, s.cpu_seconds, s.eplb, s.step_sizes);
 }
 }  // namespace cadre::engine
 
