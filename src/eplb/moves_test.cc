@@ -99,12 +99,14 @@ struct Target {
   Plan plan;
   int64_t receives = 0;  // of the reference
   int64_t changes = 0;   // slots that change
+  bool of_policy = false;
 };
 
 // A plan to maps drawn at random, or of the policy.
 Target DrawTarget(const PlanCase& drawn) {
   Target target;
   if (*rc::gen::arbitrary<bool>()) {
+    target.of_policy = true;
     target.plan = *MakePlan(**FindPolicy("default"), drawn.Input(), drawn.present);
   } else {
     target.plan = {.layout = drawn.input.layout, .num_experts = drawn.load.num_experts, .layers = {}};
@@ -117,7 +119,7 @@ Target DrawTarget(const PlanCase& drawn) {
   }
   for (size_t l = 0; l < drawn.present.size(); ++l) {
     const auto now = drawn.present[l].slot_to_expert();
-    const Ints kept = KeepSlots(drawn.input.layout, now, target.plan.layers[l].slot_to_expert);
+    const Ints kept = TargetSlots(drawn.input.layout, now, target.plan.layers[l].slot_to_expert);
     target.receives += ReferenceReceives(drawn.input.layout, now, kept);
     for (size_t slot = 0; slot < kept.size(); ++slot) target.changes += kept[slot] != now[slot];
   }
@@ -151,8 +153,9 @@ RC_GTEST_PROP(MakeSchedule, EveryWaveIsLegalAndNoByteTooMany, ()) {
   RC_ASSERT(schedule->num_local == writes - received);
   RC_ASSERT(schedule->num_from_hosts == across);
   for (size_t l = 0; l < drawn.present.size(); ++l) {
+    if (target.of_policy) RC_ASSERT(memories.maps()[l] == target.plan.layers[l].slot_to_expert);
     RC_ASSERT(memories.maps()[l] ==
-              KeepSlots(layout, drawn.present[l].slot_to_expert(), target.plan.layers[l].slot_to_expert));
+              TargetSlots(layout, drawn.present[l].slot_to_expert(), target.plan.layers[l].slot_to_expert));
   }
   // With room for all, one wave.
   if (spares * 2 > drawn.load.num_layers * 2 * layout.Count(0)) RC_ASSERT(schedule->waves.size() <= 1);
@@ -195,7 +198,7 @@ RC_GTEST_PROP(CutIntoCircles, AnySetOfCirclesLeavesALegalMap, ()) {
   const SlotLayout& layout = drawn.input.layout;
   const auto now = drawn.present[0].slot_to_expert();
   const ExpertMap next = DrawMap(drawn.load.num_experts, layout);
-  const Ints target = KeepSlots(layout, now, next.slot_to_expert());
+  const Ints target = TargetSlots(layout, now, next.slot_to_expert());
   const auto circles = CutIntoCircles(layout, drawn.load.num_experts, now, target);
   std::multiset<int32_t> held(now.begin(), now.end());
   std::set<int32_t> gained, lost;
@@ -249,7 +252,7 @@ RC_GTEST_PROP(LayerMoves, ReachTheTargetFromHoldersNearby, ()) {
     received += move.source_rank != rank;
     after[static_cast<size_t>(move.slot)] = move.expert;
   }
-  RC_ASSERT(after == KeepSlots(layout, now.slot_to_expert(), next.slot_to_expert()));
+  RC_ASSERT(after == TargetSlots(layout, now.slot_to_expert(), next.slot_to_expert()));
   RC_ASSERT(received == ReferenceReceives(layout, now.slot_to_expert(), next.slot_to_expert()));
 }
 
