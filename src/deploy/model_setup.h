@@ -46,6 +46,7 @@ struct ModelSetup {
   bool spin = true;                            ///< threads do not outnumber CPUs
   std::vector<std::vector<int>> cpus_of_rank;  ///< by local rank; empty: not pinned
   int64_t max_model_len = 0;
+  std::vector<eplb::ExpertMap> expert_maps;  ///< [MoE layers] where experts lie at the start (expert_start.h)
   engine::MemoryPlanInput memory_input;
   engine::MemoryPlan memory;
 
@@ -62,10 +63,6 @@ Result<ModelSetup> PrepareModel(const config::EngineOptions& options);
 Result<ModelSetup> DescribeModel(const config::EngineOptions& options);
 /// The second half. On kResourceExhausted `memory_input` holds the sizes all the same.
 Status PlanMemory(const config::EngineOptions& options, ModelSetup& setup);
-
-/// Where the experts of each MoE layer lie at start (the same in all layers). Null map for a dense model.
-Result<std::vector<eplb::ExpertMap>> StartMaps(const config::ParallelOptions& parallel,
-                                               const model::ModelSpec& spec);
 
 /// The part of the weights that a rank holds.
 model::WeightLayout WeightLayoutOf(const ModelSetup& setup, const config::ParallelOptions& parallel,

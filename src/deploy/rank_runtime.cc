@@ -51,7 +51,11 @@ bool RankRuntime::ReadsDense(RankPlace place) const {
 
 Status RankRuntime::Load(const config::EngineOptions& options, const ModelSetup& setup, RankPlace place,
                          TimePoint join_deadline, LoadProgress progress) {
-  CADRE_ASSIGN(maps_, StartMaps(options.parallel, spec_));
+  maps_ = setup.expert_maps;
+  if (options.parallel.eplb.replica_routing == "nearest" && links_.rendezvous != nullptr) {
+    const std::vector<int> near = links_.rendezvous->LocalRanks();
+    for (eplb::ExpertMap& map : maps_) map = map.Preferring(near.front(), near.back() + 1);
+  }
   CADRE_ASSIGN(const auto plan,
                model::PlanWeights(spec_, WeightLayoutOf(setup, options.parallel, place, maps_)));
   CADRE_ASSIGN(std::byte* const dense, PlaceDense(options, setup, place, plan.dense_bytes, join_deadline));

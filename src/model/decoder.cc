@@ -116,6 +116,7 @@ Status Decoder::Layer(const nn::StepContext& context, int32_t layer, const float
                    {.spec = &spec_.moe,
                     .weights = &w.moe,
                     .map = context.expert_maps[moe_layer],
+                    .moe_layer = static_cast<int32_t>(moe_layer),
                     .norm_weight = w.ffn_norm,
                     .rms_eps = spec_.rms_eps,
                     .residual = residual},

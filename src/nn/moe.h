@@ -21,6 +21,7 @@ struct MoeInput {
   const MoeSpec* spec = nullptr;
   const MoeWeights* weights = nullptr;
   const eplb::ExpertMap* map = nullptr;  ///< this layer's, of the step's epoch
+  int32_t moe_layer = 0;                 ///< this layer's place among the MoE layers
   const float* norm_weight = nullptr;    ///< [hidden]
   float rms_eps = 1e-6f;
   float* residual = nullptr;  ///< [T, hidden] f32: read by the norm, added to
