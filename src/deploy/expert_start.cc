@@ -1,5 +1,6 @@
 #include "deploy/expert_start.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "eplb/footprint.h"
@@ -94,9 +95,9 @@ std::vector<std::string> EplbNotes(const config::ParallelOptions& parallel, cons
   if (larger != 0) {
     const eplb::EvenCounts even = eplb::NearestEven(experts, redundant, ranks);
     notes.push_back(
-        Format("EPLB: {} slots do not divide over {} ranks: the first {} hold {}, the others {}; "
+        Format("EPLB: {} slots do not divide over {} ranks: {} with {}, {} with {}; "
                "num_redundant_experts {}{} would be even",
-               layout.num_slots, ranks, larger, layout.Count(0), layout.Count(ranks - 1),
+               layout.num_slots, ranks, larger, layout.Count(0), ranks - larger, layout.Count(ranks - 1),
                even.below < 0 ? "" : Format("{} or ", even.below), even.above));
   }
   return notes;
