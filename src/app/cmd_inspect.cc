@@ -68,12 +68,12 @@ struct RankShare {
 
 Result<std::vector<RankShare>> SharesOf(const config::EngineOptions& options,
                                         const deploy::ModelSetup& setup) {
-  CADRE_ASSIGN(const auto maps, deploy::StartMaps(options.parallel, setup.spec));
   std::vector<RankShare> shares;
   for (int rank = 0; rank < options.parallel.expert_parallel_size(); ++rank) {
     RankShare share{.place = deploy::PlaceOf(options.parallel, rank), .plan = {}};
-    CADRE_ASSIGN(share.plan, model::PlanWeights(setup.spec, deploy::WeightLayoutOf(setup, options.parallel,
-                                                                                   share.place, maps)));
+    CADRE_ASSIGN(share.plan,
+                 model::PlanWeights(setup.spec, deploy::WeightLayoutOf(setup, options.parallel, share.place,
+                                                                       setup.expert_maps)));
     shares.push_back(std::move(share));
   }
   return shares;

@@ -122,7 +122,11 @@ class Parser {
 
   Status Take(const Match& match, bool append, std::optional<std::string> inline_value) {
     const Setting& setting = *match.setting;
-    Given given{&setting, match.path, append, {}, Format("--{}", setting.name)};
+    Given given{.setting = &setting,
+                .path = match.path,
+                .append = append,
+                .older = match.older,
+                .source = Format("--{}", setting.name)};
     for (const std::string& key : match.path) given.source += Format(".{}", key);
 
     if (!match.path.empty()) {

@@ -21,7 +21,8 @@ struct Given {
   std::vector<std::string> path = {};  ///< members of a JSON option; empty: the whole value
   bool append = false;                 ///< path names a list that the value is added to
   Json value = {};
-  std::string source = {};  ///< for messages: "--port", "port in serve.yaml", "VLLM_API_KEY"
+  std::string_view older = {};  ///< the older spelling that was used, if one was
+  std::string source = {};      ///< for messages: "--port", "port in serve.yaml", "VLLM_API_KEY"
 };
 
 struct CommandLine {
@@ -41,6 +42,7 @@ struct Match {
   bool negated = false;                ///< --no-x
   std::vector<std::string> path = {};  ///< from an older spelling that is now a member
   bool is_switch = false;              ///< such a spelling, and it took no value
+  std::string_view older = {};         ///< that spelling's row name
 };
 
 /// The row that `name` (without dashes in front, `_` or `-`) means: exact, or if `prefixes` a unique

@@ -49,8 +49,11 @@ Match Follow(Command command, Match match) {
   if (match.setting->forward.empty()) return match;
   const std::string_view target = match.setting->forward;
   const size_t dot = target.find('.');
-  Match followed{
-      FindSetting(command, target.substr(0, dot)), match.negated, {}, match.setting->type == Type::kBool};
+  Match followed{FindSetting(command, target.substr(0, dot)),
+                 match.negated,
+                 {},
+                 match.setting->type == Type::kBool,
+                 match.setting->name};
   if (dot != target.npos) followed.path = {std::string(target.substr(dot + 1))};
   return followed;
 }

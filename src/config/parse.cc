@@ -63,6 +63,32 @@ Status SettleCpu(const Environment& env, CpuOptions& cpu) {
   return {};
 }
 
+// Balancing wants whole experts: --enable-eplb brings --enable-expert-parallel with it, as the documents'
+// example expects, unless that was refused in so many words.
+void SettleEplb(const Settlement& settled, ParallelOptions& parallel, std::vector<Notice>& notices) {
+  const Given* config = settled.Find("eplb-config");
+  if (!parallel.enable_eplb) {
+    if (config != nullptr) notices.push_back({false, "--eplb-config: no effect without --enable-eplb"});
+    return;
+  }
+  if (!parallel.enable_expert_parallel && settled.Find("enable-expert-parallel") == nullptr) {
+    parallel.enable_expert_parallel = true;
+    notices.push_back({false, "--enable-eplb: --enable-expert-parallel is switched on with it"});
+  }
+  if (parallel.expert_parallel_size() == 1) {
+    notices.push_back(
+        {false,
+         "--enable-eplb: one rank holds every expert, so there is nothing to balance and no copies "
+         "are made; EPLB is for --data-parallel-size or --tensor-parallel-size above 1"});
+  }
+  for (const auto& [key, reason] :
+       {std::pair("communicator", "weights travel over shared memory and the fabric"),
+        {"enable_migration_batching", "layers move together while spare places last"}}) {
+    if (config != nullptr && config->value.Find(key) != nullptr)
+      notices.push_back({false, Format("--eplb-config.{}: no effect here; {}", key, reason)});
+  }
+}
+
 Status SettleEngine(const Environment& env, const Settlement& settled, EngineOptions& engine,
                     std::vector<Notice>& notices) {
   SettleHub(env, engine.model);
@@ -73,6 +99,7 @@ Status SettleEngine(const Environment& env, const Settlement& settled, EngineOpt
     engine.parallel.all2all_backend_source = backend->source;
   if (const Given* address = settled.Find("data-parallel-address"))
     engine.parallel.data_parallel_address_source = address->source;
+  SettleEplb(settled, engine.parallel, notices);
   CADRE_TRY(TakeLauncher(env, engine.parallel, notices));
   return CheckEngine(engine);
 }

@@ -73,7 +73,10 @@ struct EplbOptions {
   int64_t log_balancedness_interval = 1;
   bool use_async = true;
   std::string policy = "default";
+  std::string replica_routing = "hash";  ///< or "nearest": copies in the own host first
+  std::optional<int64_t> num_spare_slots;  ///< a rank; empty: as many as a layer has slots there
   std::optional<std::string> communicator;
+  std::optional<std::string> record_file, init_file;  ///< --eplb-record, --eplb-init
 
   friend bool operator==(const EplbOptions&, const EplbOptions&) = default;
 };

@@ -65,8 +65,8 @@ inline constexpr std::string_view kNoVisionTuning = "It tunes images, audio and 
 inline constexpr std::string_view kNoLora =
     "LoRA adapters are not built; merge the adapter into the checkpoint instead.";
 inline constexpr std::string_view kNoSpeculation = "Speculative decoding is not built; leave the flag out.";
-inline constexpr std::string_view kLaterEplb =
-    "The expert load balancer (EPLB) comes later; leave the flag out.";
+inline constexpr std::string_view kLaterRecord =
+    "Recording loads comes with rebalancing, which is not built yet; leave the flag out.";
 inline constexpr std::string_view kLaterTransfer =
     "Handing KV blocks between prefill and decode instances comes later; leave the flag out.";
 inline constexpr std::string_view kLaterTools =
@@ -75,6 +75,7 @@ inline constexpr std::string_view kLaterTools =
 inline constexpr std::string_view kLaterRl =
     "Updating weights of a running server comes later; leave the flag out.";
 inline constexpr std::string_view kOneTransport =
-    "Ranks talk over shared memory in a host and over TCP or UCX between hosts; no NCCL or GPU transport is used.";
+    "Ranks talk over shared memory in a host and over TCP or UCX between hosts; no NCCL or GPU transport is "
+    "used.";
 
 }  // namespace cadre::config

@@ -21,6 +21,9 @@ constexpr Setting kCadre[] = {
         "all2all-fp8-dispatch", Type::kBool, "false", Into<&ParallelOptions::all2all_fp8_dispatch>,
         "deepep_low_latency: rows travel to their experts as fp8 (e4m3, a scale per 128 channels), half the "
         "bytes of bfloat16. A value is off by up to 1/16 of itself; see docs/exchange.md."),
+    NotBuilt("eplb-record", Type::kString, "", kLaterRecord).To(Into<&EplbOptions::record_file>),
+    Works("eplb-init", Type::kString, "", Into<&EplbOptions::init_file>,
+          "A recorded load: experts are placed by it at the start, so that a restart begins balanced."),
     Works("log-level", Type::kString, "", Into<&EngineOptions::log_level>,
           "What is logged: trace, debug, info, warning, error; VLLM_LOGGING_LEVEL or info if unset.")
         .Choices("trace,debug,info,warning,error,critical,TRACE,DEBUG,INFO,WARNING,ERROR,CRITICAL,NOTSET"),

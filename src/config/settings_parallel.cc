@@ -23,6 +23,9 @@ constexpr std::string_view kAll2AllNames =
 constexpr std::string_view kNoMoonEp =
     "It fetches weights of busy experts within a step, which is not built; use deepep_high_throughput.";
 
+// The members of a JSON option have rows of their own (JsonKey), which fill the fields.
+void TakenByMembers(const Targets&, const Json&) {}
+
 constexpr Setting kParallel[] = {
     Works("tensor-parallel-size", Type::kInt, "1", Into<&ParallelOptions::tensor_parallel_size>,
           "Ranks that split each layer between them.")
@@ -127,8 +130,10 @@ constexpr Setting kParallel[] = {
           "This node's number; nodes other than 0 answer no requests.")
         .Short("r")
         .Range(0, kMaxRanks),
-    NotBuilt("enable-eplb", Type::kBool, "false", kLaterEplb).To(Into<&ParallelOptions::enable_eplb>),
-    NotBuilt("eplb-config", Type::kJson, "{}", kLaterEplb),
+    Works("enable-eplb", Type::kBool, "false", Into<&ParallelOptions::enable_eplb>,
+          "Balance experts over the ranks: copies of experts, placed by load. See docs/eplb.md."),
+    Works("eplb-config", Type::kJson, "{}", TakenByMembers,
+          "How: a JSON object; its members are listed under \"Members of JSON options\"."),
     Forward("num-redundant-experts", Type::kInt, "eplb-config.num_redundant_experts"),
     Forward("eplb-window-size", Type::kInt, "eplb-config.window_size"),
     Forward("eplb-step-interval", Type::kInt, "eplb-config.step_interval"),
@@ -170,23 +175,37 @@ constexpr Setting kParallel[] = {
 };
 
 constexpr JsonKey kKeys[] = {
-    {"eplb-config", "window_size", Type::kInt, "1000", "Steps whose loads are summed.",
+    {"eplb-config", "window_size", Type::kInt, "1000", "Engine steps whose loads are summed for a plan.",
      Into<&EplbOptions::window_size>, "", 1},
-    {"eplb-config", "step_interval", Type::kInt, "3000", "Steps between two rebalances.",
+    {"eplb-config", "step_interval", Type::kInt, "3000",
+     "Engine steps between two rebalances; the first comes after a quarter of them.",
      Into<&EplbOptions::step_interval>, "", 1},
     {"eplb-config", "num_redundant_experts", Type::kInt, "0",
-     "Expert copies beyond one each, over all ranks.", Into<&EplbOptions::num_redundant_experts>, "", 0},
+     "Copies of experts beyond one each, over all ranks together (not per rank).",
+     Into<&EplbOptions::num_redundant_experts>, "", 0},
     {"eplb-config", "log_balancedness", Type::kBool, "false", "Log mean load over largest load.",
      Into<&EplbOptions::log_balancedness>},
     {"eplb-config", "log_balancedness_interval", Type::kInt, "1", "Steps between two such lines.",
      Into<&EplbOptions::log_balancedness_interval>, "", 1},
-    {"eplb-config", "use_async", Type::kBool, "true", "Move weights between steps.",
+    {"eplb-config", "use_async", Type::kBool, "true",
+     "Move weights in the background, between steps; false: one blocking rebalance.",
      Into<&EplbOptions::use_async>},
     {"eplb-config", "policy", Type::kString, "default", "How the plan is made.", Into<&EplbOptions::policy>,
      "default"},
-    {"eplb-config", "communicator", Type::kString, "", "How weights travel.",
-     Into<&EplbOptions::communicator>, "torch_nccl,torch_gloo,torch_xccl,nixl,pynccl"},
-    {"eplb-config", "enable_migration_batching", Type::kBool, "false", "Move several layers at once."},
+    {"eplb-config", "replica_routing", Type::kString, "hash",
+     "Which copy a row takes: hash (of its position, token and layer), or nearest (one in the own host, "
+     "where "
+     "there is one).",
+     Into<&EplbOptions::replica_routing>, "hash,nearest"},
+    {"eplb-config", "num_spare_slots", Type::kInt, "",
+     "Places of each rank that experts are copied into before they are used; default: as many as it has "
+     "slots in a layer.",
+     Into<&EplbOptions::num_spare_slots>, "", 1},
+    {"eplb-config", "communicator", Type::kString, "",
+     "No effect here: weights travel over shared memory and the fabric.", Into<&EplbOptions::communicator>,
+     "torch_nccl,torch_gloo,torch_xccl,nixl,pynccl"},
+    {"eplb-config", "enable_migration_batching", Type::kBool, "false",
+     "No effect here: layers move together while spare places last."},
     {"fault-tolerance-config", "engine_recovery_timeout_sec", Type::kInt, "120",
      "Longest wait for a recovery.", nullptr, "", 1},
     {"kv-transfer-config", "kv_connector", Type::kString, "", "Name of the connector."},

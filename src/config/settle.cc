@@ -57,6 +57,11 @@ std::string NearestKey(std::string_view option, std::string_view key) {
 }  // namespace
 
 Status Settlement::Take(const Given& given) {
+  if (!given.older.empty()) {
+    std::string now(given.setting->name);
+    for (const std::string& key : given.path) now += "." + key;
+    older_.insert({std::string(given.older), now});
+  }
   auto [place, fresh] = given_.try_emplace(given.setting, given);
   Given& whole = place->second;
   if (!given.path.empty()) {
@@ -109,12 +114,12 @@ Status Settlement::TakeEnvironment(const Environment& env) {
       continue;
     }
     if (variable->forward.empty()) {
-      Given given{variable, {}, false, {}, name};
+      Given given{.setting = variable, .source = name};
       // Variables read elsewhere (caches, binding) are not this row's business, unless they have a range.
       CADRE_ASSIGN(given.value, ParseValue(*variable, Trim(text), name));
       variables_[variable] = std::move(given);
     } else if (const Setting* flag = FindSetting(command_, variable->forward)) {
-      Given given{flag, {}, false, {}, name};
+      Given given{.setting = flag, .source = name};
       CADRE_ASSIGN(given.value, ParseValue(*flag, flag->type == Type::kString ? Trim(text) : text, name));
       CADRE_TRY(Take(given));
     }
@@ -128,7 +133,10 @@ Status Settlement::TakeFile(const Json& file, const std::string& path) {
       return FailParam(Code::kInvalidArgument, "--config", "{}: a file cannot name another --config", path);
     auto match = ResolveName(command_, key == "model_tag" ? "model" : key, false);
     if (!match) return FailParam(match.error().code, key, "{}: {}", path, match.error().message);
-    Given given{match->setting, match->path, false, {}, Format("{} in {}", key, path)};
+    Given given{.setting = match->setting,
+                .path = match->path,
+                .older = match->older,
+                .source = Format("{} in {}", key, path)};
     if (!match->path.empty()) {
       given.value = value;
     } else {
@@ -201,6 +209,9 @@ std::vector<Notice> Settlement::Notices() const {
   std::vector<Notice> notices;
   for (const auto& [reason, names] : by_reason) {
     notices.push_back({false, Format("{}: no effect here. {}", names, reason)});
+  }
+  for (const auto& [older, now] : older_) {
+    notices.push_back({false, Format("--{} is the older spelling of --{}", older, now)});
   }
   for (const std::string& name : unknown_variables_) {
     notices.push_back({true, "Unknown vLLM environment variable detected: " + name});

@@ -45,6 +45,7 @@ class Settlement {
   std::map<const Setting*, Given> given_;
   std::map<const Setting*, Given> variables_;  // rows of the environment table that are no flag's default
   std::map<const Setting*, std::set<std::string>> silent_names_;  // as written: NCCL_DEBUG for the row NCCL_*
+  std::map<std::string, std::string> older_;  // spellings that were used -> what is written today
   std::vector<std::string> unknown_variables_;
 };
 

@@ -1,6 +1,8 @@
 #include "config/validate.h"
 
 #include <algorithm>
+#include <limits>
+#include <utility>
 
 #include "config/launch.h"
 #include "config/value.h"
@@ -73,7 +75,28 @@ Status CheckDataParallel(const ParallelOptions& p) {
   return CheckBalancing(p);
 }
 
+// Sizes that would only show as memory running out.
+Status CheckEplbSizes(const EplbOptions& eplb) {
+  constexpr int64_t kMaxRedundant = 1023;  // as vLLM
+  constexpr int64_t kMaxWindow = 1 << 20, kMaxSteps = std::numeric_limits<int32_t>::max();
+  if (eplb.num_redundant_experts > kMaxRedundant) {
+    return FailParam(kBad, "--eplb-config.num_redundant_experts",
+                     "num_redundant_experts ({}) must be at most {}", eplb.num_redundant_experts,
+                     kMaxRedundant);
+  }
+  if (eplb.window_size > kMaxWindow) {
+    return FailParam(kBad, "--eplb-config.window_size", "window_size ({}) must be at most {} steps",
+                     eplb.window_size, kMaxWindow);
+  }
+  if (std::max(eplb.step_interval, eplb.log_balancedness_interval) > kMaxSteps) {
+    return FailParam(kBad, "--eplb-config", "step_interval and log_balancedness_interval must be at most {}",
+                     kMaxSteps);
+  }
+  return {};
+}
+
 Status CheckExperts(const ParallelOptions& p) {
+  CADRE_TRY(CheckEplbSizes(p.eplb));
   if (!p.enable_eplb) {
     if (p.eplb.num_redundant_experts != 0) {
       return FailParam(
@@ -81,6 +104,10 @@ Status CheckExperts(const ParallelOptions& p) {
           "num_redundant_experts is set to {} but EPLB is not enabled. Either enable EPLB or unset "
           "num_redundant_experts.",
           p.eplb.num_redundant_experts);
+    }
+    for (const auto& [file, flag] :
+         {std::pair(&p.eplb.init_file, "--eplb-init"), {&p.eplb.record_file, "--eplb-record"}}) {
+      if (file->has_value()) return FailParam(kBad, flag, "{} wants --enable-eplb", flag);
     }
     if (p.enable_elastic_ep) {
       return FailParam(kBad, "--enable-elastic-ep", "Elastic EP is only supported with enable_eplb=True.");
@@ -90,11 +117,12 @@ Status CheckExperts(const ParallelOptions& p) {
   if (!p.enable_expert_parallel) {
     return FailParam(kBad, "--enable-eplb", "enable_expert_parallel must be True to use EPLB.");
   }
-  if (p.expert_parallel_size() * p.prefill_context_parallel_size == 1) {
+  if (const auto& by = p.eplb.communicator; p.eplb.use_async && (by == "torch_nccl" || by == "pynccl")) {
     return FailParam(
-        kBad, "--enable-eplb",
-        "EPLB requires tensor, prefill-context, or data parallelism, but got TP={}, PCP={}, DP={}.",
-        p.tensor_parallel_size, p.prefill_context_parallel_size, p.data_parallel_size);
+        kBad, "--eplb-config.communicator",
+        "{} communicator is incompatible with async EPLB due to NCCL multi-stream conflicts. Use "
+        "'torch_gloo' or 'nixl' instead, or leave communicator unset for automatic selection.",
+        *by);
   }
   return {};
 }

@@ -1,6 +1,7 @@
 #include "deploy/deployment.h"
 
 #include "base/log.h"
+#include "deploy/expert_start.h"
 #include "deploy/process_deployment.h"
 #include "deploy/progress.h"
 #include "deploy/rank_runtime.h"
@@ -42,6 +43,7 @@ void LogSetup(const config::EngineOptions& options, const ModelSetup& setup) {
   if (!setup.is_moe() && parallel.enable_expert_parallel) {
     LogInfo("{} has no experts: --enable-expert-parallel has no effect", spec.architecture);
   }
+  for (const std::string& note : EplbNotes(parallel, setup)) LogInfo("{}", note);
   LogInfo("{}", setup.memory.table);
 }
 

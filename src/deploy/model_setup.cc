@@ -4,7 +4,8 @@
 
 #include "a2a/a2a.h"
 #include "base/log.h"
-#include "eplb/placement.h"
+#include "deploy/expert_moves.h"
+#include "deploy/expert_start.h"
 #include "model/registry.h"
 #include "sys/cpu.h"
 #include "sys/memory.h"
@@ -146,7 +147,7 @@ std::vector<int> RanksPerHost(const config::Launch& launch) {
 Status PlanMemory(const config::EngineOptions& options, ModelSetup& setup) {
   const config::ParallelOptions& parallel = options.parallel;
   const config::Launch& launch = setup.launch;
-  CADRE_ASSIGN(const auto maps, StartMaps(parallel, setup.spec));
+  const auto& maps = setup.expert_maps;
   engine::MemoryPlanInput& in = setup.memory_input;
   in.kv = KvLayoutOf(setup.spec, parallel.tensor_parallel_size, options.cache.block_size, setup.type);
   CADRE_ASSIGN(const model::DecoderOptions decoder, DecoderOptionsOf(setup, options));
@@ -160,6 +161,8 @@ Status PlanMemory(const config::EngineOptions& options, ModelSetup& setup) {
     const int64_t scratch = model::Decoder::ScratchBytes(setup.spec, shapes, decoder);
     in.buffer_bytes = std::max(in.buffer_bytes, scratch);
   }
+  CADRE_ASSIGN(setup.expert_places, PlacesOf(parallel, setup));
+  in.spare_bytes = setup.expert_places.place_bytes * setup.expert_places.num_spares;
   if (setup.is_moe() && launch.num_ranks > 1) {
     CADRE_ASSIGN(in.exchange_bytes,
                  a2a::PhasedBufferBytes(ExchangeOptionsOf(setup, options, maps.front().layout()),
@@ -188,19 +191,6 @@ RankPlace PlaceOf(const config::ParallelOptions& parallel, int rank) {
           .dp_size = parallel.data_parallel_size};
 }
 
-Result<std::vector<eplb::ExpertMap>> StartMaps(const config::ParallelOptions& parallel,
-                                               const model::ModelSpec& spec) {
-  std::vector<eplb::ExpertMap> maps;
-  if (spec.moe.num_experts == 0) return maps;
-  CADRE_ASSIGN(const auto placement, eplb::ParsePlacement(parallel.expert_placement_strategy));
-  const int num_ranks = parallel.expert_parallel_size();
-  CADRE_ASSIGN(auto map, parallel.enable_expert_parallel || num_ranks == 1
-                             ? eplb::StartMap(spec.moe.num_experts, 0, num_ranks, placement)
-                             : eplb::ShardedMap(spec.moe.num_experts, num_ranks));
-  maps.assign(static_cast<size_t>(spec.num_moe_layers()), map);
-  return maps;
-}
-
 model::WeightLayout WeightLayoutOf(const ModelSetup& setup, const config::ParallelOptions& parallel,
                                    RankPlace place, const std::vector<eplb::ExpertMap>& maps) {
   model::WeightLayout layout{.type = setup.type,
@@ -221,8 +211,7 @@ Result<model::DecoderOptions> DecoderOptionsOf(const ModelSetup& setup,
                                                const config::EngineOptions& options) {
   model::DecoderOptions decoder{.max_num_tokens = MaxStepTokens(setup, options)};
   if (!setup.is_moe()) return decoder;
-  CADRE_ASSIGN(const auto maps, StartMaps(options.parallel, setup.spec));
-  a2a::Options exchange = ExchangeOptionsOf(setup, options, maps.front().layout());
+  a2a::Options exchange = ExchangeOptionsOf(setup, options, setup.expert_maps.front().layout());
   for (const std::string& backend : {options.parallel.prefill_backend(), options.parallel.decode_backend()}) {
     exchange.backend = backend;
     CADRE_ASSIGN(const int64_t rows, a2a::MaxTableRows(exchange));
@@ -261,6 +250,7 @@ Result<ModelSetup> DescribeModel(const config::EngineOptions& options) {
   CADRE_TRY(ReadFiles(options.model, setup));
   CADRE_TRY(ChooseArithmetic(options, setup));
   CADRE_ASSIGN(setup.launch, config::ResolveLaunch(options.parallel));
+  CADRE_ASSIGN(setup.expert_maps, StartMaps(options.parallel, setup));
   CADRE_TRY(ChooseThreads(options, setup.launch.num_local_ranks, setup));
   CADRE_TRY(ChooseModelLen(options, setup));
   if (options.cache.block_size % 16 != 0) {

@@ -34,6 +34,13 @@ struct RankPlace {
 /// The place of rank `rank` under these options.
 RankPlace PlaceOf(const config::ParallelOptions& parallel, int rank);
 
+/// Where experts move: the memory that each rank holds them in.
+struct ExpertPlaces {
+  int64_t place_bytes = 0;  ///< of one expert; 0: experts stay where they are
+  int32_t num_spares = 0;   ///< of each rank
+  int32_t max_places = 0;   ///< of the rank with the most, spares included
+};
+
 struct ModelSetup {
   config::Launch launch;  ///< which ranks this node runs
   checkpoint::ModelLocation location;
@@ -46,6 +53,8 @@ struct ModelSetup {
   bool spin = true;                            ///< threads do not outnumber CPUs
   std::vector<std::vector<int>> cpus_of_rank;  ///< by local rank; empty: not pinned
   int64_t max_model_len = 0;
+  std::vector<eplb::ExpertMap> expert_maps;  ///< [MoE layers] where experts lie at the start (expert_start.h)
+  ExpertPlaces expert_places;
   engine::MemoryPlanInput memory_input;
   engine::MemoryPlan memory;
 
@@ -62,10 +71,6 @@ Result<ModelSetup> PrepareModel(const config::EngineOptions& options);
 Result<ModelSetup> DescribeModel(const config::EngineOptions& options);
 /// The second half. On kResourceExhausted `memory_input` holds the sizes all the same.
 Status PlanMemory(const config::EngineOptions& options, ModelSetup& setup);
-
-/// Where the experts of each MoE layer lie at start (the same in all layers). Null map for a dense model.
-Result<std::vector<eplb::ExpertMap>> StartMaps(const config::ParallelOptions& parallel,
-                                               const model::ModelSpec& spec);
 
 /// The part of the weights that a rank holds.
 model::WeightLayout WeightLayoutOf(const ModelSetup& setup, const config::ParallelOptions& parallel,

@@ -1,5 +1,6 @@
 #include "deploy/rank_links.h"
 
+#include "deploy/expert_start.h"
 #include "deploy/lockstep_gate.h"
 #include "group/join.h"
 #include "kernels/isa.h"
@@ -35,9 +36,9 @@ std::vector<size_t> StopsWith(const ModelSetup& setup, RankPlace place) {
 
 std::vector<group::ConfigField> SharedConfig(const config::EngineOptions& options, const ModelSetup& setup) {
   const config::ParallelOptions& parallel = options.parallel;
+  const config::EplbOptions& eplb = parallel.eplb;
   return {{"version", CADRE_VERSION},
-          {"model", Format("{} (config.json {:016x})", setup.spec.architecture,
-                           group::ConfigHash({{"config.json", setup.files.config.Dump()}}))},
+          {"model", LoadIdentity(setup)},
           {"--dtype", DTypeName(setup.type)},
           {"instruction set", kernels::IsaName(setup.isa)},
           {"--tensor-parallel-size", Format("{}", parallel.tensor_parallel_size)},
@@ -48,6 +49,16 @@ std::vector<group::ConfigField> SharedConfig(const config::EngineOptions& option
           {"--decode-all2all-backend", parallel.decode_backend()},
           {"--all2all-fp8-dispatch", parallel.all2all_fp8_dispatch ? "true" : "false"},
           {"--expert-placement-strategy", parallel.expert_placement_strategy},
+          {"--enable-eplb", parallel.enable_eplb ? "true" : "false"},
+          {"--eplb-config.window_size", Format("{}", eplb.window_size)},
+          {"--eplb-config.step_interval", Format("{}", eplb.step_interval)},
+          {"--eplb-config.num_redundant_experts", Format("{}", eplb.num_redundant_experts)},
+          {"--eplb-config.log_balancedness", eplb.log_balancedness ? "true" : "false"},
+          {"--eplb-config.log_balancedness_interval", Format("{}", eplb.log_balancedness_interval)},
+          {"--eplb-config.use_async", eplb.use_async ? "true" : "false"},
+          {"--eplb-config.policy", eplb.policy},
+          {"--eplb-config.replica_routing", eplb.replica_routing},
+          {"expert start map (--eplb-init)", Format("{:016x}", HashMaps(setup.expert_maps))},
           {"--max-num-batched-tokens", Format("{}", options.scheduler.max_num_batched_tokens)},
           {"--max-model-len", Format("{}", setup.max_model_len)},
           {"--block-size", Format("{}", options.cache.block_size)}};

@@ -43,6 +43,17 @@ Result<std::byte*> RankRuntime::PlaceDense(const config::EngineOptions& options,
   return shared_dense_.at(place.tp_rank).data;
 }
 
+// Experts that may move lie where the other ranks of the host can read them.
+Result<std::byte*> RankRuntime::PlaceExperts(const ModelSetup& setup, RankPlace place, int64_t bytes,
+                                             TimePoint join_deadline) {
+  if (setup.expert_places.place_bytes == 0) {
+    CADRE_ASSIGN(experts_, sys::AllocateRegion(static_cast<size_t>(bytes)));
+    return experts_.data();
+  }
+  CADRE_ASSIGN(moves_.memory, MakeExpertMemory(setup, place, *links_.rendezvous, *pool_, join_deadline));
+  return moves_.memory->own(0);
+}
+
 bool RankRuntime::ReadsDense(RankPlace place) const {
   if (links_.rendezvous == nullptr) return true;
   const std::vector<int> local = links_.rendezvous->LocalRanks();
@@ -51,12 +62,16 @@ bool RankRuntime::ReadsDense(RankPlace place) const {
 
 Status RankRuntime::Load(const config::EngineOptions& options, const ModelSetup& setup, RankPlace place,
                          TimePoint join_deadline, LoadProgress progress) {
-  CADRE_ASSIGN(maps_, StartMaps(options.parallel, spec_));
+  maps_ = setup.expert_maps;
+  if (options.parallel.eplb.replica_routing == "nearest" && links_.rendezvous != nullptr) {
+    const std::vector<int> near = links_.rendezvous->LocalRanks();
+    for (eplb::ExpertMap& map : maps_) map = map.Preferring(near.front(), near.back() + 1);
+  }
   CADRE_ASSIGN(const auto plan,
                model::PlanWeights(spec_, WeightLayoutOf(setup, options.parallel, place, maps_)));
   CADRE_ASSIGN(std::byte* const dense, PlaceDense(options, setup, place, plan.dense_bytes, join_deadline));
-  CADRE_ASSIGN(experts_, sys::AllocateRegion(static_cast<size_t>(plan.expert_bytes)));
-  weights_ = model::PlaceWeights(spec_, plan, dense, experts_.data());
+  CADRE_ASSIGN(std::byte* const experts, PlaceExperts(setup, place, plan.expert_bytes, join_deadline));
+  weights_ = model::PlaceWeights(spec_, plan, dense, experts);
   CADRE_ASSIGN(const auto source, checkpoint::OpenCheckpoint(setup.location.folder));
   const model::LoadOptions load{.dense = ReadsDense(place), .progress = std::move(progress)};
   CADRE_ASSIGN(const model::LoadReport report,
@@ -113,14 +128,22 @@ Status RankRuntime::Connect(const config::EngineOptions& options, const ModelSet
     runner.step_timeout = std::chrono::seconds(*timeout);
   auto made = std::make_unique<engine::Runner>(*decoder_, std::move(runner));
   if (place.tp_rank != 0) {
-    follower_ = std::move(made);
-    return engine::FollowWarmUp(*follower_);
+    CADRE_TRY(engine::FollowWarmUp(*made));
+  } else {
+    CADRE_TRY(engine::WarmUp(*made, {.max_tokens = decoder_options.max_num_tokens,
+                                     .max_model_len = setup.max_model_len,
+                                     .vocab_size = spec_.vocab_size,
+                                     .num_kv_blocks = setup.memory.num_kv_blocks,
+                                     .block_size = layout.block_size}));
   }
-  CADRE_TRY(engine::WarmUp(*made, {.max_tokens = decoder_options.max_num_tokens,
-                                   .max_model_len = setup.max_model_len,
-                                   .vocab_size = spec_.vocab_size,
-                                   .num_kv_blocks = setup.memory.num_kv_blocks,
-                                   .block_size = layout.block_size}));
+  if (options.parallel.enable_eplb) {  // from here on: warming up is no load
+    CADRE_TRY(StartBalancing(options, setup, links_.rendezvous, *pool_, join_deadline, maps_, weights_, moves_));
+    made->Attach(*moves_.rebalancer);
+  }
+  if (place.tp_rank != 0) {
+    follower_ = std::move(made);
+    return {};
+  }
   const config::SchedulerOptions& scheduler = options.scheduler;
   engine_ = std::make_unique<engine::LocalEngine>(
       engine::LocalEngineOptions{

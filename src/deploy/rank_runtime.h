@@ -8,6 +8,7 @@
 
 #include "a2a/a2a.h"
 #include "a2a/collective.h"
+#include "deploy/expert_moves.h"
 #include "deploy/model_setup.h"
 #include "engine/local_engine.h"
 #include "fabric/rendezvous.h"
@@ -46,6 +47,8 @@ class RankRuntime {
   Result<std::byte*> PlaceDense(const config::EngineOptions& options, const ModelSetup& setup,
                                 RankPlace place, int64_t bytes, TimePoint join_deadline);
   bool ReadsDense(RankPlace place) const;
+  Result<std::byte*> PlaceExperts(const ModelSetup& setup, RankPlace place, int64_t bytes,
+                                  TimePoint join_deadline);
   Status Connect(const config::EngineOptions& options, const ModelSetup& setup, RankPlace place,
                  TimePoint join_deadline);
 
@@ -56,6 +59,7 @@ class RankRuntime {
   std::map<int, fabric::Mapping> shared_dense_;  // by tp rank; one of them is ours
   sys::Region dense_, experts_, kv_;
   model::ModelWeights weights_;
+  ExpertMoves moves_;
   std::optional<nn::SimulatedRouting> simulated_routing_;
   std::unique_ptr<a2a::AllToAll> exchange_;
   std::unique_ptr<model::Decoder> decoder_;

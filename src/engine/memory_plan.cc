@@ -15,7 +15,7 @@ int64_t BlocksOfOneSequence(const MemoryPlanInput& in) {
 
 int64_t WithoutKv(const MemoryPlanInput& in) {
   return in.dense_bytes * in.num_local_replicas +
-         (in.expert_bytes + in.buffer_bytes + in.exchange_bytes) * in.num_local_ranks;
+         (in.expert_bytes + in.spare_bytes + in.buffer_bytes + in.exchange_bytes) * in.num_local_ranks;
 }
 
 // Blocks a rank may have, before asking whether they are enough.
@@ -72,6 +72,7 @@ std::string Table(const MemoryPlanInput& in, const MemoryPlan& plan, int64_t bud
   std::string table = "memory plan\n";
   AddLine(table, "dense weights", in.dense_bytes, in.num_local_replicas, "");
   AddLine(table, "expert weights", in.expert_bytes, in.num_local_ranks, "");
+  AddLine(table, "spare expert places", in.spare_bytes, in.num_local_ranks, "for --enable-eplb");
   AddLine(table, "buffers", in.buffer_bytes, in.num_local_ranks, "at most, taken as steps need them");
   AddLine(table, "exchange", in.exchange_bytes, in.num_local_ranks, "");
   AddLine(table, "KV cache", plan.kv_bytes, in.num_local_ranks,

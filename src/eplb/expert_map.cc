@@ -62,6 +62,8 @@ std::span<const int32_t> ExpertMap::ExpertsOn(int32_t rank) const {
 
 void ExpertMap::MapChoices(int64_t num_rows, int32_t top_k, const int32_t* experts, const uint32_t* row_hash,
                            int32_t* slots) const {
+  const std::vector<int32_t>& firsts = choices_.empty() ? first_ : choice_first_;
+  const std::vector<int32_t>& choices = choices_.empty() ? slots_ : choices_;
   for (int64_t t = 0; t < num_rows; ++t) {
     const uint32_t hash = row_hash == nullptr ? 0 : row_hash[t];
     for (int64_t i = t * top_k; i < (t + 1) * top_k; ++i) {
@@ -71,11 +73,29 @@ void ExpertMap::MapChoices(int64_t num_rows, int32_t top_k, const int32_t* exper
         continue;
       }
       CADRE_CHECK(expert < num_experts());
-      const int32_t first = first_[static_cast<size_t>(expert)];
-      const auto copies = static_cast<uint32_t>(first_[static_cast<size_t>(expert) + 1] - first);
-      slots[i] = slots_[static_cast<size_t>(first) + (copies == 1 ? 0 : hash % copies)];
+      const int32_t first = firsts[static_cast<size_t>(expert)];
+      const auto copies = static_cast<uint32_t>(firsts[static_cast<size_t>(expert) + 1] - first);
+      slots[i] = choices[static_cast<size_t>(first) + (copies == 1 ? 0 : hash % copies)];
     }
   }
+}
+
+ExpertMap ExpertMap::Preferring(int32_t begin, int32_t end) const {
+  CADRE_CHECK(begin >= 0 && begin <= end && end <= layout_.num_ranks);
+  ExpertMap map = *this;
+  map.choice_first_ = {0};
+  map.choices_.clear();
+  const int32_t first_slot = layout_.Begin(begin), end_slot = layout_.Begin(end);
+  for (int32_t e = 0; e < num_experts(); ++e) {
+    const auto all = SlotsOf(LogicalExpert(e));
+    const size_t before = map.choices_.size();
+    for (const int32_t slot : all) {
+      if (slot >= first_slot && slot < end_slot) map.choices_.push_back(slot);
+    }
+    if (map.choices_.size() == before) map.choices_.insert(map.choices_.end(), all.begin(), all.end());
+    map.choice_first_.push_back(static_cast<int32_t>(map.choices_.size()));
+  }
+  return map;
 }
 
 std::vector<int32_t> ExpertMap::LocalIndex(int32_t rank) const {

@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
+
 #include "eplb/placement.h"
 
 namespace cadre::eplb {
@@ -33,6 +35,24 @@ TEST(Placement, RoundRobinEqualsVllm) {
       EXPECT_EQ(map->ExpertsOn(r).size(), static_cast<size_t>(experts / ranks + (r < experts % ranks)));
     }
   }
+}
+
+// "linear: GPU 0 gets experts [0,1], GPU 1 gets [2,3]; round_robin: GPU 0 gets [0,2], GPU 1 gets [1,3]".
+TEST(Placement, EqualsTheDocumentsExample) {
+  const auto on = [](Placement placement, int32_t redundant, int32_t rank) {
+    const auto map = StartMap(4, redundant, 2, placement);
+    const auto experts = map->ExpertsOn(rank);
+    return Ints(experts.begin(), experts.end());
+  };
+  EXPECT_EQ(on(Placement::kLinear, 0, 0), (Ints{0, 1}));
+  EXPECT_EQ(on(Placement::kLinear, 0, 1), (Ints{2, 3}));
+  EXPECT_EQ(on(Placement::kRoundRobin, 0, 0), (Ints{0, 2}));
+  EXPECT_EQ(on(Placement::kRoundRobin, 0, 1), (Ints{1, 3}));
+  // Entries 0 1 2 3 0 1 with two copies: entry j goes to rank j mod 2.
+  EXPECT_EQ(on(Placement::kRoundRobin, 2, 0), (Ints{0, 2, 0}));
+  EXPECT_EQ(on(Placement::kRoundRobin, 2, 1), (Ints{1, 3, 1}));
+  EXPECT_EQ(on(Placement::kLinear, 1, 0), (Ints{0, 1, 2}));  // uneven: the first rank holds one more
+  EXPECT_EQ(on(Placement::kLinear, 1, 1), (Ints{3, 0}));
 }
 
 TEST(Placement, LinearGivesTheFirstRanksOneMore) {
@@ -80,6 +100,49 @@ TEST(ExpertMap, CopiesAreFoundAndChosenByHash) {
     const auto all = map->SlotsOf(map->ExpertOf(Slot(s)));
     EXPECT_NE(std::find(all.begin(), all.end(), s), all.end());
   }
+}
+
+TEST(ExpertMap, NearCopiesArePreferredWhereThereAreAny) {
+  // 3 experts, slots 0 1 | 2 0 | 0 1 on three ranks.
+  const auto map = ExpertMap::Create(3, {.num_slots = 6, .num_ranks = 3}, {0, 1, 2, 0, 0, 1}, Epoch(1));
+  EXPECT_TRUE(map->has_copies());
+  const ExpertMap near = map->Preferring(1, 3);
+  const Ints experts = {0, 1, 2};
+  const auto choose = [&](const ExpertMap& by, uint32_t hash) {
+    Ints slots(3);
+    by.MapChoices(1, 3, experts.data(), &hash, slots.data());
+    return slots;
+  };
+  EXPECT_EQ(choose(*map, 0), (Ints{0, 1, 2}));
+  EXPECT_EQ(choose(near, 0), (Ints{3, 5, 2}));  // 2 has one copy only
+  EXPECT_EQ(choose(near, 1), (Ints{4, 5, 2}));
+  EXPECT_EQ(choose(map->Preferring(0, 1), 5), (Ints{0, 1, 2}));
+  EXPECT_EQ(choose(map->Preferring(0, 3), 5), choose(*map, 5));
+  EXPECT_EQ(near.SlotsOf(LogicalExpert(0)).size(), 3u);
+  EXPECT_FALSE(StartMap(4, 0, 2, Placement::kLinear)->has_copies());
+  EXPECT_FALSE(ShardedMap(4, 2)->has_copies());
+}
+
+// Any few bits of the hash must be even over rows, layers and tokens: copies are chosen by hash mod copies.
+TEST(RowHash, SpreadsRowsOverCopies) {
+  constexpr int kRows = 4096;
+  for (const uint32_t copies : {2u, 3u, 4u, 7u}) {
+    for (int way = 0; way < 4; ++way) {
+      std::vector<int> taken(copies);
+      for (int i = 0; i < kRows; ++i) {
+        const uint32_t hash = way == 0   ? RowHash(i, 17, 3)  // one token over and over
+                              : way == 1 ? RowHash(5, i, 3)   // one position, many sequences
+                              : way == 2 ? RowHash(5, 17, i)  // one row in many layers
+                                         : RowHash(i, i % 128, 0);
+        ++taken[hash % copies];
+      }
+      const double even = static_cast<double>(kRows) / copies;
+      // Five standard deviations of fair draws.
+      for (const int n : taken) EXPECT_NEAR(n, even, 5 * std::sqrt(even)) << copies << " copies, way " << way;
+    }
+  }
+  EXPECT_EQ(RowHash(1, 2, 3), RowHash(1, 2, 3));
+  EXPECT_NE(RowHash(1, 2, 3), RowHash(2, 1, 3));
 }
 
 TEST(ExpertMap, BadMapsAreRefused) {

@@ -8,11 +8,17 @@
 
 namespace cadre::eplb {
 
+std::vector<int32_t> TargetSlots(const SlotLayout& layout, std::span<const int32_t> present,
+                                 std::span<const int32_t> target) {
+  if (SlotsAreKept(layout, present, target)) return {target.begin(), target.end()};
+  return KeepSlots(layout, present, target);
+}
+
 std::vector<Move> LayerMoves(const ExpertMap& present, std::span<const int32_t> target, const Hosts& hosts,
                              std::span<int32_t> sends) {
   const SlotLayout& layout = present.layout();
   CADRE_CHECK(sends.size() == static_cast<size_t>(layout.num_ranks));
-  const std::vector<int32_t> kept = KeepSlots(layout, present.slot_to_expert(), target);
+  const std::vector<int32_t> kept = TargetSlots(layout, present.slot_to_expert(), target);
   std::vector<Move> moves;
   for (int32_t rank = 0; rank < layout.num_ranks; ++rank) {
     const size_t first_of_rank = moves.size();

@@ -52,9 +52,10 @@ struct Move {
 
 /// One layer's moves from `present` to `target` [slots], rising by slot; a rank that gains an expert more
 /// than once receives it once and copies it. Slots whose expert stays on the rank do not move, whatever their
-/// order in `target` (KeepSlots is applied). Sources: the own rank; else a holder in the own host; else any
-/// holder; among equals the one that sends the least so far (sends [ranks], updated), then the lowest rank
-/// and slot. No execution of the target can receive less: each expert that a rank does not hold comes once.
+/// order in `target` (KeepSlots is applied unless SlotsAreKept). Sources: the own rank; else a holder in the
+/// own host; else any holder; among equals the one that sends the least so far (sends [ranks], updated), then
+/// the lowest rank and slot. No execution of the target can receive less: each expert that a rank does not
+/// hold comes once.
 std::vector<Move> LayerMoves(const ExpertMap& present, std::span<const int32_t> target, const Hosts& hosts,
                              std::span<int32_t> sends);
 
@@ -124,10 +125,15 @@ struct Schedule {
   uint64_t hash = 0;
 };
 
+/// The target with every rank's staying experts in their slots: itself where SlotsAreKept, else by KeepSlots.
+std::vector<int32_t> TargetSlots(const SlotLayout& layout, std::span<const int32_t> present,
+                                 std::span<const int32_t> target);
+
 /// The waves from `present` (maps in use, [layers]) and `places` (their places) to `plan`. A layer's moves
-/// share a wave where they fit; layers share a wave while places last. Empty where the plan changes nothing.
-/// Errors: kInvalidArgument where plan, maps, places and hosts do not fit together; kResourceExhausted
-/// without a spare place. Cost: proportional to layers x slots x waves of a layer.
+/// share a wave where they fit; layers share a wave while places last. After the last one the maps are those
+/// of the plan (each layer's TargetSlots, which a plan of MakePlan has already). Empty where the plan changes
+/// nothing. Errors: kInvalidArgument where plan, maps, places and hosts do not fit together;
+/// kResourceExhausted without a spare place. Cost: proportional to layers x slots x waves of a layer.
 Result<Schedule> MakeSchedule(std::span<const ExpertMap> present, const Plan& plan, const PlaceTable& places,
                               const Hosts& hosts);
 

@@ -154,6 +154,24 @@ std::vector<int32_t> KeepSlots(const SlotLayout& layout, std::span<const int32_t
   return kept;
 }
 
+bool SlotsAreKept(const SlotLayout& layout, std::span<const int32_t> present,
+                  std::span<const int32_t> target) {
+  CADRE_CHECK(present.size() == target.size() && !layout.sharded);
+  for (int32_t rank = 0; rank < layout.num_ranks; ++rank) {
+    std::vector<int32_t> lost;
+    const auto begin = static_cast<size_t>(layout.Begin(rank)),
+               end = begin + static_cast<size_t>(layout.Count(rank));
+    for (size_t slot = begin; slot < end; ++slot) {
+      if (target[slot] != present[slot]) lost.push_back(present[slot]);
+    }
+    for (size_t slot = begin; slot < end; ++slot) {
+      if (target[slot] != present[slot] && std::find(lost.begin(), lost.end(), target[slot]) != lost.end())
+        return false;
+    }
+  }
+  return true;
+}
+
 Result<std::vector<ExpertMap>> MapsOf(const Plan& plan, Epoch epoch) {
   std::vector<ExpertMap> maps;
   for (const LayerPlan& layer : plan.layers) {

@@ -84,6 +84,11 @@ Result<Plan> MakePlan(const Policy& policy, const PolicyInput& input, std::span<
 std::vector<int32_t> KeepSlots(const SlotLayout& layout, std::span<const int32_t> present,
                                std::span<const int32_t> target);
 
+/// Whether each rank's experts that stay have their slots in `target`: no rank gains an expert in one slot
+/// and loses it in another. True of what KeepSlots returns.
+bool SlotsAreKept(const SlotLayout& layout, std::span<const int32_t> present,
+                  std::span<const int32_t> target);
+
 /// The maps of a plan under `epoch`. Never fails for a plan of MakePlan.
 Result<std::vector<ExpertMap>> MapsOf(const Plan& plan, Epoch epoch);
 

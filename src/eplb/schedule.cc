@@ -207,7 +207,7 @@ Result<Schedule> MakeSchedule(std::span<const ExpertMap> present, const Plan& pl
   Scheduler scheduler(places, hosts);
   for (size_t layer = 0; layer < present.size(); ++layer) {
     const auto now = present[layer].slot_to_expert();
-    const std::vector<int32_t> target = KeepSlots(places.layout(), now, plan.layers[layer].slot_to_expert);
+    const std::vector<int32_t> target = TargetSlots(places.layout(), now, plan.layers[layer].slot_to_expert);
     if (std::equal(now.begin(), now.end(), target.begin())) continue;
     if (places.num_spares() < 1)
       return Fail(Code::kResourceExhausted,

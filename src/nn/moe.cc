@@ -58,6 +58,18 @@ NormedRows NormInto(const StepContext& context, const MoeInput& in, const Shape&
   return {rounded, exact};
 }
 
+// [piece rows] what chooses among an expert's copies; null where no expert has any.
+const uint32_t* RowHashes(const StepContext& context, const MoeInput& in, const Shape& s, a2a::RowRange piece,
+                          Arena& arena) {
+  if (!in.map->has_copies()) return nullptr;
+  auto* hashes = arena.Take<uint32_t>(piece.count);
+  for (int64_t i = 0; i < piece.count; ++i) {
+    const auto row = static_cast<size_t>(s.own.begin + piece.begin + i);
+    hashes[i] = eplb::RowHash(context.batch.positions[row], context.batch.token_ids[row], in.moe_layer);
+  }
+  return hashes;
+}
+
 // The experts and weights of a piece of the own rows, as slots of the step's map; both arrays are of all own
 // rows.
 a2a::Routing Route(const StepContext& context, const MoeInput& in, const Shape& s, const float* exact,
@@ -94,7 +106,7 @@ a2a::Routing Route(const StepContext& context, const MoeInput& in, const Shape& 
                                       context.batch.token_ids.data() + first,
                                       context.batch.positions.data() + first, slots, weights);
   }
-  in.map->MapChoices(piece.count, spec.top_k, slots, nullptr, slots);
+  in.map->MapChoices(piece.count, spec.top_k, slots, RowHashes(context, in, s, piece, arena), slots);
   if (in.slot_counts != nullptr) {
     for (int64_t i = 0; i < piece.count * spec.top_k; ++i)
       if (slots[i] >= 0) ++in.slot_counts[slots[i]];
@@ -226,7 +238,7 @@ int64_t MoeScratchBytes(const MoeSpec& spec, const MoeWeights& w, int64_t num_to
   const int64_t hidden = w.router.k;
   const int64_t inter = w.experts.empty() ? 0 : w.experts.front().down.k + 1;
   const int64_t a_token =
-      4 * hidden + spec.num_experts + 2 * spec.top_k + w.shared.gate_up.n + w.shared.down.k + 1;
+      4 * hidden + spec.num_experts + 2 * spec.top_k + 1 + w.shared.gate_up.n + w.shared.down.k + 1;
   return (num_tokens * a_token + expert_rows * (hidden + inter)) * static_cast<int64_t>(sizeof(float)) +
          kTakes * 64;
 }

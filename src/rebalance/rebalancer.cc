@@ -222,7 +222,8 @@ void Rebalancer::Flip(const eplb::Wave& wave) {
     auto map = eplb::ExpertMap::Create(maps_[layer].num_experts(), layout(), flip.slot_to_expert,
                                        Epoch(maps_[layer].epoch().value + 1));
     CADRE_CHECK(map.has_value());  // MakeSchedule makes legal maps only
-    maps_[layer] = std::move(*map);
+    const fabric::MemberRange near = parts_.memory->fabric().local();
+    maps_[layer] = parts_.prefer_own_host ? map->Preferring(near.begin, near.begin + near.count) : *map;
   }
   places_.Apply(wave);
   const int64_t received = std::ranges::count_if(

@@ -54,6 +54,7 @@ struct RebalanceParts {
   sys::ThreadPool* pool = nullptr;
   std::vector<eplb::ExpertMap> maps;       ///< [MoE layers] at start
   std::vector<nn::MoeWeights*> weights;    ///< [MoE layers]; experts are pointed to their places
+  bool prefer_own_host = false;            ///< rows take copies in the own host where there are any
   std::function<bool(const eplb::Wave&)> fails = {};  ///< tests: whether this rank gives a wave up
 };
 

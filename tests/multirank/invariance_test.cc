@@ -148,6 +148,38 @@ TEST(InvarianceOverRanks, SumsByKAreThoseOfOneProcess) {
   }
 }
 
+// Copies of experts do not change that: which copy a row takes shows neither in its bits nor in its
+// company's.
+TEST(InvarianceOverRanks, CopiesDoNotChangeABit) {
+  const std::vector<Answer> wanted = Alone("bfloat16");
+  for (const char* routing : {"hash", "nearest"}) {
+    config::EngineOptions options = TestOptions(kDemo, "bfloat16");
+    options.parallel.data_parallel_size = 3;
+    options.parallel.enable_expert_parallel = true;
+    options.parallel.all2all_backend = "pplx";
+    options.parallel.enable_eplb = true;
+    options.parallel.eplb.num_redundant_experts = 5;
+    options.parallel.eplb.replica_routing = routing;
+    ThreadRanks ranks(options);
+    ASSERT_NE(ranks.engine(), nullptr) << ranks.error().message;
+    EXPECT_EQ(Ask(*ranks.engine(), Requests(), true), wanted);
+  }
+  // An exchange that sums by rank: the copy that a row takes decides how its sums are grouped, so it must
+  // depend on nothing but the row.
+  config::EngineOptions options = TestOptions(kDemo, "bfloat16");
+  options.parallel.data_parallel_size = 2;
+  options.parallel.enable_expert_parallel = true;
+  options.parallel.enable_eplb = true;
+  options.parallel.eplb.num_redundant_experts = 16;
+  options.cache.enable_prefix_caching = false;
+  ThreadRanks ranks(options);
+  ASSERT_NE(ranks.engine(), nullptr) << ranks.error().message;
+  EXPECT_EQ(Ask(*ranks.engine(), Requests(), true), Ask(*ranks.engine(), Requests(), false));
+  options.scheduler.max_num_batched_tokens = 11;  // other pieces of the prompts
+  ThreadRanks chunked(options);
+  EXPECT_EQ(Ask(*chunked.engine(), Requests(), true), Ask(*ranks.engine(), Requests(), false));
+}
+
 // Two exchanges in one, on ranks that share rows by tp and meet by dp: all take the same one in every step.
 TEST(InvarianceOverRanks, TwoExchangesInOneSwitchTogether) {
   config::EngineOptions options = TestOptions(kDemo, "bfloat16");

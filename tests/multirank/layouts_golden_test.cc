@@ -10,6 +10,9 @@ struct Layout {
   int tp, dp;
   bool ep;
   const char* backend;
+  int copies = 0;  // more than 0: --enable-eplb with so many redundant experts
+  const char* placement = "linear";
+  const char* replica_routing = "hash";
 };
 
 bool Legal(const model::ModelSpec& spec, const Layout& layout) {
@@ -39,11 +42,16 @@ class GoldenLayouts : public testing::TestWithParam<std::string> {
       requests.push_back(GreedyRequest(golden_case.prompt, static_cast<int>(golden_case.greedy.size())));
     }
     for (const Layout& layout : layouts) {
-      SCOPED_TRACE(Format("tp {} dp {} ep {} {}", layout.tp, layout.dp, layout.ep, layout.backend));
+      SCOPED_TRACE(Format("tp {} dp {} ep {} {}, {} copies, {}, {}", layout.tp, layout.dp, layout.ep,
+                          layout.backend, layout.copies, layout.placement, layout.replica_routing));
       config::EngineOptions options = TestOptions(folder, "float32");
       options.parallel.tensor_parallel_size = layout.tp;
       options.parallel.data_parallel_size = layout.dp;
       options.parallel.enable_expert_parallel = layout.ep;
+      options.parallel.expert_placement_strategy = layout.placement;
+      options.parallel.enable_eplb = layout.copies > 0;
+      options.parallel.eplb.num_redundant_experts = layout.copies;
+      options.parallel.eplb.replica_routing = layout.replica_routing;
       const std::string backend = layout.backend;  // or prefill/decode
       const size_t slash = backend.find('/');
       options.parallel.all2all_backend = backend.substr(0, slash);
@@ -83,6 +91,25 @@ TEST_P(GoldenLayouts, GreedyTokensWithEveryExchange) {
   }
   layouts.push_back({1, 2, false, "pplx"});
   layouts.push_back({1, 2, false, "mori"});
+  Walk(layouts);
+}
+
+// Copies of experts, even and uneven, more than one of an expert on a rank, rows split over tp and dp.
+TEST_P(GoldenLayouts, GreedyTokensWithCopiesOfExperts) {
+  const auto files = checkpoint::ReadModelFiles(model::test::GoldenModelsFolder() + "/" + GetParam());
+  if (files.has_value() && model::FindFamily(files->config) != nullptr) {
+    const auto spec = model::ReadModelSpec(files->config, files->generation_config);
+    if (spec.has_value() && spec->moe.num_experts == 0) GTEST_SKIP() << GetParam() << " has no experts";
+  }
+  std::vector<Layout> layouts;
+  for (const char* backend : {"allgather_reducescatter", "naive", "pplx", "deepep_high_throughput",
+                              "deepep_low_latency", "flashinfer_all2allv", "mori"}) {
+    layouts.push_back({1, 2, true, backend, 3});
+    layouts.push_back({1, 4, true, backend, 5, "round_robin"});
+    layouts.push_back({2, 2, true, backend, 2, "linear", "nearest"});
+  }
+  layouts.push_back({1, 4, true, "allgather_reducescatter", 40});  // several copies of one expert on a rank
+  layouts.push_back({4, 1, true, "pplx", 1, "round_robin"});
   Walk(layouts);
 }
 
