@@ -8,18 +8,20 @@
 namespace cadre::eplb {
 namespace {
 
-// A packed step: counts as LEB128, seven bits a byte, low bits first; a run of n zeros is a zero byte and n
-// - 1.
-void AppendVarint(std::vector<uint8_t>& out, uint32_t value) {
+// A packed step: each count as count + 1 in LEB128, seven bits a byte, low bits first; a run of zeros as a
+// zero byte and its length. So a count takes one byte up to 126, and never more than five.
+constexpr size_t kShortestRun = 3;
+
+void AppendVarint(std::vector<uint8_t>& out, uint64_t value) {
   for (; value >= 0x80; value >>= 7) out.push_back(static_cast<uint8_t>(value | 0x80));
   out.push_back(static_cast<uint8_t>(value));
 }
 
-uint32_t TakeVarint(const std::vector<uint8_t>& in, size_t& at) {
-  uint32_t value = 0;
+uint64_t TakeVarint(const std::vector<uint8_t>& in, size_t& at) {
+  uint64_t value = 0;
   for (int shift = 0;; shift += 7) {
     const uint8_t byte = in[at++];
-    value |= static_cast<uint32_t>(byte & 0x7f) << shift;
+    value |= static_cast<uint64_t>(byte & 0x7f) << shift;
     if (byte < 0x80) return value;
   }
 }
@@ -27,25 +29,26 @@ uint32_t TakeVarint(const std::vector<uint8_t>& in, size_t& at) {
 void Pack(std::span<const uint32_t> counts, std::vector<uint8_t>& out) {
   out.clear();
   for (size_t i = 0; i < counts.size();) {
-    if (counts[i] != 0) {
-      AppendVarint(out, counts[i++]);
-      continue;
+    size_t end = i;
+    while (end < counts.size() && counts[end] == 0) ++end;
+    if (end - i >= kShortestRun) {
+      out.push_back(0);
+      AppendVarint(out, end - i);
+      i = end;
+    } else {
+      AppendVarint(out, uint64_t{counts[i++]} + 1);
     }
-    const size_t first = i;
-    while (i < counts.size() && counts[i] == 0) ++i;
-    out.push_back(0);
-    AppendVarint(out, static_cast<uint32_t>(i - first - 1));
   }
 }
 
 void Subtract(const std::vector<uint8_t>& packed, std::vector<int64_t>& sum) {
   size_t i = 0;
   for (size_t at = 0; at < packed.size();) {
-    const uint32_t count = TakeVarint(packed, at);
-    if (count == 0) {
-      i += size_t{TakeVarint(packed, at)} + 1;
+    const uint64_t value = TakeVarint(packed, at);
+    if (value == 0) {
+      i += TakeVarint(packed, at);
     } else {
-      sum[i++] -= count;
+      sum[i++] -= static_cast<int64_t>(value - 1);
     }
   }
   CADRE_CHECK(i == sum.size());

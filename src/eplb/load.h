@@ -40,7 +40,7 @@ void FoldSlots(const ExpertMap& map, std::span<const uint32_t> slot_counts,
 
 /// The sum over the last `window_size` steps that were entered, exactly: it equals a ring of that many
 /// [layers, experts] tables. The ring holds them packed, about one byte a count and less for runs of zeros
-/// (1000 steps of DeepSeek-V3, 58 x 256: at most 15 MB while counts stay below 128, instead of 59 MB).
+/// (1000 steps of DeepSeek-V3, 58 x 256: at most 15 MB while counts stay below 127, instead of 59 MB).
 /// Steps without a real row are not entered, so an idle server keeps its picture; ranks may have entered
 /// different numbers of steps. Not thread-safe. Cost of Push: one pass over the counts that enter and one
 /// over those that leave.

@@ -76,23 +76,27 @@ std::span<const int32_t> PlaceTable::SparesOf(int32_t rank) const {
 }
 
 void PlaceTable::Apply(const Wave& wave) {
+  for (const Write& write : wave.writes) {
+    std::vector<int32_t>& spares = spares_.at(static_cast<size_t>(write.rank));
+    const auto taken = std::find(spares.begin(), spares.end(), write.place);
+    CADRE_CHECK(taken != spares.end());
+    spares.erase(taken);
+  }
   for (const Flip& flip : wave.flips) {
     CADRE_CHECK(flip.slot_to_place.size() == static_cast<size_t>(layout_.num_slots));
-    place_of_.at(static_cast<size_t>(flip.layer)) = flip.slot_to_place;
+    std::vector<int32_t>& places = place_of_.at(static_cast<size_t>(flip.layer));
+    for (int32_t rank = 0; rank < layout_.num_ranks; ++rank) {
+      const auto begin = flip.slot_to_place.begin() + layout_.Begin(rank), end = begin + layout_.Count(rank);
+      for (int32_t slot = layout_.Begin(rank); slot < layout_.Begin(rank + 1); ++slot) {
+        const int32_t place = places[static_cast<size_t>(slot)];
+        if (std::find(begin, end, place) == end) spares_[static_cast<size_t>(rank)].push_back(place);
+      }
+    }
+    places = flip.slot_to_place;
   }
-  for (int32_t rank = 0; rank < layout_.num_ranks; ++rank) {
-    std::vector<bool> used(static_cast<size_t>(NumPlaces(rank)));
-    for (const auto& places : place_of_) {
-      for (int32_t slot = layout_.Begin(rank); slot < layout_.Begin(rank + 1); ++slot)
-        used.at(static_cast<size_t>(places[static_cast<size_t>(slot)])) = true;
-    }
-    std::vector<int32_t>& spares = spares_[static_cast<size_t>(rank)];
-    spares.clear();
-    for (size_t place = 0; place < used.size(); ++place) {
-      if (!used[place]) spares.push_back(static_cast<int32_t>(place));
-    }
-    // As many as before exactly where no two slots share a place.
-    CADRE_CHECK(spares.size() == static_cast<size_t>(num_spares_));
+  for (std::vector<int32_t>& spares : spares_) {
+    std::sort(spares.begin(), spares.end());
+    CADRE_CHECK(spares.size() == static_cast<size_t>(num_spares_));  // each write gave one back
   }
 }
 

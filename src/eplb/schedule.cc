@@ -33,7 +33,7 @@ class Scheduler {
   // Takes one layer from `present` to `target`, both [slots].
   void AddLayer(int32_t layer, int32_t num_experts, std::span<const int32_t> present,
                 std::span<const int32_t> target) {
-    const std::vector<Circle> circles = CutIntoCircles(layout_, num_experts, present, target);
+    std::vector<Circle> circles = CutIntoCircles(layout_, num_experts, present, target);
     std::vector<int32_t> need(static_cast<size_t>(layout_.num_ranks));
     for (const Circle& circle : circles) {
       for (const Swap& swap : circle) ++need[static_cast<size_t>(swap.rank)];
@@ -47,20 +47,28 @@ class Scheduler {
     std::iota(state.at.begin(), state.at.end(), 0);
     state.origin = state.at;
     Touch(state);
-    for (const Circle& circle : circles) {
-      const bool fits = std::all_of(circle.begin(), circle.end(), [&](const Swap& swap) {
-        return left_[static_cast<size_t>(swap.rank)] > 0;
-      });
-      if (!fits) {
-        if (torn_) Flips(layer, state);
-        CloseWave();
-        Touch(state);
+    // Their order does not matter; a wave takes all that fit.
+    std::vector<Circle> waiting;
+    while (!circles.empty()) {
+      for (Circle& circle : circles) {
+        const bool fits = std::all_of(circle.begin(), circle.end(), [&](const Swap& swap) {
+          return left_[static_cast<size_t>(swap.rank)] > 0;
+        });
+        if (!fits) {
+          waiting.push_back(std::move(circle));
+          continue;
+        }
+        for (const Swap& swap : circle) Carry(layer, target, swap, state);
       }
-      for (const Swap& swap : circle) Carry(layer, target, swap, state);
-      torn_ = true;
+      if (state.places != state.places_before) {
+        wave_.flips.push_back(
+            {.layer = layer, .slot_to_expert = state.experts, .slot_to_place = state.places});
+      }
+      circles = std::exchange(waiting, {});
+      if (circles.empty()) break;
+      CloseWave();
+      Touch(state);
     }
-    if (torn_) Flips(layer, state);
-    torn_ = false;
   }
 
   Schedule Finish() {
@@ -92,11 +100,6 @@ class Scheduler {
   static void Touch(LayerState& state) {
     state.experts_before = state.experts;
     state.places_before = state.places;
-  }
-
-  void Flips(int32_t layer, const LayerState& state) {
-    wave_.flips.push_back({.layer = layer, .slot_to_expert = state.experts, .slot_to_place = state.places});
-    torn_ = false;
   }
 
   void Carry(int32_t layer, std::span<const int32_t> target, const Swap& swap, LayerState& state) {
@@ -157,7 +160,6 @@ class Scheduler {
   Counts left_;   // spare places that the open wave has not taken
   Counts sends_;  // reads from each rank by others in the open wave
   std::map<std::tuple<int32_t, int32_t, int32_t>, int32_t> fetched_;  // rank, layer, expert -> its new place
-  bool torn_ = false;  // the layer at hand has writes in the open wave, whose flip is not noted yet
 };
 
 Status Check(std::span<const ExpertMap> present, const Plan& plan, const PlaceTable& places,
