@@ -74,6 +74,7 @@ Status Rebalancer::AfterStep(const StepReport& report) {
   } else if (report.step % report_steps() == 0) {
     CADRE_ASSIGN(const eplb::LoadTable load, SummedLoad(report));
     Report(load);
+    if (options_.log_balancedness && rank() == 0) LogBalance(eplb::BalanceOf(maps_, load));
   }
   return moving() ? Move(report) : Status();
 }
@@ -269,7 +270,6 @@ void Rebalancer::Report(const eplb::LoadTable& load) {
     for (int32_t s = 0; s < layout().num_slots; ++s) slots.push_back(map.ExpertOf(Slot(s)).value);
     next.epoch = std::max(next.epoch, map.epoch().value);
   }
-  if (options_.log_balancedness && rank() == 0) LogBalance(all);
   Tell([&](Snapshot& s) {
     s.epoch = next.epoch;
     s.slots = std::move(next.slots);
