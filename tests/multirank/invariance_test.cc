@@ -180,6 +180,28 @@ TEST(InvarianceOverRanks, CopiesDoNotChangeABit) {
   EXPECT_EQ(Ask(*chunked.engine(), Requests(), true), Ask(*ranks.engine(), Requests(), false));
 }
 
+// Experts that move while requests run change no bit either, where sums go by k.
+TEST(InvarianceOverRanks, MovingExpertsDoNotChangeABit) {
+  const std::vector<Answer> wanted = Alone("bfloat16");
+  for (const bool use_async : {true, false}) {
+    config::EngineOptions options = TestOptions(kDemo, "bfloat16");
+    options.parallel.data_parallel_size = 3;
+    options.parallel.enable_expert_parallel = true;
+    options.parallel.all2all_backend = "pplx";
+    options.parallel.enable_eplb = true;
+    options.parallel.eplb = {.window_size = 8,
+                             .step_interval = 8,
+                             .num_redundant_experts = 5,
+                             .use_async = use_async,
+                             .num_spare_slots = 2};
+    ThreadRanks ranks(options);
+    ASSERT_NE(ranks.engine(), nullptr) << ranks.error().message;
+    for (int i = 0; i < 3; ++i) EXPECT_EQ(Ask(*ranks.engine(), Requests(), true), wanted);
+    EXPECT_GE(ranks.engine()->Stats().front().eplb.num_rebalances, 2);
+    EXPECT_GE(ranks.engine()->Stats().front().eplb.num_moved, 2);
+  }
+}
+
 // Two exchanges in one, on ranks that share rows by tp and meet by dp: all take the same one in every step.
 TEST(InvarianceOverRanks, TwoExchangesInOneSwitchTogether) {
   config::EngineOptions options = TestOptions(kDemo, "bfloat16");

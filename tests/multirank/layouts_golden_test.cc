@@ -13,6 +13,9 @@ struct Layout {
   int copies = 0;  // more than 0: --enable-eplb with so many redundant experts
   const char* placement = "linear";
   const char* replica_routing = "hash";
+  int64_t step_interval = 3000;  // of rebalances; the first after a quarter
+  bool use_async = true;
+  std::vector<int> ranks_per_host = {};
 };
 
 bool Legal(const model::ModelSpec& spec, const Layout& layout) {
@@ -24,6 +27,13 @@ bool Legal(const model::ModelSpec& spec, const Layout& layout) {
 
 class GoldenLayouts : public testing::TestWithParam<std::string> {
  protected:
+  static bool HasExperts() {
+    const auto files = checkpoint::ReadModelFiles(model::test::GoldenModelsFolder() + "/" + GetParam());
+    if (!files.has_value() || model::FindFamily(files->config) == nullptr) return true;  // Walk says why
+    const auto spec = model::ReadModelSpec(files->config, files->generation_config);
+    return !spec.has_value() || spec->moe.num_experts > 0;
+  }
+
   void Walk(const std::vector<Layout>& layouts) {
     const std::string folder = model::test::GoldenModelsFolder() + "/" + GetParam();
     if (GetParam() == "none") GTEST_SKIP() << "no golden models in " << model::test::GoldenModelsFolder();
@@ -52,11 +62,14 @@ class GoldenLayouts : public testing::TestWithParam<std::string> {
       options.parallel.enable_eplb = layout.copies > 0;
       options.parallel.eplb.num_redundant_experts = layout.copies;
       options.parallel.eplb.replica_routing = layout.replica_routing;
+      options.parallel.eplb.step_interval = layout.step_interval;
+      options.parallel.eplb.window_size = 8;
+      options.parallel.eplb.use_async = layout.use_async;
       const std::string backend = layout.backend;  // or prefill/decode
       const size_t slash = backend.find('/');
       options.parallel.all2all_backend = backend.substr(0, slash);
       if (slash != std::string::npos) options.parallel.decode_all2all_backend = backend.substr(slash + 1);
-      ThreadRanks ranks(options);
+      ThreadRanks ranks(options, layout.ranks_per_host);
       if (!Legal(*spec, layout)) {
         EXPECT_EQ(ranks.engine(), nullptr);
         EXPECT_FALSE(ranks.error().message.empty());
@@ -64,6 +77,12 @@ class GoldenLayouts : public testing::TestWithParam<std::string> {
       }
       ASSERT_NE(ranks.engine(), nullptr) << ranks.error().message;
       EXPECT_EQ(Generate(*ranks.engine(), requests), wanted);
+      if (layout.step_interval == 3000) continue;
+      EXPECT_EQ(Generate(*ranks.engine(), requests), wanted);  // after rebalances
+      const engine::EplbStats eplb = ranks.engine()->Stats().front().eplb;
+      EXPECT_GE(eplb.num_rebalances, 2);
+      EXPECT_GE(eplb.num_moved, 1);
+      EXPECT_EQ(eplb.num_failed_waves, 0);
     }
   }
 };
@@ -96,11 +115,7 @@ TEST_P(GoldenLayouts, GreedyTokensWithEveryExchange) {
 
 // Copies of experts, even and uneven, more than one of an expert on a rank, rows split over tp and dp.
 TEST_P(GoldenLayouts, GreedyTokensWithCopiesOfExperts) {
-  const auto files = checkpoint::ReadModelFiles(model::test::GoldenModelsFolder() + "/" + GetParam());
-  if (files.has_value() && model::FindFamily(files->config) != nullptr) {
-    const auto spec = model::ReadModelSpec(files->config, files->generation_config);
-    if (spec.has_value() && spec->moe.num_experts == 0) GTEST_SKIP() << GetParam() << " has no experts";
-  }
+  if (!HasExperts()) GTEST_SKIP() << GetParam() << " has no experts";
   std::vector<Layout> layouts;
   for (const char* backend : {"allgather_reducescatter", "naive", "pplx", "deepep_high_throughput",
                               "deepep_low_latency", "flashinfer_all2allv", "mori"}) {
@@ -110,6 +125,22 @@ TEST_P(GoldenLayouts, GreedyTokensWithCopiesOfExperts) {
   }
   layouts.push_back({1, 4, true, "allgather_reducescatter", 40});  // several copies of one expert on a rank
   layouts.push_back({4, 1, true, "pplx", 1, "round_robin"});
+  Walk(layouts);
+}
+
+// Before, during and after rebalances, on one host and on two; 2 steps to the first, then one every 8.
+TEST_P(GoldenLayouts, GreedyTokensWhileExpertsMove) {
+  if (!HasExperts()) GTEST_SKIP() << GetParam() << " has no experts";
+  Layout layout{.tp = 1, .dp = 4, .ep = true, .backend = "allgather_reducescatter", .copies = 4,
+                .step_interval = 8};
+  std::vector<Layout> layouts = {layout};
+  layout.ranks_per_host = {2, 2};
+  layouts.push_back(layout);
+  layout.use_async = false;
+  layouts.push_back(layout);
+  layout = {.tp = 2, .dp = 2, .ep = true, .backend = "pplx", .copies = 3, .placement = "round_robin",
+            .replica_routing = "nearest", .step_interval = 8};
+  layouts.push_back(layout);
   Walk(layouts);
 }
 

@@ -63,9 +63,11 @@ class Collector : public engine::EventSink {
 
 class ThreadRanks {
  public:
-  /// Errors of PrepareModel (an illegal layout) leave engine() null and say why in error().
-  explicit ThreadRanks(const config::EngineOptions& options)
-      : host_(options.parallel.expert_parallel_size()) {
+  /// Errors of PrepareModel (an illegal layout) leave engine() null and say why in error(). The ranks lie on
+  /// hosts of `ranks_per_host`; empty: on one.
+  explicit ThreadRanks(const config::EngineOptions& options, std::vector<int> ranks_per_host = {})
+      : host_(ranks_per_host.empty() ? std::vector{options.parallel.expert_parallel_size()} : ranks_per_host,
+              "loop") {
     auto setup = deploy::PrepareModel(options);
     if (!setup) {
       error_ = setup.error();
