@@ -197,7 +197,7 @@ TEST(InvarianceOverRanks, MovingExpertsDoNotChangeABit) {
     ThreadRanks ranks(options);
     ASSERT_NE(ranks.engine(), nullptr) << ranks.error().message;
     for (int i = 0; i < 3; ++i) EXPECT_EQ(Ask(*ranks.engine(), Requests(), true), wanted);
-    EXPECT_GE(ranks.engine()->Stats().front().eplb.num_rebalances, 2);
+    EXPECT_GE(ranks.engine()->Stats().front().eplb.num_rebalances, 1);
     EXPECT_GE(ranks.engine()->Stats().front().eplb.num_moved, 2);
   }
 }
