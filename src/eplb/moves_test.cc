@@ -18,6 +18,12 @@ using Ints = std::vector<int32_t>;
 using Thing = std::pair<int32_t, int32_t>;
 constexpr Thing kNothing{-1, -1};
 
+// (RapidCheck shows what an assertion compares, and would read what an end iterator points to; it also
+// evaluates both sides of || and &&.)
+bool Contains(std::span<const int32_t> all, int32_t one) {
+  return std::find(all.begin(), all.end(), one) != all.end();
+}
+
 // The ranks' memories. Carries schedules out as a mover does and checks every promise on the way.
 class Memories {
  public:
@@ -39,18 +45,17 @@ class Memories {
     std::set<std::pair<int32_t, int32_t>> written;
     for (const Write& write : wave.writes) {
       const auto spares = table_.SparesOf(write.rank);
-      RC_ASSERT(std::find(spares.begin(), spares.end(), write.place) != spares.end());
+      RC_ASSERT(Contains(spares, write.place));
       RC_ASSERT(written.insert({write.rank, write.place}).second);
       // Of another rank only what stays as it is until the flip; of the own one also what this wave wrote.
       const auto foreign = table_.SparesOf(write.source_rank);
-      if (write.source_rank != write.rank)
-        RC_ASSERT(std::find(foreign.begin(), foreign.end(), write.source_place) == foreign.end());
+      if (write.source_rank != write.rank) RC_ASSERT(!Contains(foreign, write.source_place));
       RC_ASSERT(At(write.source_rank, write.source_place) == Thing(write.layer, write.expert));
       At(write.rank, write.place) = {write.layer, write.expert};
     }
     for (size_t i = 0; i < wave.flips.size(); ++i) {
       const Flip& flip = wave.flips[i];
-      RC_ASSERT(i == 0 || wave.flips[i - 1].layer < flip.layer);
+      if (i > 0) RC_ASSERT(wave.flips[i - 1].layer < flip.layer);
       RC_ASSERT(ExpertMap::Create(num_experts, layout, flip.slot_to_expert, Epoch(1)).has_value());
       maps_[static_cast<size_t>(flip.layer)] = flip.slot_to_expert;
     }
@@ -236,7 +241,7 @@ RC_GTEST_PROP(LayerMoves, ReachTheTargetFromHoldersNearby, ()) {
     const Move& move = moves[i];
     const int32_t rank = layout.RankOf(move.slot);
     RC_ASSERT(layout.RankOf(move.source_slot) == move.source_rank);
-    RC_ASSERT(i == 0 || moves[i - 1].slot < move.slot);
+    if (i > 0) RC_ASSERT(moves[i - 1].slot < move.slot);
     // A local source may be what an earlier move brought.
     RC_ASSERT((move.source_rank == rank
                    ? after

@@ -248,7 +248,7 @@ RC_GTEST_PROP(KeepSlots, ChangesOnlyTheOrderWithinARank, ()) {
       lost.push_back(before[i]);
       gained.push_back(mine[i]);
     }
-    for (const int32_t e : gained) RC_ASSERT(std::find(lost.begin(), lost.end(), e) == lost.end());
+    for (const int32_t e : gained) RC_ASSERT(std::count(lost.begin(), lost.end(), e) == 0);
     std::sort(mine.begin(), mine.end());
     std::sort(theirs.begin(), theirs.end());
     RC_ASSERT(mine == theirs);
