@@ -111,6 +111,10 @@ std::string Usage(Command command) {
       return "usage: cadre bench a2a [flags]\n\nTimes the exchanges between ranks of this host, beside a "
              "bare "
              "copy through shared memory and MPI_Alltoallv where that is installed.\n";
+    case Command::kDemo:
+      return "usage: cadre demo [flags]\n\nShows one layer with expert parallelism: router, dispatch, expert "
+             "computation, combine; who sends what where, and what each rank holds. Checked against one "
+             "process.\n";
   }
   return "";
 }

@@ -10,10 +10,19 @@
 
 namespace cadre::config {
 
-enum class Command { kServe, kGenerate, kInspect, kBenchLatency, kBenchThroughput, kBenchServe, kBenchA2a };
+enum class Command {
+  kServe,
+  kGenerate,
+  kInspect,
+  kBenchLatency,
+  kBenchThroughput,
+  kBenchServe,
+  kBenchA2a,
+  kDemo
+};
 inline constexpr std::array kAllCommands = {
-    Command::kServe,           Command::kGenerate,   Command::kInspect, Command::kBenchLatency,
-    Command::kBenchThroughput, Command::kBenchServe, Command::kBenchA2a};
+    Command::kServe,           Command::kGenerate,   Command::kInspect,  Command::kBenchLatency,
+    Command::kBenchThroughput, Command::kBenchServe, Command::kBenchA2a, Command::kDemo};
 
 /// "serve", "bench latency", ...
 std::string_view CommandName(Command command);
@@ -42,6 +51,7 @@ Group BenchLatencyGroup();
 Group BenchThroughputGroup();
 std::vector<Group> BenchServeGroups();
 Group BenchA2aGroup();
+Group DemoGroup();
 
 // Reasons that several rows share.
 /// The exchanges that are built.

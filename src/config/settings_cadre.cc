@@ -96,6 +96,34 @@ constexpr Setting kBenchA2a[] = {
     Works("json", Type::kString, "", Into<&A::json>, "Write a JSON object with all numbers here."),
 };
 
+using D = DemoOptions;
+constexpr Setting kDemo[] = {
+    Works("nproc-per-node", Type::kInt, "2", Into<&D::nproc_per_node>, "Ranks, each a process.").Range(1, 64),
+    Works("force-cpu", Type::kTrue, "false", Into<&D::force_cpu>,
+          "Compute on the CPU without looking for a GPU."),
+    Works("python", Type::kTrue, "false", Into<&D::python>,
+          "Run examples/expert_parallel/demo.py, which does the same over the Python package, once for each "
+          "rank."),
+    Works("all2all-backend", Type::kString, "allgather_reducescatter", Into<&D::all2all_backend>,
+          "How rows travel between ranks, see docs/exchange.md.")
+        .Choices(kAll2AllBuilt),
+    Works("num-experts", Type::kInt, "8", Into<&D::num_experts>, "Experts of the layer.").Range(1, 4096),
+    Works("top-k", Type::kInt, "2", Into<&D::top_k>, "Experts of each token.").Range(1, 64),
+    Works("num-tokens", Type::kInt, "6", Into<&D::num_tokens>, "Tokens of each rank.").Range(1, 1 << 16),
+    Works("hidden-size", Type::kInt, "128", Into<&D::hidden_size>, "Numbers of a token's row.")
+        .Range(1, 1 << 16),
+    Works("intermediate-size", Type::kInt, "256", Into<&D::intermediate_size>,
+          "Numbers in the middle of an expert.")
+        .Range(1, 1 << 18),
+    Works("expert-placement-strategy", Type::kString, "linear", Into<&D::placement>,
+          "Rank 0 holds the first experts (linear), or every expert goes to the next rank (round_robin).")
+        .Choices("linear,round_robin"),
+    Works("seed", Type::kInt, "0", Into<&D::seed>, "Of the weights and tokens.").Range(0),
+    Works("timeout", Type::kFloat, "60", Into<&D::timeout_s>, "Seconds that a rank waits for the others.")
+        .Range(0.1, 86400),
+    Works("json", Type::kString, "", Into<&D::json>, "Write a JSON object with all numbers here."),
+};
+
 std::vector<Group> EngineGroups() {
   std::vector<Group> groups = ModelGroups();
   for (auto more : {ParallelGroups(), MemoryGroups()}) groups.insert(groups.end(), more.begin(), more.end());
@@ -128,6 +156,8 @@ std::vector<Group> MakeGroups(Command command) {
       return BenchServeGroups();
     case Command::kBenchA2a:
       return {BenchA2aGroup()};
+    case Command::kDemo:
+      return {DemoGroup()};
   }
   Append(groups, EngineGroups());
   Append(groups, CadreGroups());
@@ -145,6 +175,9 @@ Group GenerateGroup() {
 }
 Group BenchA2aGroup() {
   return {"Exchange", "What is measured", kBenchA2a};
+}
+Group DemoGroup() {
+  return {"Demo", "What is shown", kDemo};
 }
 Group InspectGroup() {
   return {"Inspect", "What to show", kInspect};
@@ -175,6 +208,8 @@ std::string_view CommandName(Command command) {
       return "bench serve";
     case Command::kBenchA2a:
       return "bench a2a";
+    case Command::kDemo:
+      return "demo";
   }
   return "";
 }
