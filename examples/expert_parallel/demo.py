@@ -14,8 +14,14 @@ import sys
 if importlib.util.find_spec("cadre") is None:
     sys.path.append(str(pathlib.Path(__file__).resolve().parents[2] / "build/release/python"))
 
-import cadre
-import numpy as np
+try:
+    import cadre
+    import numpy as np
+except ImportError as error:
+    sys.exit(
+        f"error: {error} (Python is {sys.executable}). The demonstration wants numpy and the package cadre, which "
+        "./quickstart --build makes in build/release/python for the Python that CMake finds"
+    )
 import parallel_state
 from moe import ExpertParallelMoE, plain_moe
 

@@ -31,15 +31,48 @@ std::string WhyCpu(bool forced) {
                 gpus.count == 1 ? "" : "s", gpus.where);
 }
 
+constexpr const char* kPrompt =
+    "A router sends every token to the few experts that suit it; the others rest, wherever they are.";
+
+// The layer's sizes: the model's, or those of the flags.
+Result<demo::Shape> ShapeOf(const DemoOptions& options) {
+  demo::Shape shape = {.num_experts = static_cast<int32_t>(options.num_experts),
+                       .top_k = static_cast<int32_t>(options.top_k),
+                       .hidden = options.hidden_size,
+                       .inter = options.intermediate_size,
+                       .num_tokens = options.num_tokens,
+                       .seed = static_cast<uint64_t>(options.seed)};
+  if (!options.model) {
+    if (options.prompt)
+      return FailParam(Code::kInvalidArgument, "--prompt", "--prompt has a meaning with --model only");
+    return shape;
+  }
+  const DemoOptions plain;
+  for (const auto& [flag, differs] :
+       {std::pair{"--num-experts", options.num_experts != plain.num_experts},
+        {"--top-k", options.top_k != plain.top_k},
+        {"--hidden-size", options.hidden_size != plain.hidden_size},
+        {"--intermediate-size", options.intermediate_size != plain.intermediate_size},
+        {"--seed", options.seed != plain.seed}}) {
+    if (differs)
+      return FailParam(Code::kInvalidArgument, flag, "{} is for a layer without --model; a model has its own",
+                       flag);
+  }
+  CADRE_ASSIGN(shape.model,
+               demo::FindModelPart(*options.model, options.hub_cache, options.prompt.value_or(kPrompt),
+                                   options.num_tokens * options.nproc_per_node));
+  const model::ModelSpec& spec = shape.model->spec;
+  shape.num_experts = spec.moe.num_experts;
+  shape.top_k = spec.moe.top_k;
+  shape.hidden = spec.hidden;
+  shape.inter = spec.moe.inter;
+  return shape;
+}
+
 Status RunNative(const DemoOptions& options) {
   CADRE_TRY(CheckWritable(options.json, "--json"));
   demo::Plan plan;
-  plan.shape = {.num_experts = static_cast<int32_t>(options.num_experts),
-                .top_k = static_cast<int32_t>(options.top_k),
-                .hidden = options.hidden_size,
-                .inter = options.intermediate_size,
-                .num_tokens = options.num_tokens,
-                .seed = static_cast<uint64_t>(options.seed)};
+  CADRE_ASSIGN(plan.shape, ShapeOf(options));
   plan.num_ranks = static_cast<int>(options.nproc_per_node);
   plan.backend = options.all2all_backend;
   plan.timeout = std::chrono::round<Duration>(std::chrono::duration<double>(options.timeout_s));
@@ -50,6 +83,11 @@ Status RunNative(const DemoOptions& options) {
               plan.shape.num_experts, plan.num_ranks, plan.num_ranks == 1 ? "" : "s",
               static_cast<long long>(plan.shape.num_tokens), plan.shape.top_k,
               static_cast<long long>(plan.shape.hidden));
+  if (plan.shape.model != nullptr) {
+    std::printf("Layer: number %d of %s (%s), on the embeddings of the prompt's tokens\n",
+                plan.shape.model->layer(), plan.shape.model->name.c_str(),
+                plan.shape.model->spec.architecture.c_str());
+  }
   std::printf("Device: CPU (%s, %s kernels), %s\n", sys::CpuModelName().c_str(), kernels::IsaName(plan.isa),
               WhyCpu(options.force_cpu).c_str());
   std::printf("Exchange: %s\n\n%s", outcome.ranks.front().exchange.c_str(),
@@ -63,6 +101,10 @@ Status RunNative(const DemoOptions& options) {
 int Demo(Args args, const config::Environment& env) {
   return RunParsed(config::ParseDemo, args, env, [&](const DemoOptions& options) -> Status {
     if (!options.python) return RunNative(options);
+    if (options.model) {
+      return FailParam(Code::kUnsupported, "--model",
+                       "--python draws its layer from the seed; leave out --model");
+    }
     if (options.json) {
       return FailParam(Code::kInvalidArgument, "--json",
                        "--json is not written with --python; leave one out");

@@ -76,10 +76,12 @@ struct DemoOptions {
   int64_t nproc_per_node = 2, num_experts = 8, top_k = 2, num_tokens = 6, hidden_size = 128,
           intermediate_size = 256, seed = 0;
   bool force_cpu = false, python = false;
+  std::optional<std::string> model, prompt;
+  std::string hub_cache;  ///< for --model by hub name; as in ModelOptions
   std::string all2all_backend = "allgather_reducescatter";
   std::string placement = "linear";
   double timeout_s = 60;  ///< of a wait between ranks
-  std::string log_level = "info";
+  std::string log_level = "warning";
   std::optional<std::string> json;
   CpuOptions cpu;
 

@@ -206,6 +206,7 @@ Result<Parsed<DemoOptions>> ParseDemo(std::span<const std::string> args, const E
   std::get<CpuOptions*>(targets) = &options.cpu;
   std::get<DemoOptions*>(targets) = &options;
   auto outcome = Parse(Command::kDemo, args, env, targets);
+  options.hub_cache = FindHubCache(env).folder;
   return Finish(std::move(options), std::move(outcome));
 }
 

@@ -104,6 +104,11 @@ constexpr Setting kDemo[] = {
     Works("python", Type::kTrue, "false", Into<&D::python>,
           "Run examples/expert_parallel/demo.py, which does the same over the Python package, once for each "
           "rank."),
+    Works("model", Type::kString, "", Into<&D::model>,
+          "Show the first expert layer of this model (a folder, or a hub name in the local cache) on the "
+          "embeddings "
+          "of its tokens, instead of a layer drawn from the seed."),
+    Works("prompt", Type::kString, "", Into<&D::prompt>, "The text whose tokens are shown, with --model."),
     Works("all2all-backend", Type::kString, "allgather_reducescatter", Into<&D::all2all_backend>,
           "How rows travel between ranks, see docs/exchange.md.")
         .Choices(kAll2AllBuilt),

@@ -180,6 +180,43 @@ TEST(Demo, RefusesWhatMakesNoSense) {
               HasSubstr("Make one of these smaller"));
 }
 
+TEST(Demo, ALayerOfAModel) {
+  const std::string folder = CADRE_SOURCE_DIR "/models/demo";
+  for (const char* backend : {"allgather_reducescatter", "deepep_low_latency"}) {
+    Plan plan;
+    plan.isa = kernels::BestIsa();
+    plan.num_ranks = 3;
+    plan.backend = backend;
+    plan.shape.num_tokens = 4;
+    const auto part = FindModelPart(folder, "", "What is 17 + 25?", 12);
+    ASSERT_TRUE(part) << part.error().message;
+    plan.shape.model = *part;
+    const nn::MoeSpec& moe = (*part)->spec.moe;
+    plan.shape.num_experts = moe.num_experts;
+    plan.shape.top_k = moe.top_k;
+    plan.shape.hidden = (*part)->spec.hidden;
+    plan.shape.inter = moe.inter;
+    const auto outcome = RunDemo(plan);
+    ASSERT_TRUE(outcome) << outcome.error().message;
+    EXPECT_GT(outcome->largest_output, 0);
+    EXPECT_LE(outcome->worst_share, 1.0);
+    int64_t bytes = 0;
+    for (const RankReport& rank : outcome->ranks) bytes += rank.expert_bytes;
+    EXPECT_EQ(bytes, outcome->all_expert_bytes);
+    EXPECT_THAT(Draw(plan, *outcome), HasSubstr("'What"));
+    // The same token is routed alike wherever it stands: a prompt that repeats.
+    const auto repeated = FindModelPart(folder, "", "x", 12);
+    ASSERT_TRUE(repeated) << repeated.error().message;
+    plan.shape.model = *repeated;
+    const auto same = RunDemo(plan);
+    ASSERT_TRUE(same) << same.error().message;
+    for (const RankReport& rank : same->ranks) {
+      EXPECT_TRUE(std::equal(rank.out.begin() + plan.shape.hidden, rank.out.end(), rank.out.begin()));
+      EXPECT_EQ(rank.out, same->ranks[0].out);
+    }
+  }
+}
+
 TEST(Demo, TheCommandAnswersWrongWords) {
   const auto run = [](std::vector<std::string> words) {
     words.insert(words.begin(), "demo");
@@ -190,6 +227,10 @@ TEST(Demo, TheCommandAnswersWrongWords) {
   EXPECT_EQ(run({"--all2all-backend", "ring"}), 2);
   EXPECT_EQ(run({"--num-tokens", "many"}), 2);
   EXPECT_EQ(run({"models/demo"}), 2);
+  EXPECT_EQ(run({"--prompt", "x"}), 2);
+  EXPECT_EQ(run({"--model", "/no/such/model"}), 3);
+  EXPECT_EQ(run({"--model", CADRE_SOURCE_DIR "/models/demo", "--seed", "1"}), 2);
+  EXPECT_EQ(run({"--python", "--model", "x"}), 5);
   EXPECT_EQ(run({"--json", "/no/such/folder/x"}), 2);
 }
 

@@ -84,6 +84,10 @@ class Page {
 
   void Token(int rank, int64_t t) {
     std::string line = Format("  rank {}  token {:<3}", rank, t);
+    if (const auto& model = plan_.shape.model)
+      line += Format(
+          " {:<14}",
+          Format("'{}'", Excerpt(model->texts[static_cast<size_t>(rank * plan_.shape.num_tokens + t)], 12)));
     const RankReport& report = outcome_.ranks[static_cast<size_t>(rank)];
     for (int32_t k = 0; k < plan_.shape.top_k; ++k) {
       const auto at = static_cast<size_t>(t * plan_.shape.top_k + k);

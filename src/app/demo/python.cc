@@ -92,7 +92,7 @@ Status TryImport(const Files& files, const config::Environment& env) {
   return Fail(
       Code::kNotFound,
       "{} cannot import numpy and cadre: {}. --python takes the first python3 in PATH; put one there that "
-      "has numpy and is the Python that the package was built for",
+      "has numpy (apt-get install python3-numpy, or pip) and is the Python that the package was built for",
       files.python, lines.empty() ? "it did not answer" : lines.back());
 }
 

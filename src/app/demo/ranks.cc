@@ -99,7 +99,7 @@ Status RunLayer(const Plan& plan, const Layer& layer, const eplb::ExpertMap& map
   do {
     if (next < num_rows) CADRE_TRY(send());
     CADRE_ASSIGN(const a2a::RowTable table, exchange.Receive());
-    for (int32_t s = 0; s < layer.experts().size(); ++s) {
+    for (int32_t s = 0; s < layer.num_experts(); ++s) {
       const auto at = static_cast<size_t>(s);
       page.slot_rows[s] += table.offsets[at + 1] - table.offsets[at];
     }
@@ -108,7 +108,7 @@ Status RunLayer(const Plan& plan, const Layer& layer, const eplb::ExpertMap& map
       buffer.resize(static_cast<size_t>(table.num_rows * plan.shape.hidden));
       expert_rows = buffer.data();
     }
-    layer.experts().Run(device, table, expert_rows);
+    layer.Run(device, table, expert_rows);
     CADRE_TRY(exchange.SendResults(expert_rows));
     CADRE_TRY(exchange.ReceiveResults(page.out, false));
   } while (exchange.more());
@@ -122,9 +122,9 @@ Status RunRank(const Plan& plan, const eplb::ExpertMap& map, sys::Fd socket, con
   a2a::Options options = ExchangeOptions(plan, plan.shape.num_tokens, plan.num_ranks);
   options.rendezvous = member.get();
   CADRE_ASSIGN(const auto exchange, a2a::Create(options));
-  DrawTokens(plan.shape, rank, reinterpret_cast<float*>(exchange->Stage(plan.shape.num_tokens)));
+  layer.Tokens({.isa = plan.isa}, rank, reinterpret_cast<float*>(exchange->Stage(plan.shape.num_tokens)));
   CADRE_TRY(RunLayer(plan, layer, map, *exchange, plan.shape.num_tokens, page));
-  page.slip->expert_bytes = layer.experts().bytes();
+  page.slip->expert_bytes = layer.expert_bytes();
   page.slip->bytes = exchange->bytes();
   page.slip->chunk_rows = exchange->chunk_rows();
   Copy(exchange->Describe(), page.slip->exchange);
@@ -272,11 +272,12 @@ Status CheckAlone(const Plan& plan, Outcome& outcome) {
   const int64_t num_rows = s.num_tokens * plan.num_ranks, size = num_rows * s.hidden;
   CADRE_ASSIGN(const auto map, eplb::StartMap(s.num_experts, 0, 1, eplb::Placement::kLinear));
   CADRE_ASSIGN(const Layer layer, Layer::Create(s, map.ExpertsOn(0)));
-  outcome.all_expert_bytes = layer.experts().bytes();
+  outcome.all_expert_bytes = layer.expert_bytes();
   CADRE_ASSIGN(const auto exchange, a2a::Create(ExchangeOptions(plan, num_rows, 1)));
   const auto stage_tokens = [&] {
     auto* rows = reinterpret_cast<float*>(exchange->Stage(num_rows));
-    for (int r = 0; r < plan.num_ranks; ++r) DrawTokens(s, r, rows + r * s.num_tokens * s.hidden);
+    for (int r = 0; r < plan.num_ranks; ++r)
+      layer.Tokens({.isa = plan.isa}, r, rows + r * s.num_tokens * s.hidden);
   };
   stage_tokens();
   std::vector<int32_t> experts(static_cast<size_t>(num_rows * s.top_k)),
@@ -289,7 +290,7 @@ Status CheckAlone(const Plan& plan, Outcome& outcome) {
   stage_tokens();
   CADRE_ASSIGN(const a2a::RowTable table, exchange->Dispatch({num_rows, experts.data(), weights.data()}));
   std::vector<float> expert_rows(static_cast<size_t>(table.num_rows * s.hidden));
-  layer.experts().Run({.isa = plan.isa}, table, expert_rows.data());
+  layer.Run({.isa = plan.isa}, table, expert_rows.data());
   for (float& x : expert_rows) x = std::fabs(x);
   CADRE_TRY(exchange->Combine(expert_rows.data(), magnitudes.data(), false));
 
@@ -313,11 +314,26 @@ Status CheckAlone(const Plan& plan, Outcome& outcome) {
   return {};
 }
 
-Status CheckMemory(const Plan& plan) {
+// The ranks' weights and one process's, rows and buffers; a drawn matrix lies there once more before it is
+// packed.
+Result<int64_t> BytesNeeded(const Plan& plan, const eplb::ExpertMap& map) {
   const Shape& s = plan.shape;
-  // The ranks' weights and one process's, each drawn matrix once before it is packed, rows and buffers.
-  const int64_t needed = s.ExpertBytes() * (2 * s.num_experts + plan.num_ranks + 1) +
-                         s.num_tokens * plan.num_ranks * (s.top_k + 4) * (s.hidden + s.inter) * 4 * 2;
+  int64_t needed = s.num_tokens * plan.num_ranks * (s.top_k + 4) * (s.hidden + s.inter) * 4 * 2;
+  if (s.model == nullptr) return needed + s.ExpertBytes() * (2 * s.num_experts + plan.num_ranks + 1);
+  std::vector<int32_t> all;
+  for (int r = 0; r < plan.num_ranks; ++r) {
+    const auto held = map.ExpertsOn(r);
+    all.insert(all.end(), held.begin(), held.end());
+    CADRE_ASSIGN(const int64_t bytes, ModelPartBytes(*s.model, {held.begin(), held.end()}));
+    needed += bytes;
+  }
+  CADRE_ASSIGN(const int64_t bytes, ModelPartBytes(*s.model, all));
+  return needed + bytes;
+}
+
+Status CheckMemory(const Plan& plan, const eplb::ExpertMap& map) {
+  const Shape& s = plan.shape;
+  CADRE_ASSIGN(const int64_t needed, BytesNeeded(plan, map));
   CADRE_ASSIGN(const auto memory, sys::ReadMemoryInfo());
   if (needed <= memory.available()) return {};
   return Fail(
@@ -343,10 +359,10 @@ Result<Outcome> RunDemo(const Plan& plan) {
                      "nothing to show",
                      plan.num_ranks, s.num_experts);
   }
-  CADRE_TRY(CheckMemory(plan));
   // Refused here with its own words, before a process is started.
   CADRE_TRY(a2a::BufferBytes(ExchangeOptions(plan, s.num_tokens, plan.num_ranks)));
   CADRE_ASSIGN(const auto map, eplb::StartMap(s.num_experts, 0, plan.num_ranks, plan.placement));
+  CADRE_TRY(CheckMemory(plan, map));
   CADRE_ASSIGN(
       const sys::Segment shared,
       sys::CreateSegment("cadre-demo", Pages::Bytes(plan) * static_cast<size_t>(plan.num_ranks), false));
