@@ -102,7 +102,16 @@ def test_the_page():
     assert "because --force-cpu" not in cadre("demo").stdout
 
 
+@pytest.mark.skipif(not (ROOT / "models/demo/model.safetensors").exists(), reason="models/demo has no weights")
+def test_a_layer_of_a_model():
+    page = cadre("demo", "--model", "models/demo", "--prompt", "What is 17 + 25?", "--nproc-per-node", 4).stdout
+    for part in ("Layer: number 0 of models/demo (Qwen3MoeForCausalLM)", "'What'", "rank 3: 8 of 32 experts", "25.0 %", "\n  OK\n"):
+        assert part in page, page
+
+
 @pytest.mark.parametrize("words, rc, says", [
+    (["--model", "models/none"], 3, "models/none"),
+    (["--model", "models/demo", "--top-k", 3], 2, "--top-k is for a layer without --model"),
     (["--nproc-per-node", 0], 2, "--nproc-per-node must be at least 1, not 0"),
     (["--nproc-per-node", 9], 2, "--nproc-per-node 9 is more than --num-experts 8"),
     (["--top-k", 9], 2, "--top-k 9 of --num-experts 8"),
