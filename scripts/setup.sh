@@ -8,6 +8,7 @@ BUILD_PACKAGES=(
   libssl-dev libtomlplusplus-dev libspdlog-dev libfmt-dev prometheus-cpp-dev
   libpcre2-dev libutf8proc-dev libsentencepiece-dev libhwloc-dev libnuma-dev libucx-dev
   libgtest-dev libgmock-dev librapidcheck-dev libbenchmark-dev
+  python3-dev python3-numpy pybind11-dev
 )
 TEST_PACKAGES=(
   python3-venv python3-jinja2 libdnnl-dev iproute2 util-linux clang-19 libclang-rt-19-dev

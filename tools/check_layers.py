@@ -2,7 +2,8 @@
 """Holds the code to docs/architecture.md.
 
 Reads the fenced lists `rooms` and `libraries` of that page, the cadre_room() lines of CMake and all #include lines, and
-reports every place where they disagree. With a root as argument it checks that tree (tests/check_layers_test.py does).
+reports every place where they disagree. The room `python` stands beside src/ and its
+files name it first, as all others name theirs. With a root as argument it checks that tree (check_layers_test.py does).
 """
 import re
 import sys
@@ -67,7 +68,7 @@ def room_errors(rooms):
 
 
 def cmake_deps(text):
-    call = re.search(r"cadre_room\((.*?)\)", text, re.S)
+    call = re.search(r"^\s*cadre_(?:room|python_module)\((.*?)\)", text, re.S | re.M)
     if not call:
         return None, []
     words = re.sub(r"#[^\n]*", "", call[1]).split()
@@ -84,7 +85,23 @@ def is_test(path):
     return bool(re.search(r"(_test|_bench|_fuzz|testing)\.(cc|h)$", path.name)) or "testing" in path.parts
 
 
-def library_errors(path, header, room, relative, libraries, private):
+def place(root, header):
+    """The file that an include names."""
+    return (root if header.startswith("python/") else root / "src") / header
+
+
+def relative_of(root, path):
+    """The path as an include names it."""
+    inside = path.relative_to(root)
+    return str(inside if inside.parts[0] == "python" else inside.relative_to("src"))
+
+
+def room_folders(root):
+    folders = sorted(p for p in (root / "src").iterdir() if p.is_dir())
+    return folders + ([root / "python"] if (root / "python").is_dir() else [])
+
+
+def library_errors(path, name, header, room, relative, libraries, private):
     matches = [(prefix, places) for prefix, places in libraries if header.startswith(prefix)]
     if not matches:
         return
@@ -92,39 +109,39 @@ def library_errors(path, header, room, relative, libraries, private):
     if is_test(path):
         return  # tests compare with whatever they like
     if room not in places and relative not in places:
-        yield f"src/{relative}: <{header}> belongs to {' '.join(places)} only"
+        yield f"{name}: <{header}> belongs to {' '.join(places)} only"
     elif path.suffix == ".h" and relative != "base/format.h" and not private:
-        yield f"src/{relative}: <{header}> must not be seen in a header that other rooms include"
+        yield f"{name}: <{header}> must not be seen in a header that other rooms include"
 
 
 def file_errors(root, path, room, deps, rooms, libraries, public):
-    relative = str(path.relative_to(root / "src"))
+    relative, name = relative_of(root, path), str(path.relative_to(root))
     raw = path.read_text(encoding="utf-8")
     if raw.count("\n") > MAX_LINES:
-        yield f"src/{relative}: {raw.count(chr(10))} lines; past {MAX_LINES} it wants to be two files"
+        yield f"{name}: {raw.count(chr(10))} lines; past {MAX_LINES} it wants to be two files"
     text = COMMENT.sub("", raw)
     if room != "config" and relative not in PASSES_ENVIRONMENT_ON and not is_test(path) and ENVIRONMENT.search(text):
-        yield f"src/{relative}: the environment is read in config only"
+        yield f"{name}: the environment is read in config only"
     for bracket, header in INCLUDE.findall(text):
         if bracket == "<":
-            yield from library_errors(path, header, room, relative, libraries, relative not in public)
+            yield from library_errors(path, name, header, room, relative, libraries, relative not in public)
             continue
         seen = header.split("/")[0]
-        if "/" not in header or (seen not in rooms and not (root / "src" / seen).is_dir()):
-            yield f'src/{relative}: "{header}" does not name its room; src/ is the only include root'
-        elif not (root / "src" / header).is_file():
-            yield f'src/{relative}: "{header}" does not exist'
+        if "/" not in header or (seen not in rooms and not place(root, seen).is_dir()):
+            yield f'{name}: "{header}" does not name its room; src/ is the only include root'
+        elif not place(root, header).is_file():
+            yield f'{name}: "{header}" does not exist'
         elif seen not in (room, "base") and seen not in deps:
-            yield f'src/{relative}: "{header}" is of room {seen}, which is not among the DEPS of {room}'
+            yield f'{name}: "{header}" is of room {seen}, which is not among the DEPS of {room}'
 
 
 def public_headers(root):
     """The headers that a room other than their own includes."""
     public = set()
-    for path in (root / "src").rglob("*"):
+    for path in (path for folder in room_folders(root) for path in folder.rglob("*")):
         if path.suffix not in (".cc", ".h", ".cu", ".inc") or not path.is_file():
             continue
-        room = path.relative_to(root / "src").parts[0]
+        room = relative_of(root, path).split("/")[0]
         for bracket, header in INCLUDE.findall(COMMENT.sub("", path.read_text(encoding="utf-8"))):
             if bracket == '"' and header.split("/")[0] != room:
                 public.add(header)
@@ -139,23 +156,24 @@ def check(root):
         prefix, _, places = line.partition("->")
         libraries.append((prefix.strip(), places.split()))
     errors = list(room_errors(rooms))
-    for folder in sorted(p for p in (root / "src").rglob("*") if p.is_dir()):
+    inside = [p for folder in room_folders(root) for p in [folder, *folder.rglob("*")]]
+    for folder in sorted(p for p in inside if p.is_dir()):
         if folder.name in FORBIDDEN_FOLDERS:
             errors.append(f"{folder.relative_to(root)}: the name says nothing; name the folder after what it does")
     public = public_headers(root)
     num_files = 0
-    for folder in sorted(p for p in (root / "src").iterdir() if p.is_dir()):
-        room = folder.name
+    for folder in room_folders(root):
+        room, name_of_folder = folder.name, folder.relative_to(root)
         if room not in rooms:
-            errors.append(f"src/{room} is not in the list of rooms in docs/architecture.md")
+            errors.append(f"{name_of_folder} is not in the list of rooms in docs/architecture.md")
             continue
         lists = folder / "CMakeLists.txt"
         name, deps = cmake_deps(lists.read_text()) if lists.is_file() else (None, [])
         if name != room:
-            errors.append(f"src/{room}/CMakeLists.txt has no cadre_room({room} ...)")
+            errors.append(f"{name_of_folder}/CMakeLists.txt has no cadre_room({room} ...)")
         for dep in deps:
             if dep != "base" and dep not in rooms[room][1]:
-                errors.append(f"src/{room}/CMakeLists.txt: DEPS {dep} is not behind {room} in docs/architecture.md")
+                errors.append(f"{name_of_folder}/CMakeLists.txt: DEPS {dep} is not behind {room} in docs/architecture.md")
         for path in sorted(folder.rglob("*")):
             if path.suffix in (".cc", ".h", ".cu", ".inc") and path.is_file():
                 num_files += 1

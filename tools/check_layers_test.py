@@ -55,6 +55,24 @@ class CheckLayers(unittest.TestCase):
     def test_good_tree(self):
         self.assertEqual(self.errors(), [])
 
+    def python(self, engine, deps="low"):
+        return {
+            "docs/architecture.md": PAGE.replace("L2 top -> low\n", "L2 top -> low\nL2 python -> low\n").replace(
+                "fmt/ -> base", "fmt/ -> base\npybind11/ -> python"
+            ),
+            "python/CMakeLists.txt": f"include(python)\ncadre_python_module(python DEPS base {deps})",
+            "python/engine/m.h": "#include <pybind11/pybind11.h>\n",
+            "python/engine/m.cc": '#include "python/engine/m.h"\n' + engine,
+        }
+
+    def test_python_beside_src(self):
+        self.assertEqual(self.errors(files=self.python('#include "low/a.h"\n')), [])
+        self.expect(self.python('#include "top/b.cc"\n'), "not among the DEPS of python")
+        self.expect(self.python('#include "engine/m.h"\n'), "does not name its room")
+        self.expect(self.python('#include "python/engine/n.h"\n'), "does not exist")
+        self.expect(self.python("auto x = getenv(\"X\");\n"), "python/engine/m.cc: the environment")
+        self.expect(self.python("", "low top"), "python/CMakeLists.txt: DEPS top")
+
     def test_include_upwards(self):
         self.expect({"src/low/c.cc": '#include "top/b.cc"\n'}, "not among the DEPS of low")
 

@@ -23,6 +23,7 @@ constexpr const char* kUsage = R"(usage: cadre COMMAND ...
   bench throughput MODEL     time many requests at once
   bench serve                send requests to a running server
   bench a2a                  time the exchanges between ranks of this host
+  demo                       expert parallelism in one layer, drawn on the terminal
   config-reference           print docs/reference.md
   version                    print the version
 
@@ -51,7 +52,8 @@ int Bench(Args args, const config::Environment& env) {
 
 /// The commands that somebody who mistyped may have meant.
 std::string Nearest(const std::string& word) {
-  for (const char* name : {"serve", "generate", "inspect", "bench", "config-reference", "version", "help"}) {
+  for (const char* name :
+       {"serve", "generate", "inspect", "bench", "demo", "config-reference", "version", "help"}) {
     if (config::EditDistance(word.substr(0, 40), name) <= 2) return Format("; did you mean {}?", name);
   }
   return "; cadre help lists the commands";
@@ -83,6 +85,7 @@ int RunCommand(Args args, const config::Environment& env) {
   if (word == "inspect") return Inspect(rest, env);
   if (word == "rank") return RunRank(rest, env);
   if (word == "bench") return Bench(rest, env);
+  if (word == "demo") return Demo(rest, env);
   if (word == "config-reference") return Print(config::ReferenceText());
   if (word == "version" || word == "--version" || word == "-v") return Print(Format("cadre {}\n", kVersion));
   if (word == "help" || word == "--help" || word == "-h") return Print(kUsage);

@@ -18,6 +18,7 @@ int BenchThroughput(Args args, const config::Environment& env);
 int BenchEplb(Args args, const config::Environment& env);
 int BenchA2a(Args args, const config::Environment& env);
 int BenchServe(Args args, const config::Environment& env);
+int Demo(Args args, const config::Environment& env);
 
 /// One rank of a deployment, started by it: the rank's number, then the words of the command that it belongs
 /// to. Not for people.

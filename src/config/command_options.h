@@ -71,6 +71,23 @@ struct BenchA2aOptions {
   friend bool operator==(const BenchA2aOptions&, const BenchA2aOptions&) = default;
 };
 
+/// `cadre demo`.
+struct DemoOptions {
+  int64_t nproc_per_node = 2, num_experts = 8, top_k = 2, num_tokens = 6, hidden_size = 128,
+          intermediate_size = 256, seed = 0;
+  bool force_cpu = false, python = false;
+  std::optional<std::string> model, prompt;
+  std::string hub_cache;  ///< for --model by hub name; as in ModelOptions
+  std::string all2all_backend = "allgather_reducescatter";
+  std::string placement = "linear";
+  double timeout_s = 60;  ///< of a wait between ranks
+  std::string log_level = "warning";
+  std::optional<std::string> json;
+  CpuOptions cpu;
+
+  friend bool operator==(const DemoOptions&, const DemoOptions&) = default;
+};
+
 /// Requests of random tokens; lengths are drawn from len * (1 +- range_ratio).
 struct RandomDatasetOptions {
   int64_t input_len = 1024, output_len = 128, prefix_len = 0;

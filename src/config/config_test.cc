@@ -65,6 +65,7 @@ TEST(Parse, DefaultsOfTheOtherCommands) {
   throughput.engine.model.model = "m";
   EXPECT_EQ(ParseBenchThroughput(Args{"m"}, kNoEnv)->options, throughput);
   EXPECT_EQ(ParseBenchServe(Args{}, kNoEnv)->options, BenchServeOptions());
+  EXPECT_EQ(ParseDemo(Args{}, kNoEnv)->options, DemoOptions());
 }
 
 TEST(Parse, ValuesReachTheirFields) {

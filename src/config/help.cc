@@ -114,6 +114,10 @@ std::string Usage(Command command) {
     case Command::kBenchEplb:
       return "usage: cadre bench eplb MODEL [flags]\n\nTimes many requests at once with experts chosen "
              "evenly, with some experts hot, and with balancing.\n";
+    case Command::kDemo:
+      return "usage: cadre demo [flags]\n\nShows one layer with expert parallelism: router, dispatch, expert "
+             "computation, combine; who sends what where, and what each rank holds. Checked against one "
+             "process.\n";
   }
   return "";
 }

@@ -237,6 +237,16 @@ Result<Parsed<BenchA2aOptions>> ParseBenchA2a(std::span<const std::string> args,
   return Finish(std::move(options), std::move(outcome));
 }
 
+Result<Parsed<DemoOptions>> ParseDemo(std::span<const std::string> args, const Environment& env) {
+  DemoOptions options;
+  Targets targets{};
+  std::get<CpuOptions*>(targets) = &options.cpu;
+  std::get<DemoOptions*>(targets) = &options;
+  auto outcome = Parse(Command::kDemo, args, env, targets);
+  options.hub_cache = FindHubCache(env).folder;
+  return Finish(std::move(options), std::move(outcome));
+}
+
 Result<Parsed<BenchServeOptions>> ParseBenchServe(std::span<const std::string> args, const Environment& env) {
   BenchServeOptions options;
   Targets targets{};

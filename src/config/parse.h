@@ -34,6 +34,7 @@ Result<Parsed<ServeOptions>> ParseServe(std::span<const std::string> args, const
 Result<Parsed<GenerateOptions>> ParseGenerate(std::span<const std::string> args, const Environment& env);
 Result<Parsed<InspectOptions>> ParseInspect(std::span<const std::string> args, const Environment& env);
 Result<Parsed<BenchEplbOptions>> ParseBenchEplb(std::span<const std::string> args, const Environment& env);
+Result<Parsed<DemoOptions>> ParseDemo(std::span<const std::string> args, const Environment& env);
 Result<Parsed<BenchA2aOptions>> ParseBenchA2a(std::span<const std::string> args, const Environment& env);
 Result<Parsed<BenchLatencyOptions>> ParseBenchLatency(std::span<const std::string> args,
                                                       const Environment& env);

@@ -10,10 +10,21 @@
 
 namespace cadre::config {
 
-enum class Command { kServe, kGenerate, kInspect, kBenchLatency, kBenchThroughput, kBenchServe, kBenchA2a, kBenchEplb };
+enum class Command {
+  kServe,
+  kGenerate,
+  kInspect,
+  kBenchLatency,
+  kBenchThroughput,
+  kBenchServe,
+  kBenchA2a,
+  kBenchEplb,
+  kDemo
+};
 inline constexpr std::array kAllCommands = {
-    Command::kServe,           Command::kGenerate,   Command::kInspect, Command::kBenchLatency,
-    Command::kBenchThroughput, Command::kBenchServe, Command::kBenchA2a, Command::kBenchEplb};
+    Command::kServe,           Command::kGenerate,   Command::kInspect,  Command::kBenchLatency,
+    Command::kBenchThroughput, Command::kBenchServe, Command::kBenchA2a, Command::kBenchEplb,
+    Command::kDemo};
 
 /// "serve", "bench latency", ...
 std::string_view CommandName(Command command);
@@ -43,6 +54,7 @@ Group BenchThroughputGroup();
 std::vector<Group> BenchServeGroups();
 Group BenchA2aGroup();
 Group BenchEplbGroup();
+Group DemoGroup();
 
 // Reasons that several rows share.
 /// The exchanges that are built.

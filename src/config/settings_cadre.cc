@@ -114,6 +114,39 @@ constexpr Setting kBenchEplb[] = {
         .Range(1, 1000),
 };
 
+using D = DemoOptions;
+constexpr Setting kDemo[] = {
+    Works("nproc-per-node", Type::kInt, "2", Into<&D::nproc_per_node>, "Ranks, each a process.").Range(1, 64),
+    Works("force-cpu", Type::kTrue, "false", Into<&D::force_cpu>,
+          "Compute on the CPU without looking for a GPU."),
+    Works("python", Type::kTrue, "false", Into<&D::python>,
+          "Run examples/expert_parallel/demo.py, which does the same over the Python package, once for each "
+          "rank."),
+    Works("model", Type::kString, "", Into<&D::model>,
+          "Show the first expert layer of this model (a folder, or a hub name in the local cache) on the "
+          "embeddings "
+          "of its tokens, instead of a layer drawn from the seed."),
+    Works("prompt", Type::kString, "", Into<&D::prompt>, "The text whose tokens are shown, with --model."),
+    Works("all2all-backend", Type::kString, "allgather_reducescatter", Into<&D::all2all_backend>,
+          "How rows travel between ranks, see docs/exchange.md.")
+        .Choices(kAll2AllBuilt),
+    Works("num-experts", Type::kInt, "8", Into<&D::num_experts>, "Experts of the layer.").Range(1, 4096),
+    Works("top-k", Type::kInt, "2", Into<&D::top_k>, "Experts of each token.").Range(1, 64),
+    Works("num-tokens", Type::kInt, "6", Into<&D::num_tokens>, "Tokens of each rank.").Range(1, 1 << 16),
+    Works("hidden-size", Type::kInt, "128", Into<&D::hidden_size>, "Numbers of a token's row.")
+        .Range(1, 1 << 16),
+    Works("intermediate-size", Type::kInt, "256", Into<&D::intermediate_size>,
+          "Numbers in the middle of an expert.")
+        .Range(1, 1 << 18),
+    Works("expert-placement-strategy", Type::kString, "linear", Into<&D::placement>,
+          "Rank 0 holds the first experts (linear), or every expert goes to the next rank (round_robin).")
+        .Choices("linear,round_robin"),
+    Works("seed", Type::kInt, "0", Into<&D::seed>, "Of the weights and tokens.").Range(0),
+    Works("timeout", Type::kFloat, "60", Into<&D::timeout_s>, "Seconds that a rank waits for the others.")
+        .Range(0.1, 86400),
+    Works("json", Type::kString, "", Into<&D::json>, "Write a JSON object with all numbers here."),
+};
+
 std::vector<Group> EngineGroups() {
   std::vector<Group> groups = ModelGroups();
   for (auto more : {ParallelGroups(), MemoryGroups()}) groups.insert(groups.end(), more.begin(), more.end());
@@ -149,6 +182,8 @@ std::vector<Group> MakeGroups(Command command) {
     case Command::kBenchEplb:
       groups = {BenchEplbGroup(), BenchThroughputGroup()};
       break;
+    case Command::kDemo:
+      return {DemoGroup()};
   }
   Append(groups, EngineGroups());
   Append(groups, CadreGroups());
@@ -169,6 +204,9 @@ Group BenchA2aGroup() {
 }
 Group BenchEplbGroup() {
   return {"Balancing", "How hot, and how it is balanced", kBenchEplb};
+}
+Group DemoGroup() {
+  return {"Demo", "What is shown", kDemo};
 }
 Group InspectGroup() {
   return {"Inspect", "What to show", kInspect};
@@ -201,6 +239,8 @@ std::string_view CommandName(Command command) {
       return "bench a2a";
     case Command::kBenchEplb:
       return "bench eplb";
+    case Command::kDemo:
+      return "demo";
   }
   return "";
 }

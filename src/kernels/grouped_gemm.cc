@@ -43,13 +43,13 @@ class ExpertsRun {
         act_bytes_(DTypeBytes(args.act_type)),
         inter_stride_(RoundUp(args.inter, 2)) {}
 
-  void Run(sys::ThreadPool& pool) {
+  void Run(sys::ThreadPool* pool) {
     MakeSegments();
     if (space_.segments.empty()) return;
     MakeStages();
-    const int num_threads = pool.num_threads();
+    const int num_threads = pool == nullptr ? 1 : pool->num_threads();
     if (space_.work.WorthSharing(num_threads)) {
-      pool.Run([&](int) { Eat(num_threads); });
+      pool->Run([&](int) { Eat(num_threads); });
     } else {
       Eat(1);
     }
@@ -194,7 +194,7 @@ class ExpertsRun {
 void RunExperts(const Device& device, const ExpertsArgs& args) {
   CADRE_CHECK(args.act_type == DType::kBf16 || args.act_type == DType::kF32);
   thread_local Workspace workspace;
-  ExpertsRun(device, args, workspace).Run(*device.pool);
+  ExpertsRun(device, args, workspace).Run(device.pool);
 }
 
 }  // namespace cadre::kernels

@@ -1,0 +1,19 @@
+#pragma once
+// Errors as values become Python exceptions here: the classes of cadre/errors.py, one for each Code.
+#include "base/error.h"
+
+namespace cadre::python {
+
+/// Throws the exception of error.code (pybind11's error_already_set). Needs the GIL.
+[[noreturn]] void Raise(const Error& error);
+
+inline void RaiseIf(const Status& status) {
+  if (!status) Raise(status.error());
+}
+template <typename T>
+T ValueOrRaise(Result<T> result) {
+  if (!result) Raise(result.error());
+  return std::move(*result);
+}
+
+}  // namespace cadre::python
