@@ -200,6 +200,27 @@ Result<Parsed<BenchA2aOptions>> ParseBenchA2a(std::span<const std::string> args,
   return Finish(std::move(options), std::move(outcome));
 }
 
+Result<Parsed<BenchStepOptions>> ParseBenchStep(std::span<const std::string> args, const Environment& env) {
+  BenchStepOptions options;
+  Targets targets = EngineTargets(options.engine);
+  std::get<BenchStepOptions*>(targets) = &options;
+  auto outcome = Parse(Command::kBenchStep, args, env, targets);
+  return Finish(std::move(options), std::move(outcome));
+}
+
+Result<Parsed<DoctorOptions>> ParseDoctor(std::span<const std::string> args, const Environment& env) {
+  DoctorOptions options;
+  Targets targets{};
+  std::get<ParallelOptions*>(targets) = &options.parallel;
+  std::get<DoctorOptions*>(targets) = &options;
+  auto outcome = Parse(Command::kDoctor, args, env, targets);
+  if (outcome && options.listen && !options.peers.empty()) {
+    return FailParam(Code::kInvalidArgument, "--listen",
+                     "--listen answers other doctors and --peer asks them; give one of them on each host");
+  }
+  return Finish(std::move(options), std::move(outcome));
+}
+
 Result<Parsed<BenchServeOptions>> ParseBenchServe(std::span<const std::string> args, const Environment& env) {
   BenchServeOptions options;
   Targets targets{};

@@ -34,6 +34,8 @@ Result<Parsed<ServeOptions>> ParseServe(std::span<const std::string> args, const
 Result<Parsed<GenerateOptions>> ParseGenerate(std::span<const std::string> args, const Environment& env);
 Result<Parsed<InspectOptions>> ParseInspect(std::span<const std::string> args, const Environment& env);
 Result<Parsed<BenchA2aOptions>> ParseBenchA2a(std::span<const std::string> args, const Environment& env);
+Result<Parsed<BenchStepOptions>> ParseBenchStep(std::span<const std::string> args, const Environment& env);
+Result<Parsed<DoctorOptions>> ParseDoctor(std::span<const std::string> args, const Environment& env);
 Result<Parsed<BenchLatencyOptions>> ParseBenchLatency(std::span<const std::string> args,
                                                       const Environment& env);
 Result<Parsed<BenchThroughputOptions>> ParseBenchThroughput(std::span<const std::string> args,

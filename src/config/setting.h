@@ -43,7 +43,8 @@ enum class Type {
 using Targets = std::tuple<ModelOptions*, CacheOptions*, SchedulerOptions*, ParallelOptions*, EplbOptions*,
                            CpuOptions*, EngineOptions*, HttpOptions*, ApiOptions*, ServeOptions*,
                            SamplingOptions*, GenerateOptions*, InspectOptions*, BenchLatencyOptions*,
-                           BenchThroughputOptions*, RandomDatasetOptions*, BenchServeOptions*, BenchA2aOptions*>;
+                           BenchThroughputOptions*, RandomDatasetOptions*, BenchServeOptions*, BenchA2aOptions*,
+                           BenchStepOptions*, DoctorOptions*>;
 
 /// Puts a checked value (null: unset) into its field.
 using Setter = void (*)(const Targets&, const Json&);

@@ -10,10 +10,11 @@
 
 namespace cadre::config {
 
-enum class Command { kServe, kGenerate, kInspect, kBenchLatency, kBenchThroughput, kBenchServe, kBenchA2a };
+enum class Command { kServe, kGenerate, kInspect, kBenchLatency, kBenchThroughput, kBenchServe, kBenchA2a,
+  kBenchStep, kDoctor };
 inline constexpr std::array kAllCommands = {
     Command::kServe,           Command::kGenerate,   Command::kInspect, Command::kBenchLatency,
-    Command::kBenchThroughput, Command::kBenchServe, Command::kBenchA2a};
+    Command::kBenchThroughput, Command::kBenchServe, Command::kBenchA2a, Command::kBenchStep, Command::kDoctor};
 
 /// "serve", "bench latency", ...
 std::string_view CommandName(Command command);
@@ -42,6 +43,8 @@ Group BenchLatencyGroup();
 Group BenchThroughputGroup();
 std::vector<Group> BenchServeGroups();
 Group BenchA2aGroup();
+Group BenchStepGroup();
+Group DoctorGroup();
 
 // Reasons that several rows share.
 /// The exchanges that are built.
