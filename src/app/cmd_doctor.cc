@@ -43,6 +43,7 @@ Status Run(const config::DoctorOptions& options) {
   const std::string text =
       options.json ? FindingsJson(findings).DumpPretty() + "\n" : FindingsText(findings);
   std::fwrite(text.data(), 1, text.size(), stdout);
+  std::fflush(stdout);
   std::string blocking;
   for (const Finding& f : findings) {
     if (f.level == Level::kBlocks) blocking += Format("{}{} {}", blocking.empty() ? "" : ", ", f.section, f.name);

@@ -1,11 +1,12 @@
 #include "app/doctor_link.h"
 
-#include "sys/futex.h"
+#include <thread>
 
 namespace cadre::app {
 namespace {
 
-// Spinning finds an answer sooner than sleeping; longer than this it is not worth a CPU.
+// Looking finds an answer sooner than sleeping; longer than this it is not worth a CPU. Between looks the CPU
+// is given to others, because two doctors may share it.
 constexpr auto kSpin = std::chrono::microseconds(200);
 constexpr auto kNap = std::chrono::milliseconds(5);
 
@@ -54,7 +55,7 @@ Result<double> LinkEnd::RoundTripUs(uint32_t channel, size_t bytes, TimePoint de
     } else if (Now() - quiet > kSpin) {
       Sleep(kNap);
     } else {
-      sys::SpinPause();
+      std::this_thread::yield();
     }
   }
   const double us = Seconds(Now() - start) * 1e6;

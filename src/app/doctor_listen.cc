@@ -6,12 +6,12 @@
 
 #include <csignal>
 #include <cstdio>
+#include <thread>
 
 #include "app/doctor.h"
 #include "app/doctor_link.h"
 #include "base/log.h"
 #include "fabric/wire.h"
-#include "sys/futex.h"
 #include "sys/process.h"
 #include "sys/sockets.h"
 
@@ -43,12 +43,16 @@ Status AnswerLink(int fd, LinkEnd& end) {
   while (!sys::WaitReady(fd, sys::Ready::kRead, Now())) {
     bool moved = true;
     for (int i = 0; i < 1000 && moved; ++i) {
-      CADRE_ASSIGN(moved, end.Answer());
+      const auto answered = end.Answer();
+      if (!answered) {  // the visitor closes its end before or after it says that it is done
+        return sys::WaitReady(fd, sys::Ready::kRead, Now() + 1s) ? Status() : std::unexpected(answered.error());
+      }
+      moved = *answered;
       if (moved) last = Now();
     }
     if (Now() - last > kPatience) return Fail(Code::kDeadlineExceeded, "the visitor fell silent");
     if (Now() - last < 200us) {
-      sys::SpinPause();
+      std::this_thread::yield();  // two doctors may share a CPU
     } else {
       end.Sleep(5ms);
     }
