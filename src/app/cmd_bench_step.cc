@@ -132,8 +132,8 @@ void AddLines(const BenchStepOptions& options, const Side& one, const Side& rank
                    Ratios(a.prefill_s, b.prefill_s)});
 }
 
-void Print(const BenchStepOptions& options, const Side& one, const Side& ranks, const std::vector<Line>& lines,
-           const kernels::MachineRates& rates) {
+void PrintHead(const BenchStepOptions& options, const Side& one, const Side& ranks,
+               const kernels::MachineRates& rates) {
   std::printf("\n%s, %s; %d ranks x %d threads beside one process with %d\n", sys::CpuModelName().c_str(),
               options.engine.model.model.c_str(), static_cast<int>(ranks.ranks),
               ranks.local->deployment().setup().threads_per_rank, one.local->deployment().setup().threads_per_rank);
@@ -142,11 +142,16 @@ void Print(const BenchStepOptions& options, const Side& one, const Side& ranks, 
               rates.read_bytes_per_s / 1e9, rates.operations_per_s / 1e9);
   std::printf("\n%6s %-8s %12s %9s %12s %9s %10s %10s\n", "batch", "phase", "one, ms", "of floor", "ranks, ms",
               "of floor", "relative", "one/ranks");
-  for (const Line& line : lines) {
-    std::printf("%6lld %-8s %12.3f %8.0f%% %12.3f %8.0f%% %10.2f %10.2f\n", static_cast<long long>(line.batch),
-                line.phase, line.one_s * 1e3, line.one_share() * 100, line.ranks_s * 1e3, line.ranks_share() * 100,
-                line.relative(), Median(line.pair_ratios));
-  }
+}
+
+void Print(const Line& line) {
+  std::printf("%6lld %-8s %12.3f %8.0f%% %12.3f %8.0f%% %10.2f %10.2f\n", static_cast<long long>(line.batch),
+              line.phase, line.one_s * 1e3, line.one_share() * 100, line.ranks_s * 1e3, line.ranks_share() * 100,
+              line.relative(), Median(line.pair_ratios));
+  std::fflush(stdout);
+}
+
+void PrintFoot() {
   std::printf("\nrelative: how near ranks come to their floor, by how near one process comes to its own (the aim is "
               "0.95\nfrom batch 16 on); one/ranks: times alone. Medians of rounds that took turns.\n");
 }
@@ -203,6 +208,7 @@ Status Run(const BenchStepOptions& options) {
   CADRE_ASSIGN(Side ranks, OpenSide("ranks", ranks_options, options.ranks, batch));
   CADRE_ASSIGN(Side one, OpenSide("one process", OneProcessOptions(options), 1, batch));
   std::vector<Line> lines;
+  PrintHead(options, one, ranks, rates);
   for (const int64_t size : batches) {
     Samples of_one, of_ranks;
     for (int64_t i = 0; i < options.num_iters_warmup + options.num_iters; ++i) {
@@ -211,8 +217,9 @@ Status Run(const BenchStepOptions& options) {
       CADRE_TRY(OneRound(options, ranks, size, i, counts ? &of_ranks : nullptr));
     }
     AddLines(options, one, ranks, of_one, of_ranks, rates, size, lines);
+    for (size_t i = lines.size() - 2; i < lines.size(); ++i) Print(lines[i]);
   }
-  Print(options, one, ranks, lines, rates);
+  PrintFoot();
   if (!options.json) return {};
   return WriteJsonFile(*options.json, ResultJson(options, ranks, lines, rates));
 }
