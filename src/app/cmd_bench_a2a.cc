@@ -3,7 +3,9 @@
 #include <cstdio>
 
 #include "app/bench_report.h"
+#include "app/count_exchange.h"
 #include "app/measure_exchange.h"
+#include "app/measure_gloo.h"
 #include "app/run.h"
 #include "app/statistics.h"
 #include "config/value.h"
@@ -68,7 +70,7 @@ ExchangeCase MessageCase(const BenchA2aOptions& options, const std::string& back
 }
 
 // One size: all back ends and MPI, taking turns.
-Result<Json> MessageRow(const BenchA2aOptions& options, int64_t bytes) {
+Result<Json> MessageRow(const BenchA2aOptions& options, int64_t bytes, const GlooTimes& gloo) {
   const std::vector<std::string> backends = Backends(options);
   std::vector<Best> best(backends.size());
   std::vector<std::vector<double>> ratios(backends.size()), whole(backends.size());
@@ -108,6 +110,12 @@ Result<Json> MessageRow(const BenchA2aOptions& options, int64_t bytes) {
   } else {
     std::printf("  MPI_Alltoallv left out: no mpirun, or no cadre_mpi_alltoallv beside cadre\n");
   }
+  if (const auto at = gloo.us.find(bytes); at != gloo.us.end()) {
+    std::printf("  %-22s %10.2f   its all-to-all, measured before the others\n", "Gloo", at->second);
+    row.Set("gloo_alltoall_us", at->second);
+  } else {
+    std::printf("  Gloo left out: %s\n", gloo.absent.c_str());
+  }
   return row;
 }
 
@@ -115,9 +123,11 @@ Result<Json> MessageRow(const BenchA2aOptions& options, int64_t bytes) {
 Result<Json> MessageTable(const BenchA2aOptions& options) {
   CADRE_ASSIGN(const auto sizes, Numbers(options.sizes, "--sizes", int64_t{64} << 20));
   std::printf("\nBytes to each peer, us: send, receive, read in place; the rows have been written\n");
+  CADRE_ASSIGN(const GlooTimes gloo, MeasureGloo(options.gloo_python, static_cast<int>(options.ranks), sizes,
+                                                 options.num_iters));
   Json rows = Json::Array();
   for (const int64_t bytes : sizes) {
-    CADRE_ASSIGN(Json row, MessageRow(options, bytes));
+    CADRE_ASSIGN(Json row, MessageRow(options, bytes, gloo));
     rows.Push(std::move(row));
   }
   return rows;
@@ -172,6 +182,34 @@ Result<Json> LayerTable(const BenchA2aOptions& options) {
   return results;
 }
 
+// No measurement: bytes of a step, by formulas, for deployments larger than this machine.
+Status CountOnly(const BenchA2aOptions& options) {
+  CADRE_ASSIGN(const auto hosts, Numbers(options.hosts, "--hosts", 1024));
+  CADRE_ASSIGN(const auto rows, Numbers(options.rows, "--rows", 4096));
+  Json tables = Json::Array();
+  for (const int64_t count : rows) {
+    const CountCase shape{.ranks_per_host = static_cast<int>(options.ranks_per_host),
+                          .rows = count,
+                          .hidden = static_cast<int32_t>(options.hidden),
+                          .top_k = static_cast<int32_t>(options.top_k),
+                          .experts = static_cast<int32_t>(options.experts),
+                          .layers = options.layers};
+    Json list;
+    CADRE_ASSIGN(const std::string table, CountTable(shape, Backends(options), hosts, list));
+    std::printf("Bytes of a step and host: %lld rows a rank, %lld layers, hidden %lld bfloat16, top %lld of %lld experts\n\n%s\n",
+                static_cast<long long>(count), static_cast<long long>(options.layers),
+                static_cast<long long>(options.hidden), static_cast<long long>(options.top_k),
+                static_cast<long long>(options.experts), table.c_str());
+    tables.Push(Json::Object{{"rows", count}, {"counts", std::move(list)}});
+  }
+  if (!options.json) return {};
+  return WriteJsonFile(*options.json, Json::Object{{"layers", options.layers},
+                                                   {"hidden", options.hidden},
+                                                   {"top_k", options.top_k},
+                                                   {"experts", options.experts},
+                                                   {"tables", std::move(tables)}});
+}
+
 Status Run(const BenchA2aOptions& options) {
   CADRE_TRY(CheckWritable(options.json, "--json"));
   if (options.top_k > options.experts) {
@@ -179,6 +217,7 @@ Status Run(const BenchA2aOptions& options) {
                      "--top-k {} of --experts {}: a row's experts are distinct", options.top_k,
                      options.experts);
   }
+  if (options.count_only) return CountOnly(options);
   std::printf("%s, %lld ranks as processes\n", sys::CpuModelName().c_str(),
               static_cast<long long>(options.ranks));
   CADRE_ASSIGN(Json messages, MessageTable(options));

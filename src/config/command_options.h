@@ -67,7 +67,7 @@ struct BenchA2aOptions {
   std::string rows = "1,8,32,128,1024";
   bool count_only = false;
   std::string hosts = "1,2,4,8,16,32,64";
-  int64_t ranks_per_host = 8;
+  int64_t ranks_per_host = 8, layers = 58;
   std::string gloo_python = "python3";
   std::string log_level = "info";
   std::optional<std::string> json;
