@@ -1,6 +1,7 @@
-// cadre bench step: what data and expert parallelism costs on one host. The same model runs twice, as ranks and
-// as one process with as many threads, in turns, so that a change of the machine's speed hits both. Each time
-// stands beside its own floor (app/floor.h): ranks read the dense weights once *each*, experts once in all.
+// cadre bench step: what data and expert parallelism costs on one host. The same model runs twice, as ranks
+// and as one process with as many threads, in turns, so that a change of the machine's speed hits both. Each
+// time stands beside its own floor (app/floor.h): ranks read the dense weights once *each*, experts once in
+// all.
 #include <algorithm>
 #include <cstdio>
 
@@ -75,14 +76,16 @@ struct Side {
   }
 };
 
-session::GenerateRequest Request(const BenchStepOptions& options, int64_t vocab, int64_t batch, int64_t round) {
+session::GenerateRequest Request(const BenchStepOptions& options, int64_t vocab, int64_t batch,
+                                 int64_t round) {
   std::vector<std::vector<int64_t>> prompts;
   for (int64_t i = 0; i < batch; ++i) {
     const auto stream = static_cast<uint64_t>(((batch << 20) + round) * kMaxBatch + i);
     prompts.push_back(
         RandomTokens(options.input_len, vocab, static_cast<uint64_t>(options.engine.model.seed), stream));
   }
-  return FixedLengthRequest(Format("step-{}-{}", batch, round), std::move(prompts), options.output_len, 1, round);
+  return FixedLengthRequest(Format("step-{}-{}", batch, round), std::move(prompts), options.output_len, 1,
+                            round);
 }
 
 Status OneRound(const BenchStepOptions& options, Side& side, int64_t batch, int64_t round, Samples* samples) {
@@ -115,8 +118,8 @@ std::vector<double> Ratios(const std::vector<double>& one, const std::vector<dou
   return ratios;
 }
 
-void AddLines(const BenchStepOptions& options, const Side& one, const Side& ranks, const Samples& a, const Samples& b,
-              const kernels::MachineRates& rates, int64_t batch, std::vector<Line>& lines) {
+void AddLines(const BenchStepOptions& options, const Side& one, const Side& ranks, const Samples& a,
+              const Samples& b, const kernels::MachineRates& rates, int64_t batch, std::vector<Line>& lines) {
   const auto count = static_cast<double>(batch);
   const auto input = static_cast<double>(options.input_len);
   const double context = input + static_cast<double>(options.output_len) / 2;
@@ -136,24 +139,27 @@ void PrintHead(const BenchStepOptions& options, const Side& one, const Side& ran
                const kernels::MachineRates& rates) {
   std::printf("\n%s, %s; %d ranks x %d threads beside one process with %d\n", sys::CpuModelName().c_str(),
               options.engine.model.model.c_str(), static_cast<int>(ranks.ranks),
-              ranks.local->deployment().setup().threads_per_rank, one.local->deployment().setup().threads_per_rank);
+              ranks.local->deployment().setup().threads_per_rank,
+              one.local->deployment().setup().threads_per_rank);
   std::printf("exchange: prefill %s, decode %s; measured %.1f GB/s, %.0f GFLOP/s\n",
-              options.engine.parallel.prefill_backend().c_str(), options.engine.parallel.decode_backend().c_str(),
-              rates.read_bytes_per_s / 1e9, rates.operations_per_s / 1e9);
-  std::printf("\n%6s %-8s %12s %9s %12s %9s %10s %10s\n", "batch", "phase", "one, ms", "of floor", "ranks, ms",
-              "of floor", "relative", "one/ranks");
+              options.engine.parallel.prefill_backend().c_str(),
+              options.engine.parallel.decode_backend().c_str(), rates.read_bytes_per_s / 1e9,
+              rates.operations_per_s / 1e9);
+  std::printf("\n%6s %-8s %12s %9s %12s %9s %10s %10s\n", "batch", "phase", "one, ms", "of floor",
+              "ranks, ms", "of floor", "relative", "one/ranks");
 }
 
 void Print(const Line& line) {
   std::printf("%6lld %-8s %12.3f %8.0f%% %12.3f %8.0f%% %10.2f %10.2f\n", static_cast<long long>(line.batch),
-              line.phase, line.one_s * 1e3, line.one_share() * 100, line.ranks_s * 1e3, line.ranks_share() * 100,
-              line.relative(), Median(line.pair_ratios));
+              line.phase, line.one_s * 1e3, line.one_share() * 100, line.ranks_s * 1e3,
+              line.ranks_share() * 100, line.relative(), Median(line.pair_ratios));
   std::fflush(stdout);
 }
 
 void PrintFoot() {
-  std::printf("\nrelative: how near ranks come to their floor, by how near one process comes to its own (the aim is "
-              "0.95\nfrom batch 16 on); one/ranks: times alone. Medians of rounds that took turns.\n");
+  std::printf(
+      "\nrelative: how near ranks come to their floor, by how near one process comes to its own (the aim is "
+      "0.95\nfrom batch 16 on); one/ranks: times alone. Medians of rounds that took turns.\n");
 }
 
 Json ResultJson(const BenchStepOptions& options, const Side& ranks, const std::vector<Line>& lines,

@@ -9,8 +9,9 @@ namespace cadre::app {
 namespace {
 
 Json FindingJson(const Finding& f) {
-  return Json::Object{{"section", f.section}, {"name", f.name},   {"level", LevelName(f.level)}, {"value", f.value},
-                      {"meaning", f.meaning}, {"flags", f.flags}, {"data", f.data}};
+  return Json::Object{{"section", f.section}, {"name", f.name},       {"level", LevelName(f.level)},
+                      {"value", f.value},     {"meaning", f.meaning}, {"flags", f.flags},
+                      {"data", f.data}};
 }
 
 // Lines of at most this many columns, so that a terminal need not break them.
@@ -40,15 +41,16 @@ Status Run(const config::DoctorOptions& options) {
   ExamineMachine(options, "", findings);
   ExamineDevices(options, "", findings);
   for (const std::string& peer : options.peers) ExaminePeer(options, peer, findings);
-  const std::string text =
-      options.json ? FindingsJson(findings).DumpPretty() + "\n" : FindingsText(findings);
+  const std::string text = options.json ? FindingsJson(findings).DumpPretty() + "\n" : FindingsText(findings);
   std::fwrite(text.data(), 1, text.size(), stdout);
   std::fflush(stdout);
   std::string blocking;
   for (const Finding& f : findings) {
-    if (f.level == Level::kBlocks) blocking += Format("{}{} {}", blocking.empty() ? "" : ", ", f.section, f.name);
+    if (f.level == Level::kBlocks)
+      blocking += Format("{}{} {}", blocking.empty() ? "" : ", ", f.section, f.name);
   }
-  if (!blocking.empty()) return Fail(Code::kUnavailable, "something stands in the way of serving: {}", blocking);
+  if (!blocking.empty())
+    return Fail(Code::kUnavailable, "something stands in the way of serving: {}", blocking);
   return {};
 }
 

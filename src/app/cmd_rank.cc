@@ -21,7 +21,7 @@ int RunAs(Parse parse, Args args, const config::Environment& env, int rank) {
   if (!parsed) return Fail(parsed.error());
   const config::EngineOptions& options = EngineOptionsOf(parsed->options);
   StartLog(options.log_level, false, {});  // the parent has said the notices
-  deploy::BlockStopSignals();              // the parent drains us; a Ctrl-C on the terminal reaches all processes
+  deploy::BlockStopSignals();  // the parent drains us; a Ctrl-C on the terminal reaches all processes
   const Status status = deploy::RunRank(options, rank);
   return status ? 0 : Fail(status.error());
 }
@@ -31,7 +31,8 @@ int RunAs(Parse parse, Args args, const config::Environment& env, int rank) {
 int RunRank(Args args, const config::Environment& env) {
   int rank = -1;
   if (args.size() >= 2) std::from_chars(args[0].data(), args[0].data() + args[0].size(), rank);
-  if (rank < 0) return Fail({Code::kInvalidArgument, "cadre rank is started by cadre serve, not by hand", {}});
+  if (rank < 0)
+    return Fail({Code::kInvalidArgument, "cadre rank is started by cadre serve, not by hand", {}});
   const std::string& command = args[1];
   const Args rest = args.subspan(2);
   if (command == "serve") return RunAs(config::ParseServe, rest, env, rank);

@@ -34,8 +34,8 @@ std::vector<int32_t> DrawSlots(const CountCase& c, const eplb::ExpertMap& map, i
 
 // The formulas over several hosts, of those back ends that work over hosts.
 std::optional<a2a::ByteCounts> CountOverHosts(const a2a::CountArgs& args,
-                                              const std::vector<fabric::MemberRange>& hosts, int64_t wire_row_bytes,
-                                              int rank) {
+                                              const std::vector<fabric::MemberRange>& hosts,
+                                              int64_t wire_row_bytes, int rank) {
   if (a2a::AlgorithmOf(args.backend).value() != a2a::Algorithm::kAllGatherReduceScatter) return std::nullopt;
   return a2a::CountHostBytes(args, hosts, wire_row_bytes, rank);
 }
@@ -91,7 +91,8 @@ Result<HostBytes> CountExchange(const CountCase& c) {
 Result<std::string> CountTable(const CountCase& shape, const std::vector<std::string>& backends,
                                const std::vector<int64_t>& hosts, Json& rows) {
   std::string text =
-      "| hosts | ranks | back end | formula, MiB | read here, MiB | between hosts, MiB |\n|---|---|---|---|---|---|\n";
+      "| hosts | ranks | back end | formula, MiB | read here, MiB | between hosts, MiB "
+      "|\n|---|---|---|---|---|---|\n";
   rows = Json::Array();
   for (const int64_t count : hosts) {
     for (const std::string& backend : backends) {
@@ -101,7 +102,8 @@ Result<std::string> CountTable(const CountCase& shape, const std::vector<std::st
       CADRE_ASSIGN(const HostBytes bytes, CountExchange(c));
       const bool built = bytes.wire.has_value();
       text += Format("| {} | {} | `{}` | {} | {} | {} |\n", count, count * c.ranks_per_host, backend,
-                     Mib(bytes.formula), built ? Mib(bytes.shared) : "not built", built ? Mib(*bytes.wire) : "not built");
+                     Mib(bytes.formula), built ? Mib(bytes.shared) : "not built",
+                     built ? Mib(*bytes.wire) : "not built");
       Json row = Json::Object{{"hosts", count},
                               {"ranks", count * c.ranks_per_host},
                               {"backend", backend},

@@ -8,10 +8,9 @@
 namespace cadre::app {
 namespace {
 
-const std::vector<std::string> kNames = {"allgather_reducescatter", "naive",
-                                         "pplx",                    "deepep_high_throughput",
-                                         "deepep_low_latency",      "flashinfer_all2allv",
-                                         "mori"};
+const std::vector<std::string> kNames = {
+    "allgather_reducescatter", "naive", "pplx", "deepep_high_throughput", "deepep_low_latency",
+    "flashinfer_all2allv",     "mori"};
 
 TEST(CountExchange, TheScalePageHasTheseNumbers) {
   const auto page = sys::ReadFile(std::string(CADRE_SOURCE_DIR) + "/docs/scale.md", 1 << 20);
@@ -24,8 +23,14 @@ TEST(CountExchange, TheScalePageHasTheseNumbers) {
 }
 
 TEST(CountExchange, TwoHostsOfOneRankByHand) {
-  CountCase c{.backend = "allgather_reducescatter", .hosts = 2, .ranks_per_host = 1, .rows = 5, .hidden = 16,
-              .top_k = 4, .experts = 4, .layers = 3};
+  CountCase c{.backend = "allgather_reducescatter",
+              .hosts = 2,
+              .ranks_per_host = 1,
+              .rows = 5,
+              .hidden = 16,
+              .top_k = 4,
+              .experts = 4,
+              .layers = 3};
   // All four experts are chosen by every row, so each row is wanted on both hosts and one result comes home.
   const auto bytes = CountExchange(c);
   ASSERT_TRUE(bytes) << bytes.error().message;

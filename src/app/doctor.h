@@ -1,9 +1,9 @@
 #pragma once
 // What `cadre doctor` finds: each finding with what it means and for which flag.
 //
-// A finding *blocks* when serving on this machine would fail or a peer that was asked for is not reached; then
-// the command's exit status says so. A *warning* costs speed or will matter with some flag. Everything else is
-// fine or for information.
+// A finding *blocks* when serving on this machine would fail or a peer that was asked for is not reached;
+// then the command's exit status says so. A *warning* costs speed or will matter with some flag. Everything
+// else is fine or for information.
 #include <cstdint>
 #include <string>
 #include <string_view>
@@ -22,9 +22,9 @@ struct Finding {
   std::string section;  ///< "cpu", "memory", "network", ...
   std::string name;     ///< within the section, one word or a device's name
   Level level = Level::kFine;
-  std::string value;    ///< what was found, one line
-  std::string meaning;  ///< what follows from it, whole sentences; may be empty
-  std::string flags;    ///< the flags or variables concerned, with commas between; may be empty
+  std::string value;           ///< what was found, one line
+  std::string meaning;         ///< what follows from it, whole sentences; may be empty
+  std::string flags;           ///< the flags or variables concerned, with commas between; may be empty
   Json data = Json::Object();  ///< the same in numbers
 };
 using Findings = std::vector<Finding>;

@@ -38,8 +38,8 @@ Finding Interface(const sys::NetworkDevice& device, const std::vector<std::strin
   Finding f{.section = "network", .name = device.name, .level = Level::kInfo};
   const bool usable = !addresses.empty() && device.state != "down";
   f.value = Format("{}, {}, {}, MTU {}{}", addresses.empty() ? "no address" : Joined(addresses),
-                   device.state.empty() ? "state unknown" : device.state, SpeedText(device.speed_mbps), device.mtu,
-                   device.driver.empty() ? "" : ", driver " + device.driver);
+                   device.state.empty() ? "state unknown" : device.state, SpeedText(device.speed_mbps),
+                   device.mtu, device.driver.empty() ? "" : ", driver " + device.driver);
   if (device.loopback) {
     f.meaning = "Within this host only.";
   } else if (usable) {
@@ -66,7 +66,8 @@ Finding Interface(const sys::NetworkDevice& device, const std::vector<std::strin
 // Which of them a node would use.
 Finding Choice(const config::DoctorOptions& options, const std::vector<sys::NetworkInterface>& interfaces,
                int num_usable) {
-  Finding f{.section = "network", .name = "between nodes",
+  Finding f{.section = "network",
+            .name = "between nodes",
             .flags = "VLLM_HOST_IP, NCCL_SOCKET_IFNAME, GLOO_SOCKET_IFNAME, TP_SOCKET_IFNAME"};
   const auto chosen = deploy::NodeAddresses(options.parallel, interfaces);
   if (!chosen) {
@@ -75,17 +76,20 @@ Finding Choice(const config::DoctorOptions& options, const std::vector<sys::Netw
     f.meaning = "`cadre serve` over several nodes refuses this setting.";
   } else if (chosen->empty()) {
     f.value = "the address that leads to the first node";
-    f.meaning = num_usable == 0   ? "There is no network but the loopback: deployments on this host only."
-                : num_usable == 1 ? "There is one network, so nothing needs to be set."
-                                  : "Several networks are there: name one, or several to be used together, if that "
-                                    "is not the one wanted.";
+    f.meaning = num_usable == 0 ? "There is no network but the loopback: deployments on this host only."
+                : num_usable == 1
+                    ? "There is one network, so nothing needs to be set."
+                    : "Several networks are there: name one, or several to be used together, if that "
+                      "is not the one wanted.";
   } else {
     f.value = Joined(*chosen) + " (set by the environment)";
     f.meaning = chosen->size() > 1 ? "Large messages are split over them." : "";
   }
   const sys::PortRange ports = sys::ReadLocalPorts();
-  f.meaning += Format("{}A firewall between the hosts must let pass --data-parallel-rpc-port and the ports {} to {}, "
-                      "which the kernel hands out to ranks.", f.meaning.empty() ? "" : " ", ports.first, ports.last);
+  f.meaning += Format(
+      "{}A firewall between the hosts must let pass --data-parallel-rpc-port and the ports {} to {}, "
+      "which the kernel hands out to ranks.",
+      f.meaning.empty() ? "" : " ", ports.first, ports.last);
   f.data = Json::Object{{"addresses", Strings(chosen.value_or(std::vector<std::string>()))},
                         {"first_port", ports.first},
                         {"last_port", ports.last}};
@@ -93,8 +97,7 @@ Finding Choice(const config::DoctorOptions& options, const std::vector<sys::Netw
 }
 
 void Network(const config::DoctorOptions& options, const std::string& root, Findings& findings) {
-  const auto interfaces =
-      sys::ListInterfaces().value_or(std::vector<sys::NetworkInterface>());
+  const auto interfaces = sys::ListInterfaces().value_or(std::vector<sys::NetworkInterface>());
   int num_usable = 0;
   for (const sys::NetworkDevice& device : sys::ListNetworkDevices(root)) {
     const auto at = std::ranges::find(interfaces, device.name, &sys::NetworkInterface::name);
@@ -112,7 +115,8 @@ Finding Rdma(const sys::RdmaDevice& device, const Result<fabric::UcxInfo>& ucx) 
                    device.interfaces.empty() ? "" : ", interface " + Joined(device.interfaces));
   Json ports = Json::Array();
   for (const sys::RdmaPort& port : device.ports) {
-    f.value += Format("; port {}: {}, {}, {:.0f} Gbit/s", port.number, port.state, port.link_layer, port.gbit);
+    f.value +=
+        Format("; port {}: {}, {}, {:.0f} Gbit/s", port.number, port.state, port.link_layer, port.gbit);
     ports.Push(Json::Object{{"number", port.number},
                             {"state", port.state},
                             {"link_layer", port.link_layer},
@@ -129,13 +133,14 @@ Finding Rdma(const sys::RdmaDevice& device, const Result<fabric::UcxInfo>& ucx) 
     f.meaning = "No port is active: look at the cable, the switch and (InfiniBand) the subnet manager.";
   } else if (transports.empty()) {
     f.level = Level::kWarning;
-    f.meaning = device.efa() ? "UCX does not list this EFA device (that needs a UCX with SRD): hosts talk TCP over "
-                               "its Ethernet interface."
-                             : "UCX does not list it: install rdma-core and libucx0, and give the container "
-                               "/dev/infiniband. Until then hosts talk TCP.";
+    f.meaning = device.efa()
+                    ? "UCX does not list this EFA device (that needs a UCX with SRD): hosts talk TCP over "
+                      "its Ethernet interface."
+                    : "UCX does not list it: install rdma-core and libucx0, and give the container "
+                      "/dev/infiniband. Until then hosts talk TCP.";
   } else {
-    f.meaning = "UCX uses it between hosts by itself (" +
-                Joined({transports.begin(), transports.end()}) + "); several are used together.";
+    f.meaning = "UCX uses it between hosts by itself (" + Joined({transports.begin(), transports.end()}) +
+                "); several are used together.";
   }
   f.data = Json::Object{{"driver", device.driver},
                         {"efa", device.efa()},
@@ -163,7 +168,8 @@ Finding Ucx(const Result<fabric::UcxInfo>& ucx) {
     list.Push(Json::Object{{"transport", t.transport}, {"device", t.device}, {"network", t.network}});
   }
   f.value = Format("{}; between hosts: {}", ucx->version, network.empty() ? "nothing" : Joined(network));
-  f.meaning = "Its transports within a host (" + Joined(local) + ") are not used: ranks of a host share memory.";
+  f.meaning =
+      "Its transports within a host (" + Joined(local) + ") are not used: ranks of a host share memory.";
   f.data = Json::Object{{"installed", true}, {"version", ucx->version}, {"transports", std::move(list)}};
   return f;
 }
@@ -179,7 +185,8 @@ Finding Link() {
 }
 
 Finding Exchanges() {
-  Finding f{.section = "exchange", .name = "back ends",
+  Finding f{.section = "exchange",
+            .name = "back ends",
             .flags = "--all2all-backend, --prefill-all2all-backend, --decode-all2all-backend"};
   std::vector<std::string> names;
   for (const char* name : {"allgather_reducescatter", "naive", "pplx", "deepep_high_throughput",
@@ -187,8 +194,9 @@ Finding Exchanges() {
     if (a2a::AlgorithmOf(name)) names.emplace_back(name);
   }
   f.value = Joined(names);
-  f.meaning = "All are part of this program: neither DeepEP, pplx-kernels, FlashInfer nor MoRI needs to be installed "
-              "(docs/exchange.md).";
+  f.meaning =
+      "All are part of this program: neither DeepEP, pplx-kernels, FlashInfer nor MoRI needs to be installed "
+      "(docs/exchange.md).";
   f.data = Json::Object{{"built_in", Strings(names)}};
   return f;
 }
@@ -221,7 +229,10 @@ std::string Topology(const std::vector<sys::Gpu>& gpus, const std::vector<sys::R
 void Gpus(const std::string& root, const std::vector<sys::RdmaDevice>& rdma, Findings& findings) {
   const auto gpus = sys::ListGpus(root);
   if (gpus.empty()) {
-    findings.push_back({.section = "gpu", .name = "GPUs", .value = "none found", .meaning = "None is needed.",
+    findings.push_back({.section = "gpu",
+                        .name = "GPUs",
+                        .value = "none found",
+                        .meaning = "None is needed.",
                         .data = Json::Object{{"count", 0}}});
     return;
   }
@@ -242,13 +253,14 @@ void Gpus(const std::string& root, const std::vector<sys::RdmaDevice>& rdma, Fin
   }
   Json rows;
   const std::string matrix = Topology(gpus, rdma, sys::ListNetworkDevices(root), rows);
-  findings.push_back({.section = "gpu",
-                      .name = "topology",
-                      .level = Level::kInfo,
-                      .value = "\n" + matrix,
-                      .meaning = "PIX one PCI bridge, PXB several, PHB the CPU's host bridge, NODE another one of the "
-                                 "same NUMA node, SYS another node. NVLink is not seen in /sys.",
-                      .data = Json::Object{{"distances", std::move(rows)}}});
+  findings.push_back(
+      {.section = "gpu",
+       .name = "topology",
+       .level = Level::kInfo,
+       .value = "\n" + matrix,
+       .meaning = "PIX one PCI bridge, PXB several, PHB the CPU's host bridge, NODE another one of the "
+                  "same NUMA node, SYS another node. NVLink is not seen in /sys.",
+       .data = Json::Object{{"distances", std::move(rows)}}});
 }
 
 }  // namespace
@@ -264,8 +276,11 @@ void ExamineDevices(const config::DoctorOptions& options, const std::string& roo
   const auto ucx = fabric::ListUcxTransports();
   const auto rdma = sys::ListRdmaDevices(root);
   if (rdma.empty()) {
-    findings.push_back({.section = "rdma", .name = "RDMA", .value = "none found (no InfiniBand, RoCE or EFA device)",
-                        .meaning = "Hosts talk TCP.", .data = Json::Object{{"count", 0}}});
+    findings.push_back({.section = "rdma",
+                        .name = "RDMA",
+                        .value = "none found (no InfiniBand, RoCE or EFA device)",
+                        .meaning = "Hosts talk TCP.",
+                        .data = Json::Object{{"count", 0}}});
   }
   for (const auto& device : rdma) findings.push_back(Rdma(device, ucx));
   findings.push_back(Ucx(ucx));

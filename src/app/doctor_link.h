@@ -22,8 +22,14 @@ constexpr uint16_t kDoctorPort = 29550;  // the default of --data-parallel-rpc-p
 constexpr size_t kMaxDoctorFrame = size_t{1} << 20;
 constexpr size_t kMaxLinkMessage = size_t{16} << 20;
 
-enum DoctorFrame : uint32_t { kDoctorGreeting = 0x444F4301, kDoctorEcho, kDoctorTry, kDoctorReady, kDoctorRefused,
-                              kDoctorDone };
+enum DoctorFrame : uint32_t {
+  kDoctorGreeting = 0x444F4301,
+  kDoctorEcho,
+  kDoctorTry,
+  kDoctorReady,
+  kDoctorRefused,
+  kDoctorDone
+};
 
 /// One end of a link under measurement.
 class LinkEnd final : public fabric::LinkSink {

@@ -1,5 +1,5 @@
-// The side of two doctors that answers. Each visitor is answered by a process of its own, because what it sends
-// goes into libraries that were not written for strangers.
+// The side of two doctors that answers. Each visitor is answered by a process of its own, because what it
+// sends goes into libraries that were not written for strangers.
 #include <sys/random.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -45,7 +45,8 @@ Status AnswerLink(int fd, LinkEnd& end) {
     for (int i = 0; i < 1000 && moved; ++i) {
       const auto answered = end.Answer();
       if (!answered) {  // the visitor closes its end before or after it says that it is done
-        return sys::WaitReady(fd, sys::Ready::kRead, Now() + 1s) ? Status() : std::unexpected(answered.error());
+        return sys::WaitReady(fd, sys::Ready::kRead, Now() + 1s) ? Status()
+                                                                 : std::unexpected(answered.error());
       }
       moved = *answered;
       if (moved) last = Now();
@@ -96,7 +97,8 @@ Status Visit(const config::DoctorOptions& options, int fd) {
 Status ListenForDoctors(const config::DoctorOptions& options) {
   const auto port = static_cast<uint16_t>(*options.listen);
   CADRE_ASSIGN(const sys::Fd listener, sys::ListenTcp(options.listen_address, port));
-  std::printf("listening on port %d; on the other host: cadre doctor --peer %s:%d\n", port, HostName().c_str(), port);
+  std::printf("listening on port %d; on the other host: cadre doctor --peer %s:%d\n", port,
+              HostName().c_str(), port);
   std::fflush(stdout);
   const TimePoint end = options.listen_seconds
                             ? Now() + std::chrono::duration_cast<Duration>(
@@ -120,7 +122,8 @@ Status ListenForDoctors(const config::DoctorOptions& options) {
     int ended = 0;
     waitpid(pid, &ended, 0);
     const bool well = WIFEXITED(ended) && WEXITSTATUS(ended) == 0;
-    std::printf("%s %s\n", who.c_str(), well ? "was answered" : "was dropped: it did not speak as a doctor, or fell silent");
+    std::printf("%s %s\n", who.c_str(),
+                well ? "was answered" : "was dropped: it did not speak as a doctor, or fell silent");
     std::fflush(stdout);
   }
   return {};

@@ -28,17 +28,24 @@ Finding Cores(const std::string& root) {
   const auto cores = sys::OneCpuPerCore(allowed, root);
   const double quota = sys::CgroupCpuQuota(root);
   const int usable = sys::UsableCpus();
-  Finding f{.section = "cpu", .name = "cores", .flags = "--data-parallel-size-local, --threads, "
-                                                        "VLLM_CPU_OMP_THREADS_BIND"};
-  f.value = Format("{} CPUs allowed ({}) on {} cores", allowed.size(), sys::FormatCpuList(allowed), cores.size());
+  Finding f{.section = "cpu",
+            .name = "cores",
+            .flags =
+                "--data-parallel-size-local, --threads, "
+                "VLLM_CPU_OMP_THREADS_BIND"};
+  f.value =
+      Format("{} CPUs allowed ({}) on {} cores", allowed.size(), sys::FormatCpuList(allowed), cores.size());
   if (quota > 0) f.value += Format(", control group grants {:.1f}", quota);
   const int threads = std::min(usable, static_cast<int>(cores.size()));
-  f.meaning = Format("Up to {} ranks on this host have a core of their own; more run, but share and sleep instead "
-                     "of spinning.", threads);
+  f.meaning = Format(
+      "Up to {} ranks on this host have a core of their own; more run, but share and sleep instead "
+      "of spinning.",
+      threads);
   if (quota > 0 && quota < static_cast<double>(cores.size())) {
     f.level = Level::kWarning;
-    f.meaning += " The quota is below the cores allowed: threads that spin are throttled; give the container "
-                 "whole CPUs (cpuset).";
+    f.meaning +=
+        " The quota is below the cores allowed: threads that spin are throttled; give the container "
+        "whole CPUs (cpuset).";
   }
   f.data = Json::Object{{"allowed", static_cast<int64_t>(allowed.size())},
                         {"physical_cores", static_cast<int64_t>(cores.size())},
@@ -72,19 +79,23 @@ Finding InstructionSets(const std::string& root) {
 
 Finding Numa(const std::string& root) {
   const auto nodes = sys::NumaNodes(root);
-  Finding f{.section = "cpu", .name = "NUMA", .flags = "VLLM_CPU_OMP_THREADS_BIND, --data-parallel-size-local"};
+  Finding f{
+      .section = "cpu", .name = "NUMA", .flags = "VLLM_CPU_OMP_THREADS_BIND, --data-parallel-size-local"};
   Json list = Json::Array();
   for (const sys::NumaNode& node : nodes) {
-    f.value += Format("{}node {}: CPUs {}", f.value.empty() ? "" : "; ", node.id, sys::FormatCpuList(node.cpus));
+    f.value +=
+        Format("{}node {}: CPUs {}", f.value.empty() ? "" : "; ", node.id, sys::FormatCpuList(node.cpus));
     if (node.memory_bytes > 0) f.value += ", " + sys::FormatBytes(node.memory_bytes);
-    list.Push(Json::Object{{"id", node.id},
-                           {"cpus", sys::FormatCpuList(node.cpus)},
-                           {"memory_bytes", node.memory_bytes}});
+    list.Push(Json::Object{
+        {"id", node.id}, {"cpus", sys::FormatCpuList(node.cpus)}, {"memory_bytes", node.memory_bytes}});
   }
-  f.meaning = nodes.size() > 1
-                  ? Format("One rank or more for each of the {} nodes keeps weights in near memory: make the local "
-                           "ranks a multiple of {}.", nodes.size(), nodes.size())
-                  : "All memory is equally near.";
+  f.meaning =
+      nodes.size() > 1
+          ? Format(
+                "One rank or more for each of the {} nodes keeps weights in near memory: make the local "
+                "ranks a multiple of {}.",
+                nodes.size(), nodes.size())
+          : "All memory is equally near.";
   f.data = Json::Object{{"nodes", std::move(list)}};
   return f;
 }
@@ -92,7 +103,8 @@ Finding Numa(const std::string& root) {
 Finding Memory(const std::string& root) {
   // Below this not even the demo model and its KV pool start.
   constexpr int64_t kLeast = int64_t{512} << 20;
-  Finding f{.section = "memory", .name = "memory",
+  Finding f{.section = "memory",
+            .name = "memory",
             .flags = "--gpu-memory-utilization, --kv-cache-memory-bytes, VLLM_CPU_KVCACHE_SPACE"};
   const auto info = sys::ReadMemoryInfo(root);
   if (!info) {
@@ -103,8 +115,9 @@ Finding Memory(const std::string& root) {
   }
   f.value = Format("{} free of {} (limited by {})", sys::FormatBytes(info->available()),
                    sys::FormatBytes(info->total()), info->limited_by);
-  f.meaning = "Weights, KV cache and exchange buffers of all local ranks must fit; `cadre inspect MODEL` prints the "
-              "plan for a model.";
+  f.meaning =
+      "Weights, KV cache and exchange buffers of all local ranks must fit; `cadre inspect MODEL` prints the "
+      "plan for a model.";
   if (info->available() < kLeast) {
     f.level = Level::kBlocks;
     f.meaning = Format("Less than {} is free: no model starts. End other processes or raise {}.",
@@ -127,11 +140,12 @@ Finding HugePages(const std::string& root) {
     f.meaning = "Weights and KV cache get pages of 2 MiB.";
   } else {
     f.level = Level::kWarning;
-    f.meaning = "Weights lie on pages of 4 KiB, which costs some percent of bandwidth: echo madvise > "
-                "/sys/kernel/mm/transparent_hugepage/enabled";
+    f.meaning =
+        "Weights lie on pages of 4 KiB, which costs some percent of bandwidth: echo madvise > "
+        "/sys/kernel/mm/transparent_hugepage/enabled";
   }
-  f.data = Json::Object{
-      {"transparent", info.transparent}, {"shared", info.shared}, {"reserved", info.reserved}};
+  f.data =
+      Json::Object{{"transparent", info.transparent}, {"shared", info.shared}, {"reserved", info.reserved}};
   return f;
 }
 
@@ -141,16 +155,16 @@ Finding SharedMemory() {
   f.value = shm.bytes > 0 ? Format("/dev/shm {} ({} free)", sys::FormatBytes(shm.bytes),
                                    sys::FormatBytes(shm.free_bytes))
                           : "/dev/shm is not mounted";
-  f.meaning = "Its size is no limit: ranks share memory without names (memfd), which counts as memory of their "
-              "control group. Docker's --shm-size and --ipc=host are not needed.";
+  f.meaning =
+      "Its size is no limit: ranks share memory without names (memfd), which counts as memory of their "
+      "control group. Docker's --shm-size and --ipc=host are not needed.";
   const auto segment = sys::CreateSegment("cadre-doctor", 1 << 16, false);
   if (!segment) {
     f.level = Level::kBlocks;
     f.meaning = Format("Ranks cannot share memory: {}. Is memfd_create forbidden by a seccomp profile?",
                        segment.error().message);
   }
-  f.data = Json::Object{
-      {"bytes", shm.bytes}, {"free_bytes", shm.free_bytes}, {"memfd", segment.has_value()}};
+  f.data = Json::Object{{"bytes", shm.bytes}, {"free_bytes", shm.free_bytes}, {"memfd", segment.has_value()}};
   return f;
 }
 
@@ -161,12 +175,13 @@ std::string LimitText(int64_t limit) {
 void Limits(bool rdma, Findings& findings) {
   const sys::UserLimits limits = sys::ReadUserLimits();
   // A connection a client, some tens of descriptors a rank; a shell's 1024 is enough for small deployments.
-  Finding files{.section = "limits", .name = "open files", .value = LimitText(limits.open_files),
-                .flags = "ulimit -n"};
+  Finding files{
+      .section = "limits", .name = "open files", .value = LimitText(limits.open_files), .flags = "ulimit -n"};
   files.meaning = "Bounds clients at once and ranks on this host.";
   if (limits.open_files >= 0 && limits.open_files < 4096) {
     files.level = limits.open_files < 256 ? Level::kBlocks : Level::kWarning;
-    files.meaning = "Too few for many clients or ranks: raise it (ulimit -n 65536, or LimitNOFILE in a systemd unit).";
+    files.meaning =
+        "Too few for many clients or ranks: raise it (ulimit -n 65536, or LimitNOFILE in a systemd unit).";
   }
   files.data = Json::Object{{"limit", limits.open_files}};
   findings.push_back(std::move(files));
@@ -177,14 +192,15 @@ void Limits(bool rdma, Findings& findings) {
     locked.meaning = "Enough for RDMA.";
     if (limits.locked_bytes >= 0) {
       locked.level = Level::kWarning;
-      locked.meaning = "RDMA pins the exchange's buffers: set it to unlimited (ulimit -l unlimited, docker "
-                       "--ulimit memlock=-1, LimitMEMLOCK=infinity).";
+      locked.meaning =
+          "RDMA pins the exchange's buffers: set it to unlimited (ulimit -l unlimited, docker "
+          "--ulimit memlock=-1, LimitMEMLOCK=infinity).";
     }
   }
   locked.data = Json::Object{{"limit_bytes", limits.locked_bytes}};
   findings.push_back(std::move(locked));
-  Finding processes{.section = "limits", .name = "processes", .value = LimitText(limits.processes),
-                    .flags = "ulimit -u"};
+  Finding processes{
+      .section = "limits", .name = "processes", .value = LimitText(limits.processes), .flags = "ulimit -u"};
   processes.meaning = "Ranks and their threads count.";
   if (limits.processes >= 0 && limits.processes < 512) {
     processes.level = Level::kWarning;
@@ -205,10 +221,13 @@ Finding Rates() {
     f.meaning = "Leave it out with --no-measure.";
     return f;
   }
-  f.value = Format("reads {:.1f} GB/s, bf16 products {:.0f} GFLOP/s ({} threads, {})", rates->read_bytes_per_s / 1e9,
-                   rates->operations_per_s / 1e9, pool.num_threads(), kernels::IsaName(isa));
-  f.meaning = Format("A step of one sequence takes 1 s for each {:.0f} GB of active weights at best; `cadre bench "
-                     "latency MODEL` compares a model with that.", rates->read_bytes_per_s / 1e9);
+  f.value = Format("reads {:.1f} GB/s, bf16 products {:.0f} GFLOP/s ({} threads, {})",
+                   rates->read_bytes_per_s / 1e9, rates->operations_per_s / 1e9, pool.num_threads(),
+                   kernels::IsaName(isa));
+  f.meaning = Format(
+      "A step of one sequence takes 1 s for each {:.0f} GB of active weights at best; `cadre bench "
+      "latency MODEL` compares a model with that.",
+      rates->read_bytes_per_s / 1e9);
   f.data = Json::Object{{"read_bytes_per_second", rates->read_bytes_per_s},
                         {"operations_per_second", rates->operations_per_s},
                         {"threads", pool.num_threads()}};
@@ -219,8 +238,7 @@ Finding Rates() {
 
 void ExamineMachine(const config::DoctorOptions& options, const std::string& root, Findings& findings) {
   const std::string cpu = sys::CpuModelName(root);
-  findings.push_back(
-      {.section = "cpu", .name = "model", .value = cpu, .data = Json::Object{{"name", cpu}}});
+  findings.push_back({.section = "cpu", .name = "model", .value = cpu, .data = Json::Object{{"name", cpu}}});
   findings.push_back(Cores(root));
   findings.push_back(InstructionSets(root));
   findings.push_back(Numa(root));

@@ -25,7 +25,8 @@ Result<PeerName> ParsePeer(const std::string& text) {
   std::string port;
   if (text.starts_with('[')) {
     const size_t close = text.find(']');
-    if (close == std::string::npos) return FailParam(Code::kInvalidArgument, "--peer", "--peer '{}' lacks a ]", text);
+    if (close == std::string::npos)
+      return FailParam(Code::kInvalidArgument, "--peer", "--peer '{}' lacks a ]", text);
     peer.host = text.substr(1, close - 1);
     const bool more = close + 1 < text.size();
     if (more) port = text[close + 1] == ':' ? text.substr(close + 2) : std::string(1, '?');
@@ -38,11 +39,13 @@ Result<PeerName> ParsePeer(const std::string& text) {
   if (!port.empty()) {
     const auto number = config::ParseInt(port);
     if (!number || *number < 1 || *number > 65535) {
-      return FailParam(Code::kInvalidArgument, "--peer", "'{}' in --peer {} is no port: 1 to 65535", port, text);
+      return FailParam(Code::kInvalidArgument, "--peer", "'{}' in --peer {} is no port: 1 to 65535", port,
+                       text);
     }
     peer.port = static_cast<uint16_t>(*number);
   }
-  if (peer.host.empty()) return FailParam(Code::kInvalidArgument, "--peer", "--peer '{}' names no host", text);
+  if (peer.host.empty())
+    return FailParam(Code::kInvalidArgument, "--peer", "--peer '{}' names no host", text);
   return peer;
 }
 
@@ -52,15 +55,19 @@ Duration ToDuration(double seconds) {
 
 // One sentence with what to check.
 std::string Advice(const Error& error, const PeerName& peer) {
-  if (error.code == Code::kNotFound) return "Check the spelling, DNS or /etc/hosts; an address works as well.";
+  if (error.code == Code::kNotFound)
+    return "Check the spelling, DNS or /etc/hosts; an address works as well.";
   if (error.code == Code::kDeadlineExceeded) {
-    return Format("Check that the host is up, that its firewall or security group lets TCP port {} pass, and that the "
-                  "address belongs to a network that both hosts share.", peer.port);
+    return Format(
+        "Check that the host is up, that its firewall or security group lets TCP port {} pass, and that the "
+        "address belongs to a network that both hosts share.",
+        peer.port);
   }
   if (error.message.contains(sys::ErrnoText(ECONNREFUSED))) {
-    return Format("The host is there, but nobody listens on port {}: run `cadre doctor --listen {}` or the first node "
-                  "there, or check --data-parallel-rpc-port; a firewall may also answer like this.", peer.port,
-                  peer.port);
+    return Format(
+        "The host is there, but nobody listens on port {}: run `cadre doctor --listen {}` or the first node "
+        "there, or check --data-parallel-rpc-port; a firewall may also answer like this.",
+        peer.port, peer.port);
   }
   return "Check that both hosts share a network, and the routes between them.";
 }
@@ -70,7 +77,8 @@ std::string UsText(double us) {
 }
 
 std::string RateText(double bytes_per_s) {
-  return bytes_per_s >= 1e9 ? Format("{:.2f} GB/s", bytes_per_s / 1e9) : Format("{:.1f} MB/s", bytes_per_s / 1e6);
+  return bytes_per_s >= 1e9 ? Format("{:.2f} GB/s", bytes_per_s / 1e9)
+                            : Format("{:.1f} MB/s", bytes_per_s / 1e6);
 }
 
 class Conversation {
@@ -122,7 +130,8 @@ class Conversation {
     wish.PutText(kind).PutText(end->address());
     CADRE_TRY(sys::SendFrame(fd_.get(), kDoctorTry, wish.text(), {}, Deadline()));
     CADRE_ASSIGN(const sys::Frame frame, sys::RecvFrame(fd_.get(), kMaxDoctorFrame, Deadline()));
-    if (frame.kind == kDoctorRefused) return Fail(Code::kUnsupported, "the other host: {}", Excerpt(frame.body, 300));
+    if (frame.kind == kDoctorRefused)
+      return Fail(Code::kUnsupported, "the other host: {}", Excerpt(frame.body, 300));
     if (frame.kind != kDoctorReady) return Fail(Code::kDataLoss, "the other doctor answered something else");
     fabric::WireReader reader(frame.body);
     const std::string address = reader.GetText();
@@ -154,8 +163,8 @@ class Conversation {
   Result<double> BytesPerSecond(LinkEnd& end, const Speeds& speeds) {
     const double slope_us = std::max((speeds.row_us - speeds.small_us) / 2, 1.0);
     const double guess = 14336 / slope_us * 1e6;
-    const auto bytes = static_cast<size_t>(
-        std::clamp(guess * 0.1, 65536.0, static_cast<double>(kMaxLinkMessage)));
+    const auto bytes =
+        static_cast<size_t>(std::clamp(guess * 0.1, 65536.0, static_cast<double>(kMaxLinkMessage)));
     double total = 0, seconds = 0;
     const TimePoint until = Now() + std::chrono::milliseconds(700);
     for (int i = 0; i < 3 || Now() < until; ++i) {
@@ -172,21 +181,23 @@ class Conversation {
   sys::Fd fd_;
 };
 
-Finding LinkFinding(const std::string& peer, const std::string& kind, const Result<Conversation::Speeds>& speeds) {
+Finding LinkFinding(const std::string& peer, const std::string& kind,
+                    const Result<Conversation::Speeds>& speeds) {
   Finding f{.section = "peer " + peer, .name = "link " + kind, .level = Level::kInfo};
   if (!speeds) {
     const Error& error = speeds.error();
     f.value = error.message;
     f.level = kind == "tcp" ? Level::kBlocks : Level::kWarning;
     f.meaning = error.code == Code::kDeadlineExceeded || error.code == Code::kUnavailable
-                    ? "The port given is open, but not those that the kernel hands out to ranks (see network, between "
+                    ? "The port given is open, but not those that the kernel hands out to ranks (see "
+                      "network, between "
                       "nodes): open them in the firewall between the hosts."
                     : "This kind of link cannot be used between the two hosts.";
     f.data = Json::Object{{"error", error.message}};
     return f;
   }
-  f.value = Format("64 bytes there and back {}, 14 KiB {}, {}", UsText(speeds->small_us), UsText(speeds->row_us),
-                   RateText(speeds->bytes_per_s));
+  f.value = Format("64 bytes there and back {}, 14 KiB {}, {}", UsText(speeds->small_us),
+                   UsText(speeds->row_us), RateText(speeds->bytes_per_s));
   f.data = Json::Object{{"round_trip_us", speeds->small_us},
                         {"round_trip_14k_us", speeds->row_us},
                         {"bytes_per_second", speeds->bytes_per_s}};
@@ -214,22 +225,28 @@ void MeasureLinks(const config::DoctorOptions& options, const std::string& peer,
   if (best.kind.empty()) return;
   // DeepSeek-V3's rows: 14 KiB, about 8 of them leave a token's rank and layer, 58 layers.
   const double tokens = best.rate / (58.0 * 14336);
-  findings.push_back({.section = "peer " + peer,
-                      .name = "meaning",
-                      .level = Level::kInfo,
-                      .value = Format("{} would be used; {} is the faster one here", chosen, best.kind),
-                      .meaning = Format("Each MoE layer waits for at least two one-way trips ({} a step of 58 layers); rows of "
-                                        "hidden size 7168 in bfloat16 for all 58 layers pass at most {:.0f} tokens a second "
-                                        "and direction.", UsText(58 * best.us), tokens),
-                      .flags = "--decode-all2all-backend, --prefill-all2all-backend",
-                      .data = Json::Object{{"chosen", chosen}, {"fastest", best.kind}}});
+  findings.push_back(
+      {.section = "peer " + peer,
+       .name = "meaning",
+       .level = Level::kInfo,
+       .value = Format("{} would be used; {} is the faster one here", chosen, best.kind),
+       .meaning =
+           Format("Each MoE layer waits for at least two one-way trips ({} a step of 58 layers); rows of "
+                  "hidden size 7168 in bfloat16 for all 58 layers pass at most {:.0f} tokens a second "
+                  "and direction.",
+                  UsText(58 * best.us), tokens),
+       .flags = "--decode-all2all-backend, --prefill-all2all-backend",
+       .data = Json::Object{{"chosen", chosen}, {"fastest", best.kind}}});
 }
 
 }  // namespace
 
 void ExaminePeer(const config::DoctorOptions& options, const std::string& peer_text, Findings& findings) {
-  Finding reach{.section = "peer " + peer_text, .name = "reached", .flags = "--data-parallel-address, "
-                                                                             "--data-parallel-rpc-port"};
+  Finding reach{.section = "peer " + peer_text,
+                .name = "reached",
+                .flags =
+                    "--data-parallel-address, "
+                    "--data-parallel-rpc-port"};
   const auto peer = ParsePeer(peer_text);
   if (!peer) {
     reach.level = Level::kBlocks;
@@ -258,10 +275,15 @@ void ExaminePeer(const config::DoctorOptions& options, const std::string& peer_t
   Conversation conversation(options, peer_text, std::move(*fd));
   const auto greeting = conversation.Hear();
   if (!greeting || greeting->version != kDoctorVersion) {
-    reach.meaning = greeting ? Format("A doctor of another version ({}, here {}) listens there: use the same program on "
-                                      "all hosts.", greeting->version, kDoctorVersion)
-                             : Format("Something listens there, but no doctor: only the connection was timed. Run `cadre "
-                                      "doctor --listen {}` there to measure latency and bandwidth.", peer->port);
+    reach.meaning =
+        greeting ? Format(
+                       "A doctor of another version ({}, here {}) listens there: use the same program on "
+                       "all hosts.",
+                       greeting->version, kDoctorVersion)
+                 : Format(
+                       "Something listens there, but no doctor: only the connection was timed. Run `cadre "
+                       "doctor --listen {}` there to measure latency and bandwidth.",
+                       peer->port);
     if (greeting) reach.level = Level::kBlocks;
     reach.data.Set("doctor", false);
     findings.push_back(std::move(reach));

@@ -38,8 +38,9 @@ TEST(Doctor, EveryFindingSaysWhatItIs) {
   Findings findings;
   ExamineMachine(options, "", findings);
   ExamineDevices(options, "", findings);
-  for (const char* name : {"cores", "instruction sets", "NUMA", "memory", "huge pages", "shared memory", "open files",
-                           "locked memory", "UCX", "between hosts", "between nodes", "back ends"}) {
+  for (const char* name :
+       {"cores", "instruction sets", "NUMA", "memory", "huge pages", "shared memory", "open files",
+        "locked memory", "UCX", "between hosts", "between nodes", "back ends"}) {
     EXPECT_FALSE(Last(findings, name).value.empty()) << name;
   }
   for (const Finding& f : findings) {
@@ -54,7 +55,8 @@ TEST(Doctor, EveryFindingSaysWhatItIs) {
 }
 
 TEST(Doctor, WhatBlocksIsSaid) {
-  const Findings findings = {{.section = "a", .name = "b", .level = Level::kBlocks, .value = "v", .meaning = "m."}};
+  const Findings findings = {
+      {.section = "a", .name = "b", .level = Level::kBlocks, .value = "v", .meaning = "m."}};
   EXPECT_TRUE(FindingsJson(findings).Find("blocks")->AsBool());
   EXPECT_THAT(FindingsText(findings), HasSubstr("X b"));
   EXPECT_THAT(FindingsText(findings), HasSubstr("1 thing stands in the way"));

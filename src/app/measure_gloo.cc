@@ -47,7 +47,8 @@ Result<GlooTimes> MeasureGloo(const std::string& python, int ranks, const std::v
     times.absent = Format("{}: {}", python, last);  // no such Python, or it has no torch
     return times;
   }
-  return Fail(Code::kUnavailable, "Gloo under {} {}: {}", python, end ? end->Describe() : "did not end", last);
+  return Fail(Code::kUnavailable, "Gloo under {} {}: {}", python, end ? end->Describe() : "did not end",
+              last);
 }
 
 }  // namespace cadre::app

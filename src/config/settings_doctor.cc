@@ -6,9 +6,10 @@ namespace {
 
 using D = DoctorOptions;
 constexpr Setting kDoctor[] = {
-    Works("peer", Type::kAppended, "", Into<&D::peers>,
-          "Another host, HOST or HOST:PORT (port 29550 if unset): is it reached, how fast? May be given again. "
-          "Latency and bandwidth are measured if `cadre doctor --listen PORT` runs there."),
+    Works(
+        "peer", Type::kAppended, "", Into<&D::peers>,
+        "Another host, HOST or HOST:PORT (port 29550 if unset): is it reached, how fast? May be given again. "
+        "Latency and bandwidth are measured if `cadre doctor --listen PORT` runs there."),
     Works("listen", Type::kInt, "", Into<&D::listen>,
           "Answer the doctors of other hosts on this port instead, until interrupted.")
         .Range(1, 65535),

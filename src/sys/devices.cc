@@ -61,8 +61,7 @@ std::vector<std::string> PciChain(const std::string& resolved) {
 
 // Of the device folder that `path` leads to.
 PciPlace PlaceOf(const std::string& path) {
-  return {.chain = PciChain(Resolved(path)),
-          .numa_node = static_cast<int>(Number(path + "/numa_node", -1))};
+  return {.chain = PciChain(Resolved(path)), .numa_node = static_cast<int>(Number(path + "/numa_node", -1))};
 }
 
 std::vector<std::string> Names(const std::string& folder) {

@@ -1,6 +1,6 @@
 #pragma once
-// The devices that move or compute: network interfaces, RDMA devices and GPUs, as /sys shows them, and how far
-// they are from each other. `root` stands before each path ("" in use; a folder in tests).
+// The devices that move or compute: network interfaces, RDMA devices and GPUs, as /sys shows them, and how
+// far they are from each other. `root` stands before each path ("" in use; a folder in tests).
 //
 // Nothing here opens a device or loads a driver's library, so it is safe on any machine, and a device that
 // its library would hide is still seen.

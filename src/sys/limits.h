@@ -15,9 +15,9 @@ struct UserLimits {
 UserLimits ReadUserLimits();
 
 struct HugePageInfo {
-  std::string transparent;    ///< "always", "madvise", "never"; "" where the kernel has none
-  std::string shared;         ///< of shared memory: "always", "within_size", "advise", "never", ...
-  int64_t reserved = 0;       ///< pages of 2 MiB in vm.nr_hugepages
+  std::string transparent;  ///< "always", "madvise", "never"; "" where the kernel has none
+  std::string shared;       ///< of shared memory: "always", "within_size", "advise", "never", ...
+  int64_t reserved = 0;     ///< pages of 2 MiB in vm.nr_hugepages
 };
 HugePageInfo ReadHugePages(const std::string& root = "");
 
