@@ -205,6 +205,12 @@ Result<Parsed<BenchStepOptions>> ParseBenchStep(std::span<const std::string> arg
   Targets targets = EngineTargets(options.engine);
   std::get<BenchStepOptions*>(targets) = &options;
   auto outcome = Parse(Command::kBenchStep, args, env, targets);
+  const ParallelOptions& p = options.engine.parallel;
+  if (outcome && (p.tensor_parallel_size != 1 || p.data_parallel_size != 1 || p.enable_expert_parallel)) {
+    return FailParam(Code::kInvalidArgument, "--ranks",
+                     "cadre bench step makes its ranks from --ranks, with data and expert parallelism; leave "
+                     "-tp, -dp and -ep out");
+  }
   return Finish(std::move(options), std::move(outcome));
 }
 
