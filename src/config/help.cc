@@ -112,11 +112,14 @@ std::string Usage(Command command) {
              "bare "
              "copy through shared memory, MPI_Alltoallv and Gloo where these are installed.\n";
     case Command::kBenchStep:
-      return "usage: cadre bench step MODEL [flags]\n\nTimes steps of data and expert parallel ranks beside one "
+      return "usage: cadre bench step MODEL [flags]\n\nTimes steps of data and expert parallel ranks beside "
+             "one "
              "process with as many threads, each relative to its own floor, in turns.\n";
     case Command::kDoctor:
-      return "usage: cadre doctor [--peer HOST[:PORT]]... | --listen PORT\n\nSays what this machine has, what "
-             "that means for which flag, and how fast other hosts are reached. The exit status is 0 if nothing "
+      return "usage: cadre doctor [--peer HOST[:PORT]]... | --listen PORT\n\nSays what this machine has, "
+             "what "
+             "that means for which flag, and how fast other hosts are reached. The exit status is 0 if "
+             "nothing "
              "found stands in the way of serving.\n";
   }
   return "";

@@ -10,11 +10,21 @@
 
 namespace cadre::config {
 
-enum class Command { kServe, kGenerate, kInspect, kBenchLatency, kBenchThroughput, kBenchServe, kBenchA2a,
-  kBenchStep, kDoctor };
+enum class Command {
+  kServe,
+  kGenerate,
+  kInspect,
+  kBenchLatency,
+  kBenchThroughput,
+  kBenchServe,
+  kBenchA2a,
+  kBenchStep,
+  kDoctor
+};
 inline constexpr std::array kAllCommands = {
-    Command::kServe,           Command::kGenerate,   Command::kInspect, Command::kBenchLatency,
-    Command::kBenchThroughput, Command::kBenchServe, Command::kBenchA2a, Command::kBenchStep, Command::kDoctor};
+    Command::kServe,        Command::kGenerate,        Command::kInspect,
+    Command::kBenchLatency, Command::kBenchThroughput, Command::kBenchServe,
+    Command::kBenchA2a,     Command::kBenchStep,       Command::kDoctor};
 
 /// "serve", "bench latency", ...
 std::string_view CommandName(Command command);
@@ -77,6 +87,7 @@ inline constexpr std::string_view kLaterTools =
 inline constexpr std::string_view kLaterRl =
     "Updating weights of a running server comes later; leave the flag out.";
 inline constexpr std::string_view kOneTransport =
-    "Ranks talk over shared memory in a host and over TCP or UCX between hosts; no NCCL or GPU transport is used.";
+    "Ranks talk over shared memory in a host and over TCP or UCX between hosts; no NCCL or GPU transport is "
+    "used.";
 
 }  // namespace cadre::config

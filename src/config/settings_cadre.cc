@@ -96,11 +96,13 @@ constexpr Setting kBenchA2a[] = {
     Works("gloo-python", Type::kString, "python3", Into<&A::gloo_python>,
           "A Python with torch, whose Gloo is measured as well."),
     Works("count-only", Type::kTrue, "false", Into<&A::count_only>,
-          "Measure nothing: print the bytes that each exchange moves in a step, worked out from random choices."),
+          "Measure nothing: print the bytes that each exchange moves in a step, worked out from random "
+          "choices."),
     Works("hosts", Type::kString, "1,2,4,8,16,32,64", Into<&A::hosts>, "Numbers of hosts for --count-only."),
     Works("ranks-per-host", Type::kInt, "8", Into<&A::ranks_per_host>, "Ranks of each host for --count-only.")
         .Range(1, 64),
-    Works("layers", Type::kInt, "58", Into<&A::layers>, "Layers with experts, for --count-only.").Range(1, 100000),
+    Works("layers", Type::kInt, "58", Into<&A::layers>, "Layers with experts, for --count-only.")
+        .Range(1, 100000),
     Works("json", Type::kString, "", Into<&A::json>, "Write a JSON object with all numbers here."),
 };
 

@@ -15,7 +15,7 @@ struct LoopPipe;
 /// Where the ends of one process's links meet. Outlives its ports.
 struct LoopNet {
   std::mutex mutex;
-  std::map<uint64_t, std::shared_ptr<LoopPipe>> waiting;  // one end is there
+  std::map<uint64_t, std::shared_ptr<LoopPipe>> waiting;     // one end is there
   std::atomic<int64_t> num_messages = 0, message_bytes = 0;  // sent over all links
 };
 

@@ -90,7 +90,8 @@ std::string Coordinator::State::Missing() const {
 }
 
 void Coordinator::State::AcceptAll() {
-  const auto most = kMaxStrangers + static_cast<size_t>(std::clamp(options.own.num_ranks_in_all, 0, fabric::kMaxHosts));
+  const auto most =
+      kMaxStrangers + static_cast<size_t>(std::clamp(options.own.num_ranks_in_all, 0, fabric::kMaxHosts));
   while (true) {
     auto fd = sys::Accept(listener.get(), Now());
     if (!fd) return;
