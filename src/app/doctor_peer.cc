@@ -223,7 +223,7 @@ void MeasureLinks(const config::DoctorOptions& options, const std::string& peer,
     if (speeds->bytes_per_s > best.rate) best = {kind, speeds->bytes_per_s, speeds->small_us};
   }
   if (best.kind.empty()) return;
-  // DeepSeek-V3's rows: 14 KiB, about 8 of them leave a token's rank and layer, 58 layers.
+  // DeepSeek-V3: a token that has an expert on the other host costs one row of 14 KiB in each of 58 layers.
   const double tokens = best.rate / (58.0 * 14336);
   findings.push_back(
       {.section = "peer " + peer,
