@@ -3,7 +3,9 @@
 #include <cstdio>
 
 #include "app/bench_report.h"
+#include "app/count_exchange.h"
 #include "app/measure_exchange.h"
+#include "app/measure_gloo.h"
 #include "app/run.h"
 #include "app/statistics.h"
 #include "config/value.h"
@@ -68,7 +70,7 @@ ExchangeCase MessageCase(const BenchA2aOptions& options, const std::string& back
 }
 
 // One size: all back ends and MPI, taking turns.
-Result<Json> MessageRow(const BenchA2aOptions& options, int64_t bytes) {
+Result<Json> MessageRow(const BenchA2aOptions& options, int64_t bytes, const GlooTimes& gloo) {
   const std::vector<std::string> backends = Backends(options);
   std::vector<Best> best(backends.size());
   std::vector<std::vector<double>> ratios(backends.size()), whole(backends.size());
@@ -108,6 +110,12 @@ Result<Json> MessageRow(const BenchA2aOptions& options, int64_t bytes) {
   } else {
     std::printf("  MPI_Alltoallv left out: no mpirun, or no cadre_mpi_alltoallv beside cadre\n");
   }
+  if (const auto at = gloo.us.find(bytes); at != gloo.us.end()) {
+    std::printf("  %-22s %10.2f   its all-to-all, measured before the others\n", "Gloo", at->second);
+    row.Set("gloo_alltoall_us", at->second);
+  } else {
+    std::printf("  Gloo left out: %s\n", gloo.absent.c_str());
+  }
   return row;
 }
 
@@ -115,12 +123,65 @@ Result<Json> MessageRow(const BenchA2aOptions& options, int64_t bytes) {
 Result<Json> MessageTable(const BenchA2aOptions& options) {
   CADRE_ASSIGN(const auto sizes, Numbers(options.sizes, "--sizes", int64_t{64} << 20));
   std::printf("\nBytes to each peer, us: send, receive, read in place; the rows have been written\n");
+  CADRE_ASSIGN(const GlooTimes gloo,
+               MeasureGloo(options.gloo_python, static_cast<int>(options.ranks), sizes, options.num_iters));
   Json rows = Json::Array();
   for (const int64_t bytes : sizes) {
-    CADRE_ASSIGN(Json row, MessageRow(options, bytes));
+    CADRE_ASSIGN(Json row, MessageRow(options, bytes, gloo));
     rows.Push(std::move(row));
   }
   return rows;
+}
+
+// A layer's dispatch and combine with one back end.
+struct LayerLine {
+  std::string backend;
+  Best dispatch, combine, floors[2];
+  a2a::ByteCounts bytes;
+};
+
+// One number of rows: all back ends take turns, so that a change of the machine's speed hits all.
+Result<std::vector<LayerLine>> MeasureLayers(const BenchA2aOptions& options, int64_t count) {
+  std::vector<LayerLine> lines;
+  for (const std::string& backend : Backends(options)) lines.push_back({.backend = backend});
+  for (int64_t repeat = 0; repeat < options.repeats; ++repeat) {
+    for (LayerLine& line : lines) {
+      ExchangeCase c = CaseOf(options, line.backend);
+      c.rows = count;
+      c.iterations = RoundsFor(options, count * options.hidden * 2 * options.top_k);
+      CADRE_ASSIGN(const ExchangeTimes t, MeasureExchange(c));
+      line.dispatch.Take(t.dispatch_us);
+      line.combine.Take(t.combine_us);
+      line.bytes = t.bytes;
+      const int64_t moved_bytes[] = {t.bytes.dispatch_physical, t.bytes.combine_physical};
+      for (int i = 0; i < 2; ++i) {
+        CADRE_ASSIGN(const double bare,
+                     MeasureBare(c.ranks, moved_bytes[i] / (options.ranks - 1), c.iterations));
+        line.floors[i].Take(bare);
+      }
+    }
+  }
+  return lines;
+}
+
+void PrintLayer(int64_t count, const LayerLine& line, Json& results) {
+  const a2a::ByteCounts& bytes = line.bytes;
+  const double floor = line.floors[0].us + line.floors[1].us;
+  const int64_t formula = bytes.dispatch_algorithmic + bytes.combine_algorithmic;
+  const int64_t moved = bytes.dispatch_physical + bytes.combine_physical;
+  std::printf("%6lld %-24s %10.1f %10.1f %10.1f %10.1f %12.1f %12.1f\n", static_cast<long long>(count),
+              line.backend.c_str(), line.dispatch.us, line.combine.us, line.dispatch.us + line.combine.us,
+              floor, static_cast<double>(formula) / 1024, static_cast<double>(moved) / 1024);
+  std::fflush(stdout);
+  results.Push(Json::Object{{"rows", count},
+                            {"backend", line.backend},
+                            {"dispatch_us", line.dispatch.us},
+                            {"combine_us", line.combine.us},
+                            {"floor_us", floor},
+                            {"dispatch_bytes_formula", bytes.dispatch_algorithmic},
+                            {"dispatch_bytes", bytes.dispatch_physical},
+                            {"combine_bytes_formula", bytes.combine_algorithmic},
+                            {"combine_bytes", bytes.combine_physical}});
 }
 
 // A layer's dispatch and combine with random experts.
@@ -133,43 +194,40 @@ Result<Json> LayerTable(const BenchA2aOptions& options) {
               "floor", "formula KiB", "moved KiB");
   Json results = Json::Array();
   for (const int64_t count : rows) {
-    for (const std::string& backend : Backends(options)) {
-      ExchangeCase c = CaseOf(options, backend);
-      c.rows = count;
-      c.iterations = RoundsFor(options, count * options.hidden * 2 * options.top_k);
-      Best dispatch, combine, floors[2];
-      ExchangeTimes t;
-      for (int64_t repeat = 0; repeat < options.repeats; ++repeat) {
-        CADRE_ASSIGN(t, MeasureExchange(c));
-        dispatch.Take(t.dispatch_us);
-        combine.Take(t.combine_us);
-        const int64_t moved_bytes[] = {t.bytes.dispatch_physical, t.bytes.combine_physical};
-        for (int i = 0; i < 2; ++i) {
-          CADRE_ASSIGN(const double bare,
-                       MeasureBare(c.ranks, moved_bytes[i] / (options.ranks - 1), c.iterations));
-          floors[i].Take(bare);
-        }
-      }
-      t.dispatch_us = dispatch.us;
-      t.combine_us = combine.us;
-      const double floor = floors[0].us + floors[1].us;
-      const int64_t formula = t.bytes.dispatch_algorithmic + t.bytes.combine_algorithmic;
-      const int64_t moved = t.bytes.dispatch_physical + t.bytes.combine_physical;
-      std::printf("%6lld %-24s %10.1f %10.1f %10.1f %10.1f %12.1f %12.1f\n", static_cast<long long>(count),
-                  backend.c_str(), t.dispatch_us, t.combine_us, t.dispatch_us + t.combine_us, floor,
-                  static_cast<double>(formula) / 1024, static_cast<double>(moved) / 1024);
-      results.Push(Json::Object{{"rows", count},
-                                {"backend", backend},
-                                {"dispatch_us", t.dispatch_us},
-                                {"combine_us", t.combine_us},
-                                {"floor_us", floor},
-                                {"dispatch_bytes_formula", t.bytes.dispatch_algorithmic},
-                                {"dispatch_bytes", t.bytes.dispatch_physical},
-                                {"combine_bytes_formula", t.bytes.combine_algorithmic},
-                                {"combine_bytes", t.bytes.combine_physical}});
-    }
+    CADRE_ASSIGN(const std::vector<LayerLine> lines, MeasureLayers(options, count));
+    for (const LayerLine& line : lines) PrintLayer(count, line, results);
   }
   return results;
+}
+
+// No measurement: bytes of a step, by formulas, for deployments larger than this machine.
+Status CountOnly(const BenchA2aOptions& options) {
+  CADRE_ASSIGN(const auto hosts, Numbers(options.hosts, "--hosts", 1024));
+  CADRE_ASSIGN(const auto rows, Numbers(options.rows, "--rows", 4096));
+  Json tables = Json::Array();
+  for (const int64_t count : rows) {
+    const CountCase shape{.ranks_per_host = static_cast<int>(options.ranks_per_host),
+                          .rows = count,
+                          .hidden = static_cast<int32_t>(options.hidden),
+                          .top_k = static_cast<int32_t>(options.top_k),
+                          .experts = static_cast<int32_t>(options.experts),
+                          .layers = options.layers};
+    Json list;
+    CADRE_ASSIGN(const std::string table, CountTable(shape, Backends(options), hosts, list));
+    std::printf(
+        "Bytes of a step and host: %lld rows a rank, %lld layers, hidden %lld bfloat16, top %lld of %lld "
+        "experts\n\n%s\n",
+        static_cast<long long>(count), static_cast<long long>(options.layers),
+        static_cast<long long>(options.hidden), static_cast<long long>(options.top_k),
+        static_cast<long long>(options.experts), table.c_str());
+    tables.Push(Json::Object{{"rows", count}, {"counts", std::move(list)}});
+  }
+  if (!options.json) return {};
+  return WriteJsonFile(*options.json, Json::Object{{"layers", options.layers},
+                                                   {"hidden", options.hidden},
+                                                   {"top_k", options.top_k},
+                                                   {"experts", options.experts},
+                                                   {"tables", std::move(tables)}});
 }
 
 Status Run(const BenchA2aOptions& options) {
@@ -179,6 +237,7 @@ Status Run(const BenchA2aOptions& options) {
                      "--top-k {} of --experts {}: a row's experts are distinct", options.top_k,
                      options.experts);
   }
+  if (options.count_only) return CountOnly(options);
   std::printf("%s, %lld ranks as processes\n", sys::CpuModelName().c_str(),
               static_cast<long long>(options.ranks));
   CADRE_ASSIGN(Json messages, MessageTable(options));

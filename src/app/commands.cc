@@ -23,6 +23,8 @@ constexpr const char* kUsage = R"(usage: cadre COMMAND ...
   bench throughput MODEL     time many requests at once
   bench serve                send requests to a running server
   bench a2a                  time the exchanges between ranks of this host
+  bench step MODEL           time steps of data and expert parallel ranks beside one process
+  doctor                     what this machine and its network can do, and what stands in the way
   demo                       expert parallelism in one layer, drawn on the terminal
   config-reference           print docs/reference.md
   version                    print the version
@@ -43,9 +45,10 @@ int Bench(Args args, const config::Environment& env) {
   if (what == "serve") return BenchServe(args.subspan(1), env);
   if (what == "a2a") return BenchA2a(args.subspan(1), env);
   if (what == "eplb") return BenchEplb(args.subspan(1), env);
+  if (what == "step") return BenchStep(args.subspan(1), env);
   if (what == "--help" || what == "-h") return Print(kUsage);
   return Fail({Code::kInvalidArgument,
-               Format("cadre bench wants latency, throughput, serve or a2a as its next word, not '{}'",
+               Format("cadre bench wants latency, throughput, serve, a2a, eplb or step as its next word, not '{}'",
                       what.substr(0, 80)),
                {}});
 }
@@ -53,7 +56,7 @@ int Bench(Args args, const config::Environment& env) {
 /// The commands that somebody who mistyped may have meant.
 std::string Nearest(const std::string& word) {
   for (const char* name :
-       {"serve", "generate", "inspect", "bench", "demo", "config-reference", "version", "help"}) {
+       {"serve", "generate", "inspect", "bench", "doctor", "demo", "config-reference", "version", "help"}) {
     if (config::EditDistance(word.substr(0, 40), name) <= 2) return Format("; did you mean {}?", name);
   }
   return "; cadre help lists the commands";
@@ -83,6 +86,7 @@ int RunCommand(Args args, const config::Environment& env) {
   if (word == "serve") return Serve(rest, env);
   if (word == "generate") return Generate(rest, env);
   if (word == "inspect") return Inspect(rest, env);
+  if (word == "doctor") return Doctor(rest, env);
   if (word == "rank") return RunRank(rest, env);
   if (word == "bench") return Bench(rest, env);
   if (word == "demo") return Demo(rest, env);

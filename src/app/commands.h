@@ -16,6 +16,8 @@ int Inspect(Args args, const config::Environment& env);
 int BenchLatency(Args args, const config::Environment& env);
 int BenchThroughput(Args args, const config::Environment& env);
 int BenchEplb(Args args, const config::Environment& env);
+int BenchStep(Args args, const config::Environment& env);
+int Doctor(Args args, const config::Environment& env);
 int BenchA2a(Args args, const config::Environment& env);
 int BenchServe(Args args, const config::Environment& env);
 int Demo(Args args, const config::Environment& env);

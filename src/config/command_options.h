@@ -65,6 +65,10 @@ struct BenchA2aOptions {
       "allgather_reducescatter,naive,pplx,deepep_high_throughput,deepep_low_latency,flashinfer_all2allv,mori";
   std::string sizes = "1024,14336,131072,1048576,8388608";
   std::string rows = "1,8,32,128,1024";
+  bool count_only = false;
+  std::string hosts = "1,2,4,8,16,32,64";
+  int64_t ranks_per_host = 8, layers = 58;
+  std::string gloo_python = "python3";
   std::string log_level = "info";
   std::optional<std::string> json;
 
@@ -86,6 +90,33 @@ struct DemoOptions {
   CpuOptions cpu;
 
   friend bool operator==(const DemoOptions&, const DemoOptions&) = default;
+};
+
+/// `cadre bench step`.
+struct BenchStepOptions {
+  EngineOptions engine;
+  int64_t ranks = 2, input_len = 64, output_len = 24;
+  int64_t num_iters_warmup = 1, num_iters = 3;
+  std::string batches = "1,16,32";
+  std::optional<std::string> json;
+
+  friend bool operator==(const BenchStepOptions&, const BenchStepOptions&) = default;
+};
+
+/// `cadre doctor`.
+struct DoctorOptions {
+  ParallelOptions parallel;        ///< VLLM_HOST_IP and *_SOCKET_IFNAME alone
+  std::vector<std::string> peers;  ///< HOST or HOST:PORT
+  std::optional<int> listen;       ///< a port: answer other doctors instead
+  std::string listen_address;      ///< empty: all interfaces
+  std::optional<double> listen_seconds;
+  double timeout_s = 5;
+  std::string link = "all";
+  bool measure = true;
+  bool json = false;
+  std::string log_level = "info";
+
+  friend bool operator==(const DoctorOptions&, const DoctorOptions&) = default;
 };
 
 /// Requests of random tokens; lengths are drawn from len * (1 +- range_ratio).

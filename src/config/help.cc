@@ -110,7 +110,7 @@ std::string Usage(Command command) {
     case Command::kBenchA2a:
       return "usage: cadre bench a2a [flags]\n\nTimes the exchanges between ranks of this host, beside a "
              "bare "
-             "copy through shared memory and MPI_Alltoallv where that is installed.\n";
+             "copy through shared memory, MPI_Alltoallv and Gloo where these are installed.\n";
     case Command::kBenchEplb:
       return "usage: cadre bench eplb MODEL [flags]\n\nTimes many requests at once with experts chosen "
              "evenly, with some experts hot, and with balancing.\n";
@@ -118,6 +118,16 @@ std::string Usage(Command command) {
       return "usage: cadre demo [flags]\n\nShows one layer with expert parallelism: router, dispatch, expert "
              "computation, combine; who sends what where, and what each rank holds. Checked against one "
              "process.\n";
+    case Command::kBenchStep:
+      return "usage: cadre bench step MODEL [flags]\n\nTimes steps of data and expert parallel ranks beside "
+             "one "
+             "process with as many threads, each relative to its own floor, in turns.\n";
+    case Command::kDoctor:
+      return "usage: cadre doctor [--peer HOST[:PORT]]... | --listen PORT\n\nSays what this machine has, "
+             "what "
+             "that means for which flag, and how fast other hosts are reached. The exit status is 0 if "
+             "nothing "
+             "found stands in the way of serving.\n";
   }
   return "";
 }

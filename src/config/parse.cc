@@ -247,6 +247,33 @@ Result<Parsed<DemoOptions>> ParseDemo(std::span<const std::string> args, const E
   return Finish(std::move(options), std::move(outcome));
 }
 
+Result<Parsed<BenchStepOptions>> ParseBenchStep(std::span<const std::string> args, const Environment& env) {
+  BenchStepOptions options;
+  Targets targets = EngineTargets(options.engine);
+  std::get<BenchStepOptions*>(targets) = &options;
+  auto outcome = Parse(Command::kBenchStep, args, env, targets);
+  const ParallelOptions& p = options.engine.parallel;
+  if (outcome && (p.tensor_parallel_size != 1 || p.data_parallel_size != 1 || p.enable_expert_parallel)) {
+    return FailParam(Code::kInvalidArgument, "--ranks",
+                     "cadre bench step makes its ranks from --ranks, with data and expert parallelism; leave "
+                     "-tp, -dp and -ep out");
+  }
+  return Finish(std::move(options), std::move(outcome));
+}
+
+Result<Parsed<DoctorOptions>> ParseDoctor(std::span<const std::string> args, const Environment& env) {
+  DoctorOptions options;
+  Targets targets{};
+  std::get<ParallelOptions*>(targets) = &options.parallel;
+  std::get<DoctorOptions*>(targets) = &options;
+  auto outcome = Parse(Command::kDoctor, args, env, targets);
+  if (outcome && options.listen && !options.peers.empty()) {
+    return FailParam(Code::kInvalidArgument, "--listen",
+                     "--listen answers other doctors and --peer asks them; give one of them on each host");
+  }
+  return Finish(std::move(options), std::move(outcome));
+}
+
 Result<Parsed<BenchServeOptions>> ParseBenchServe(std::span<const std::string> args, const Environment& env) {
   BenchServeOptions options;
   Targets targets{};

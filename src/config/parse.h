@@ -36,6 +36,8 @@ Result<Parsed<InspectOptions>> ParseInspect(std::span<const std::string> args, c
 Result<Parsed<BenchEplbOptions>> ParseBenchEplb(std::span<const std::string> args, const Environment& env);
 Result<Parsed<DemoOptions>> ParseDemo(std::span<const std::string> args, const Environment& env);
 Result<Parsed<BenchA2aOptions>> ParseBenchA2a(std::span<const std::string> args, const Environment& env);
+Result<Parsed<BenchStepOptions>> ParseBenchStep(std::span<const std::string> args, const Environment& env);
+Result<Parsed<DoctorOptions>> ParseDoctor(std::span<const std::string> args, const Environment& env);
 Result<Parsed<BenchLatencyOptions>> ParseBenchLatency(std::span<const std::string> args,
                                                       const Environment& env);
 Result<Parsed<BenchThroughputOptions>> ParseBenchThroughput(std::span<const std::string> args,

@@ -44,7 +44,7 @@ using Targets = std::tuple<ModelOptions*, CacheOptions*, SchedulerOptions*, Para
                            CpuOptions*, EngineOptions*, HttpOptions*, ApiOptions*, ServeOptions*,
                            SamplingOptions*, GenerateOptions*, InspectOptions*, BenchLatencyOptions*,
                            BenchThroughputOptions*, RandomDatasetOptions*, BenchServeOptions*, BenchA2aOptions*,
-                           BenchEplbOptions*, DemoOptions*>;
+                           BenchEplbOptions*, BenchStepOptions*, DemoOptions*, DoctorOptions*>;
 
 /// Puts a checked value (null: unset) into its field.
 using Setter = void (*)(const Targets&, const Json&);

@@ -19,12 +19,14 @@ enum class Command {
   kBenchServe,
   kBenchA2a,
   kBenchEplb,
+  kBenchStep,
+  kDoctor,
   kDemo
 };
 inline constexpr std::array kAllCommands = {
     Command::kServe,           Command::kGenerate,   Command::kInspect,  Command::kBenchLatency,
     Command::kBenchThroughput, Command::kBenchServe, Command::kBenchA2a, Command::kBenchEplb,
-    Command::kDemo};
+    Command::kBenchStep,       Command::kDoctor,     Command::kDemo};
 
 /// "serve", "bench latency", ...
 std::string_view CommandName(Command command);
@@ -55,6 +57,8 @@ std::vector<Group> BenchServeGroups();
 Group BenchA2aGroup();
 Group BenchEplbGroup();
 Group DemoGroup();
+Group BenchStepGroup();
+Group DoctorGroup();
 
 // Reasons that several rows share.
 /// The exchanges that are built.

@@ -96,6 +96,16 @@ constexpr Setting kBenchA2a[] = {
     Works("repeats", Type::kInt, "3", Into<&A::repeats>,
           "How often each is measured; the best median counts.")
         .Range(1, 1000),
+    Works("gloo-python", Type::kString, "python3", Into<&A::gloo_python>,
+          "A Python with torch, whose Gloo is measured as well."),
+    Works("count-only", Type::kTrue, "false", Into<&A::count_only>,
+          "Measure nothing: print the bytes that each exchange moves in a step, worked out from random "
+          "choices."),
+    Works("hosts", Type::kString, "1,2,4,8,16,32,64", Into<&A::hosts>, "Numbers of hosts for --count-only."),
+    Works("ranks-per-host", Type::kInt, "8", Into<&A::ranks_per_host>, "Ranks of each host for --count-only.")
+        .Range(1, 64),
+    Works("layers", Type::kInt, "58", Into<&A::layers>, "Layers with experts, for --count-only.")
+        .Range(1, 100000),
     Works("json", Type::kString, "", Into<&A::json>, "Write a JSON object with all numbers here."),
 };
 
@@ -184,6 +194,11 @@ std::vector<Group> MakeGroups(Command command) {
       break;
     case Command::kDemo:
       return {DemoGroup()};
+    case Command::kBenchStep:
+      groups = {BenchStepGroup()};
+      break;
+    case Command::kDoctor:
+      return {DoctorGroup()};
   }
   Append(groups, EngineGroups());
   Append(groups, CadreGroups());
@@ -241,6 +256,10 @@ std::string_view CommandName(Command command) {
       return "bench eplb";
     case Command::kDemo:
       return "demo";
+    case Command::kBenchStep:
+      return "bench step";
+    case Command::kDoctor:
+      return "doctor";
   }
   return "";
 }

@@ -177,6 +177,9 @@ std::unique_ptr<Rendezvous> LoopHost::Join(int rank) {
   CADRE_CHECK(table.own >= 0);
   return std::make_unique<LoopRendezvous>(rank, std::move(table), state_.get());
 }
+LoopHost::Traffic LoopHost::traffic() const {
+  return {state_->net.num_messages.load(), state_->net.message_bytes.load()};
+}
 Control LoopHost::control(int host) {
   return state_->controls[static_cast<size_t>(host)];
 }

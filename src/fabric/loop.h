@@ -23,6 +23,12 @@ class LoopHost {
   std::unique_ptr<Rendezvous> Join(int rank);
   Control control(int host = 0);
 
+  /// What all links between hosts have carried so far; zero for links of another kind than "loop".
+  struct Traffic {
+    int64_t num_messages = 0, bytes = 0;
+  };
+  Traffic traffic() const;
+
   struct State;
 
  private:

@@ -33,17 +33,7 @@ class LoopLink final : public HostLink {
   LoopLink(LoopPort* port, std::shared_ptr<LoopPipe> pipe, int side, LinkSink* sink);
   ~LoopLink() override;
 
-  void Send(const MessageHead& head, std::span<const Piece> pieces) override {
-    LoopPipe::Message message{head, {}};
-    message.bytes.reserve(head.bytes);
-    for (const Piece& piece : pieces) {
-      message.bytes.insert(message.bytes.end(), piece.data, piece.data + piece.bytes);
-    }
-    const std::lock_guard lock(pipe_->mutex);
-    LoopPipe::Side& peer = pipe_->sides[static_cast<size_t>(1 - side_)];
-    peer.arriving.push_back(std::move(message));
-    if (peer.waker >= 0) eventfd_write(peer.waker, 1);
-  }
+  void Send(const MessageHead& head, std::span<const Piece> pieces) override;
   bool sent() const override { return true; }
   const Status& status() const override { return status_; }
 
@@ -127,6 +117,8 @@ class LoopPort final : public HostPort {
     eventfd_read(waker_, &rung);
   }
 
+  LoopNet& net() { return net_; }
+
   std::vector<LoopLink*> links_;
 
  private:
@@ -137,6 +129,20 @@ class LoopPort final : public HostPort {
 LoopLink::LoopLink(LoopPort* port, std::shared_ptr<LoopPipe> pipe, int side, LinkSink* sink)
     : port_(port), pipe_(std::move(pipe)), side_(side), sink_(sink) {
   port_->links_.push_back(this);
+}
+
+void LoopLink::Send(const MessageHead& head, std::span<const Piece> pieces) {
+  LoopPipe::Message message{head, {}};
+  message.bytes.reserve(head.bytes);
+  for (const Piece& piece : pieces) {
+    message.bytes.insert(message.bytes.end(), piece.data, piece.data + piece.bytes);
+  }
+  port_->net().num_messages += 1;
+  port_->net().message_bytes += static_cast<int64_t>(head.bytes);
+  const std::lock_guard lock(pipe_->mutex);
+  LoopPipe::Side& peer = pipe_->sides[static_cast<size_t>(1 - side_)];
+  peer.arriving.push_back(std::move(message));
+  if (peer.waker >= 0) eventfd_write(peer.waker, 1);
 }
 
 LoopLink::~LoopLink() {

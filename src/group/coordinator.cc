@@ -22,7 +22,7 @@ namespace {
 using fabric::WireReader;
 using fabric::WireWriter;
 
-constexpr size_t kMaxStrangers = 64;
+constexpr size_t kMaxStrangers = 64;  // beside one for each host that may be about to join
 
 struct Connection {
   std::unique_ptr<FrameStream> stream;
@@ -90,11 +90,13 @@ std::string Coordinator::State::Missing() const {
 }
 
 void Coordinator::State::AcceptAll() {
+  const auto most =
+      kMaxStrangers + static_cast<size_t>(std::clamp(options.own.num_ranks_in_all, 0, fabric::kMaxHosts));
   while (true) {
     auto fd = sys::Accept(listener.get(), Now());
     if (!fd) return;
     const auto is_stranger = [](const auto& c) { return !c->joined; };
-    if (static_cast<size_t>(std::ranges::count_if(connections, is_stranger)) >= kMaxStrangers) {
+    if (static_cast<size_t>(std::ranges::count_if(connections, is_stranger)) >= most) {
       connections.erase(std::ranges::find_if(connections, is_stranger));  // the oldest
     }
     auto c = std::make_unique<Connection>();

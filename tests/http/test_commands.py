@@ -317,6 +317,48 @@ def test_bench_throughput(tmp_path):
     assert ours["decode_tokens_per_second"] > 0 and ours["prefill_tokens_per_second"] > 0
 
 
+def test_bench_step(tmp_path):
+    done = cadre("bench", "step", MODEL, "--batches", "2,5", "--num-iters", 2, "--input-len", 12, "--output-len", 4, "--threads", 1,
+                 "--all2all-backend", "deepep_low_latency", "--json", tmp_path / "c.json", "--kv-cache-memory-bytes", "32M")
+    assert "2 ranks x 1 threads beside one process with 2" in done.stdout
+    assert "exchange: prefill deepep_low_latency, decode deepep_low_latency" in done.stdout
+    ours = json.loads((tmp_path / "c.json").read_text())
+    assert [(s["batch"], s["phase"]) for s in ours["steps"]] == [(2, "decode"), (2, "prefill"), (5, "decode"), (5, "prefill")]
+    for step in ours["steps"]:
+        assert step["one_share_of_floor"] == pytest.approx(step["one_floor_seconds"] / step["one_seconds"])
+        # Ranks read the dense weights once each, so their floor is not below that of one process.
+        assert step["ranks_floor_seconds"] >= step["one_floor_seconds"] > 0 and len(step["ratios_of_times"]) == 2
+    one_error("bench", "step", MODEL, "-dp", 2, rc=2, says="--ranks")
+    one_error("bench", "step", MODEL, "--batches", "4,x", rc=2, says="--batches")
+    one_error("bench", "step", MODEL, "--input-len", 10**15, rc=2, says="at most")
+    one_error("bench", "step", MODEL, "--all2all-backend", "moonep", rc=5, says="moonep")
+
+
+def test_bench_a2a_counts_without_measuring(tmp_path):
+    done = cadre("bench", "a2a", "--count-only", "--rows", "4,8", "--hosts", "1,2", "--hidden", 64, "--json", tmp_path / "c.json")
+    tables = json.loads((tmp_path / "c.json").read_text())["tables"]
+    assert [table["rows"] for table in tables] == [4, 8] and len(tables[0]["counts"]) == 14
+    for small, large in zip(tables[0]["counts"], tables[1]["counts"]):
+        assert 1.5 < large["formula_bytes"] / small["formula_bytes"] < 2.5
+    assert "| 2 | 16 | `allgather_reducescatter` |" in done.stdout
+    one_error("bench", "a2a", "--count-only", "--hosts", "0", rc=2, says="--hosts")
+
+
+# ---- doctor
+
+
+def test_doctor():
+    done = cadre("doctor", "--no-measure")
+    for word in ("instruction sets", "huge pages", "back ends", "GPUs", "stand in the way"):
+        assert word in done.stdout
+    found = json.loads(cadre("doctor", "--json").stdout)
+    assert found["blocks"] is False
+    speed = [f for f in found["findings"] if f["name"] == "speed"]
+    assert speed[0]["data"]["read_bytes_per_second"] > 1e8
+    one_error("doctor", "--peer", "x", "--listen", "29999", rc=2, says="--listen")
+    one_error("doctor", "somewhere", rc=2, says="unexpected word")
+
+
 def test_bench_refuses(tmp_path):
     one_error("bench", "latency", MODEL, "--input-len", 5000, "--num-iters", 1, rc=2, says="5000")
     one_error("bench", "latency", MODEL, "--json", "/no/such/folder/x.json", rc=2, says="--json")
