@@ -205,6 +205,10 @@ void Visit(Archive& archive, DrainMessage& m) {
   archive(m.milliseconds);
 }
 template <typename Archive>
+void Visit(Archive& archive, AddFrontMessage& m) {
+  archive(m.where);
+}
+template <typename Archive>
 void Visit(Archive& archive, PromptMessage& m) {
   archive(m.id, m.num_cached_tokens, m.logprobs);
 }
@@ -241,6 +245,7 @@ CADRE_LINK_MESSAGE(ReadyMessage)
 CADRE_LINK_MESSAGE(SubmitMessage)
 CADRE_LINK_MESSAGE(CancelMessage)
 CADRE_LINK_MESSAGE(DrainMessage)
+CADRE_LINK_MESSAGE(AddFrontMessage)
 CADRE_LINK_MESSAGE(PromptMessage)
 CADRE_LINK_MESSAGE(TokensMessage)
 CADRE_LINK_MESSAGE(FinishMessage)
