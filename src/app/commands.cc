@@ -80,6 +80,7 @@ int RunCommand(Args args, const config::Environment& env) {
   if (word == "serve") return Serve(rest, env);
   if (word == "generate") return Generate(rest, env);
   if (word == "inspect") return Inspect(rest, env);
+  if (word == "acceptor") return RunAcceptor(rest, env);
   if (word == "rank") return RunRank(rest, env);
   if (word == "bench") return Bench(rest, env);
   if (word == "config-reference") return Print(config::ReferenceText());

@@ -52,6 +52,10 @@ class LocalDeployment : public Deployment {
       : Deployment(std::move(setup)), rank_(std::move(rank)) {}
 
   engine::Engine& engine() override { return *rank_->engine(); }
+  Result<FrontLinks> ConnectFront(TimePoint) override {
+    return Fail(Code::kInternal, "an engine in this process has no further fronts");
+  }
+  std::shared_ptr<cluster::LoadBoard> board() override { return nullptr; }
   int ended_fd() const override { return -1; }
   Status Outcome() const override { return {}; }
 
@@ -62,10 +66,10 @@ class LocalDeployment : public Deployment {
 }  // namespace
 
 Result<std::unique_ptr<Deployment>> Deployment::Start(const config::EngineOptions& options, ModelSetup setup,
-                                                      const WaitingHook& on_waiting) {
+                                                      const StartOptions& start) {
   LogSetup(options, setup);
-  if (options.parallel.expert_parallel_size() > 1)
-    return StartProcesses(options, std::move(setup), on_waiting);
+  if (options.parallel.expert_parallel_size() > 1 || start.num_fronts > 0)
+    return StartProcesses(options, std::move(setup), start);
   Progress progress("loading weights", options.model.show_progress);
   CADRE_ASSIGN(auto rank,
                RankRuntime::Start(options, setup, {}, {}, TimePoint::max(),

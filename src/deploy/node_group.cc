@@ -77,6 +77,10 @@ std::vector<int> NodeGroup::EnginesAway() const {
   return ranks;
 }
 
+std::string NodeGroup::InviteEngines() {
+  return links_ ? links_->Renew() : "";
+}
+
 Result<std::map<int, sys::Fd>> NodeGroup::AcceptEngines(const std::function<Status()>& check,
                                                         TimePoint deadline) {
   if (!links_) return std::map<int, sys::Fd>();

@@ -4,12 +4,14 @@
 
 #include <numeric>
 
+#include "deploy/engine_links.h"
 #include "deploy/progress.h"
 #include "deploy/rank_links.h"
 #include "fabric/broker.h"
 #include "group/heartbeat.h"
 #include "link/engine_server.h"
 #include "sys/process.h"
+#include "sys/sockets.h"
 
 namespace cadre::deploy {
 
@@ -30,8 +32,13 @@ Status RunRank(const config::EngineOptions& options, int rank) {
   std::iota(everybody.begin(), everybody.end(), 0);
   const group::Heartbeat heartbeat(
       {.control = rendezvous->control(), .rank = rank, .watched = std::move(everybody)});
-  if (runtime->engine() != nullptr) return link::ServeEngine(*runtime->engine(), std::move(link));
-  return runtime->Follow();
+  if (runtime->engine() == nullptr) return runtime->Follow();
+  // Further fronts are where the first one is.
+  const std::string front_host = sys::PeerHost(link.get());
+  const auto connect = [&](const std::string& where) {
+    return ConnectLink(where, {front_host}, rank, Now() + std::chrono::seconds(10));
+  };
+  return link::ServeEngine(*runtime->engine(), std::move(link), connect);
 }
 
 }  // namespace cadre::deploy

@@ -41,6 +41,7 @@ class EngineClient : public engine::Engine {
   /// connector finds it by `where`. For the rank's first front.
   void AddFront(sys::Fd fd, std::string where);
 
+  int rank() const { return options_.rank; }
   /// Requests handed over and not ended: fresh, where Stats() is as old as the rank's last message.
   int64_t num_in_flight() const;
   /// Drain has been called.
