@@ -192,7 +192,6 @@ TEST(Parse, RefusalsNameTheFlag) {
            {{"--kv-transfer-config", R"({"kv_connector":"NixlConnector","kv_role":"kv_both"})"},
             "--kv-transfer-config",
             "later"},
-           {{"--headless", "-dp", "2"}, "--data-parallel-start-rank", "first one here"},
            {{"--enable-expert-parallel", "-dp", "2", "--enable-eplb"}, "--enable-eplb", "later"},
            {{"--all2all-backend", "moonep"}, "--all2all-backend", "moonep: It fetches weights"},
            {{"--decode-all2all-backend", "moonep"}, "--decode-all2all-backend", "moonep"},

@@ -21,6 +21,14 @@ constexpr Setting kCadre[] = {
         "all2all-fp8-dispatch", Type::kBool, "false", Into<&ParallelOptions::all2all_fp8_dispatch>,
         "deepep_low_latency: rows travel to their experts as fp8 (e4m3, a scale per 128 channels), half the "
         "bytes of bfloat16. A value is off by up to 1/16 of itself; see docs/exchange.md."),
+    Works(
+        "fabric-transport", Type::kString, "auto", Into<&ParallelOptions::fabric_transport>,
+        "How nodes exchange rows: tcp, ucx, or auto, the better one of those that all nodes have (ucx where "
+        "there is RDMA).")
+        .Choices("auto,tcp,ucx"),
+    Works("fabric-connections", Type::kInt, "1", Into<&ParallelOptions::fabric_connections>,
+          "TCP connections between two nodes for each network address; large messages are split over them.")
+        .Range(1, 16),
     Works("log-level", Type::kString, "", Into<&EngineOptions::log_level>,
           "What is logged: trace, debug, info, warning, error; VLLM_LOGGING_LEVEL or info if unset.")
         .Choices("trace,debug,info,warning,error,critical,TRACE,DEBUG,INFO,WARNING,ERROR,CRITICAL,NOTSET"),

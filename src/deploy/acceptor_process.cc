@@ -12,6 +12,7 @@
 #include "cluster/engine_cluster.h"
 #include "deploy/acceptor_protocol.h"
 #include "deploy/api_front.h"
+#include "deploy/peer_connections.h"
 #include "fabric/wire.h"
 #include "link/engine_client.h"
 #include "link/outbox.h"
@@ -27,13 +28,17 @@ using fabric::WireWriter;
 constexpr auto kConnectTime = std::chrono::seconds(30);  // for a rank to announce itself
 
 std::string ErrorText(const Error& error) {
-  return WireWriter().Put(static_cast<int32_t>(error.code)).PutText(error.message).PutText(error.param).text();
+  return WireWriter()
+      .Put(static_cast<int32_t>(error.code))
+      .PutText(error.message)
+      .PutText(error.param)
+      .text();
 }
 
 class Acceptor {
  public:
-  explicit Acceptor(const config::ServeOptions& options)
-      : options_(options), control_(kAcceptorControlFd), to_parent_(control_.get()) {}
+  Acceptor(const config::ServeOptions& options, int number)
+      : options_(options), number_(number), control_(kAcceptorControlFd), to_parent_(control_.get()) {}
 
   Status Run() {
     sys::Fd listener(kAcceptorListenerFd);
@@ -54,9 +59,16 @@ class Acceptor {
  private:
   Status Open(sys::Fd listener) {
     CADRE_ASSIGN(const ModelSetup setup, DescribeModel(options_.engine));
-    CADRE_ASSIGN(front_, ApiFront::Open(options_, setup,
-                                        {.listener = std::move(listener),
-                                         .ask_fronts = [this](auto done) { AskOthers(std::move(done)); }}));
+    const int num_acceptors = options_.engine.parallel.api_server_count.value_or(1);
+    if (number_ >= num_acceptors) return Fail(Code::kInternal, "there is no acceptor {}", number_);
+    CADRE_ASSIGN(auto peers, PeerConnections::Map(sys::Fd(kAcceptorPeersFd), num_acceptors));
+    peers_.emplace(std::move(peers));
+    peers_->OthersHaveFewer(number_, 0);
+    CADRE_ASSIGN(front_, ApiFront::Open(
+                             options_, setup,
+                             {.listener = std::move(listener),
+                              .gives_way = [this](int64_t n) { return peers_->OthersHaveFewer(number_, n); },
+                              .ask_fronts = [this](auto done) { AskOthers(std::move(done)); }}));
     return {};
   }
 
@@ -66,7 +78,6 @@ class Acceptor {
       case kStarting:
         return front_->SetStarting(body.GetText());
       case kBoard:
-        number_ = body.Get<int32_t>();
         if (!frame.fds.empty()) board_ = std::move(frame.fds.front());
         return;
       case kLinks:
@@ -106,23 +117,25 @@ class Acceptor {
   Status Serve() {
     std::vector<engine::Engine*> engines;
     for (auto& [rank, fd] : links_) {
-      CADRE_ASSIGN(auto client, link::EngineClient::Connect(
-                                    std::move(fd),
-                                    {.rank = rank,
-                                     .max_queued_requests = options_.engine.scheduler.max_num_queued_reqs.value_or(
-                                         kMaxQueuedRequests),
-                                     .owns_engine = false},
-                                    Now() + kConnectTime));
+      CADRE_ASSIGN(auto client,
+                   link::EngineClient::Connect(
+                       std::move(fd),
+                       {.rank = rank,
+                        .max_queued_requests =
+                            options_.engine.scheduler.max_num_queued_reqs.value_or(kMaxQueuedRequests),
+                        .owns_engine = false},
+                       Now() + kConnectTime));
       engines.push_back(client.get());
       clients_.push_back(std::move(client));
     }
     links_.clear();
     if (engines.empty()) return Fail(Code::kInternal, "the parent named no ranks");
     CADRE_ASSIGN(auto board, cluster::LoadBoard::Map(std::move(board_)));
-    CADRE_ASSIGN(cluster_, cluster::EngineCluster::Create(
-                               std::move(engines), {.board = std::move(board),
-                                                    .front = number_,
-                                                    .prefix_caching = options_.engine.cache.enable_prefix_caching}));
+    CADRE_ASSIGN(cluster_,
+                 cluster::EngineCluster::Create(
+                     std::move(engines), {.board = std::move(board),
+                                          .front = number_,
+                                          .prefix_caching = options_.engine.cache.enable_prefix_caching}));
     front_->Serve(*cluster_);
     return {};
   }
@@ -160,11 +173,12 @@ class Acceptor {
   }
 
   const config::ServeOptions& options_;
+  const int number_;
   sys::Fd control_;
+  std::optional<PeerConnections> peers_;
   link::Outbox to_parent_;
   std::vector<std::pair<int, sys::Fd>> links_;
   sys::Fd board_;
-  int number_ = 0;
   std::vector<std::unique_ptr<link::EngineClient>> clients_;
   std::unique_ptr<cluster::EngineCluster> cluster_;
   std::mutex mutex_;  // guards the two below
@@ -176,9 +190,9 @@ class Acceptor {
 
 }  // namespace
 
-Status RunAcceptor(const config::ServeOptions& options) {
+Status RunAcceptor(const config::ServeOptions& options, int number) {
   sys::DieWithParent(SIGKILL);
-  return Acceptor(options).Run();
+  return Acceptor(options, number).Run();
 }
 
 }  // namespace cadre::deploy

@@ -5,7 +5,8 @@
 
 namespace cadre::deploy {
 
-/// Serves until the parent stops it or is gone. The parent hears of errors and logs them.
-Status RunAcceptor(const config::ServeOptions& options);
+/// Serves as the acceptor of that number until the parent stops it or is gone. The parent hears of errors and
+/// logs them.
+Status RunAcceptor(const config::ServeOptions& options, int number);
 
 }  // namespace cadre::deploy

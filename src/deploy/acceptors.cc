@@ -18,6 +18,7 @@
 #include "deploy/acceptor_protocol.h"
 #include "deploy/api_front.h"
 #include "deploy/own_words.h"
+#include "deploy/peer_connections.h"
 #include "fabric/wire.h"
 #include "http/server.h"
 #include "sys/process.h"
@@ -32,7 +33,7 @@ using fabric::WireWriter;
 constexpr int kLastLines = 8;  // of a dead acceptor's log, shown with its death
 constexpr int kMaxDeaths = 5;  // within kDeathWindow, of all acceptors together
 constexpr auto kDeathWindow = std::chrono::seconds(60);
-constexpr auto kLinkTime = std::chrono::seconds(20);         // for the ranks to take one more front
+constexpr auto kLinkTime = std::chrono::seconds(20);           // for the ranks to take one more front
 constexpr auto kGatherTime = std::chrono::milliseconds(1000);  // for acceptors to say their figures
 constexpr auto kSendTime = std::chrono::seconds(5);
 constexpr auto kLastAnswers = std::chrono::seconds(8);  // after the deadline of a stop: cancels, last bytes
@@ -59,7 +60,9 @@ struct Gather {
 class Acceptors : public Front {
  public:
   Acceptors(const config::ServeOptions& options, int count)
-      : options_(options), acceptors_(static_cast<size_t>(count)), wake_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)),
+      : options_(options),
+        acceptors_(static_cast<size_t>(count)),
+        wake_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)),
         failed_(eventfd(0, EFD_CLOEXEC)) {}
   ~Acceptors() override {
     Stop(Now());
@@ -69,10 +72,14 @@ class Acceptors : public Front {
   Status Open() {
     CADRE_ASSIGN(listener_, http::Server::Listen(HttpOptionsOf(options_.http)));
     listened_ = true;
+    CADRE_ASSIGN(auto peers, PeerConnections::Create(static_cast<int>(acceptors_.size())));
+    peers_.emplace(std::move(peers));
     CADRE_ASSIGN(program_, sys::ProgramPath());
     CADRE_ASSIGN(words_, OwnWords());
     thread_ = std::thread([this] { Run(); });
-    return WaitFor([this] { return num_open_ == acceptors_.size(); });
+    CADRE_TRY(WaitFor([this] { return num_open_ == acceptors_.size(); }));
+    LogInfo("{} API servers share {}", acceptors_.size(), address());
+    return {};
   }
 
   std::string address() const override { return address_; }
@@ -151,12 +158,12 @@ class Acceptors : public Front {
     CADRE_ASSIGN(auto control, sys::SocketPair());
     std::vector<std::string> args = {"acceptor", Format("{}", acceptor.number)};
     args.insert(args.end(), words_.begin(), words_.end());
-    CADRE_ASSIGN(acceptor.child,
-                 sys::Child::Spawn({.program = program_,
-                                    .args = std::move(args),
-                                    .fds = {{control.second.get(), kAcceptorControlFd},
-                                            {listener_.get(), kAcceptorListenerFd}},
-                                    .line_prefix = Format("[api {}] ", acceptor.number)}));
+    CADRE_ASSIGN(acceptor.child, sys::Child::Spawn({.program = program_,
+                                                    .args = std::move(args),
+                                                    .fds = {{control.second.get(), kAcceptorControlFd},
+                                                            {listener_.get(), kAcceptorListenerFd},
+                                                            {peers_->fd(), kAcceptorPeersFd}},
+                                                    .line_prefix = Format("[api {}] ", acceptor.number)}));
     acceptor.control = std::move(control.first);
     acceptor.state = Acceptor::State::kStarted;
     acceptor.part = {};
@@ -298,7 +305,7 @@ class Acceptors : public Front {
     }
     const int board = deployment.board()->fd();
     board_ = deployment.board();
-    Send(acceptor, kBoard, WireWriter().Put(int32_t{acceptor.number}).text(), {&board, 1});
+    Send(acceptor, kBoard, "", {&board, 1});
     for (size_t begin = 0; begin < links->size(); begin += kMaxLinksPerFrame) {
       const size_t end = std::min(links->size(), begin + kMaxLinksPerFrame);
       WireWriter body;
@@ -322,14 +329,17 @@ class Acceptors : public Front {
     retired_.num_in_flight = 0;
     retired_.metrics = MergeMetrics({retired_.metrics, acceptor.part.metrics});
     acceptor.part = {};
+    peers_->SetGone(acceptor.number);
     if (board_) board_->ClearFront(acceptor.number);
     for (auto& [ticket, gather] : gathers_) gather.waiting.erase(acceptor.number);
     AnswerOverdue();
     if (stopping_ || given_up_) return;
     const std::string how = status ? status->Describe() : "has ended";
     if (num_open_ < acceptors_.size()) {
-      return GiveUp({Code::kUnavailable, Format("API server {} {} while starting{}", acceptor.number, how,
-                                                LastLines(*acceptor.child)), {}});
+      return GiveUp(
+          {Code::kUnavailable,
+           Format("API server {} {} while starting{}", acceptor.number, how, LastLines(*acceptor.child)),
+           {}});
     }
     deaths_.push_back(Now());
     while (Now() - deaths_.front() > kDeathWindow) deaths_.pop_front();
@@ -340,8 +350,10 @@ class Acceptors : public Front {
                             LastLines(*acceptor.child)),
                      {}});
     }
-    LogError("API server {} {}: its clients have lost their connections, its requests are cancelled; starting it "
-             "again", acceptor.number, how);
+    LogError(
+        "API server {} {}: its clients have lost their connections, its requests are cancelled; starting it "
+        "again",
+        acceptor.number, how);
     if (was_serving) {
       const std::lock_guard lock(mutex_);
       --num_serving_;
@@ -368,7 +380,10 @@ class Acceptors : public Front {
 
   void BeginGather(Acceptor& asker, uint64_t askers_ticket) {
     const uint64_t ticket = next_ticket_++;
-    Gather gather{.asker = asker.number, .askers_ticket = askers_ticket, .waiting = {}, .deadline = Now() + kGatherTime};
+    Gather gather{.asker = asker.number,
+                  .askers_ticket = askers_ticket,
+                  .waiting = {},
+                  .deadline = Now() + kGatherTime};
     for (Acceptor& other : acceptors_) {
       if (&other == &asker || other.state != Acceptor::State::kServing) continue;
       gather.waiting.insert(other.number);
@@ -381,7 +396,8 @@ class Acceptors : public Front {
     const auto ticket = body.Get<uint64_t>();
     acceptor.part.num_in_flight = body.Get<int64_t>();
     acceptor.part.metrics = body.GetText();
-    if (const auto it = gathers_.find(ticket); it != gathers_.end()) it->second.waiting.erase(acceptor.number);
+    if (const auto it = gathers_.find(ticket); it != gathers_.end())
+      it->second.waiting.erase(acceptor.number);
     AnswerOverdue();
   }
   // Answers who has heard everybody, or has waited too long for one: then that one's last part counts.
@@ -398,7 +414,8 @@ class Acceptors : public Front {
       }
       WireWriter body;
       body.Put(gather.askers_ticket).Put(static_cast<uint32_t>(parts.size()));
-      for (const serve::FrontPart* part : parts) body.Put(int64_t{part->num_in_flight}).PutText(part->metrics);
+      for (const serve::FrontPart* part : parts)
+        body.Put(int64_t{part->num_in_flight}).PutText(part->metrics);
       Acceptor& asker = acceptors_[static_cast<size_t>(gather.asker)];
       if (asker.live()) Send(asker, kPartsOfOthers, body.text());
       it = gathers_.erase(it);
@@ -408,6 +425,7 @@ class Acceptors : public Front {
   const config::ServeOptions options_;
   sys::Fd listener_;
   bool listened_ = false;
+  std::optional<PeerConnections> peers_;
   std::string program_;
   std::vector<std::string> words_;
 

@@ -81,11 +81,12 @@ Result<session::SessionOptions> SessionOptionsOf(const config::EngineOptions& op
   return session;
 }
 
-Result<std::unique_ptr<ApiFront>> ApiFront::Open(const config::ServeOptions& options,
-                                                 const ModelSetup& setup, SharedFront shared) {
+Result<std::unique_ptr<ApiFront>> ApiFront::Open(const config::ServeOptions& options, const ModelSetup& setup,
+                                                 SharedFront shared) {
   std::unique_ptr<ApiFront> front(new ApiFront());
   serve::ServeOptions serve = ServeOptionsOf(options, setup);
   serve.http.listener = shared.listener.Release();
+  serve.http.gives_way = std::move(shared.gives_way);
   serve.ask_fronts = std::move(shared.ask_fronts);
   CADRE_ASSIGN(front->server_, serve::ApiServer::Open(std::move(serve), front->metrics_));
   CADRE_ASSIGN(front->text_, LoadText(options.engine.model, setup, options.api.chat_template.value_or("")));

@@ -1,5 +1,6 @@
 #pragma once
 // The HTTP front over a deployment: text side, session, API server.
+#include <functional>
 #include <memory>
 
 #include "base/metrics.h"
@@ -26,7 +27,8 @@ http::ServerOptions HttpOptionsOf(const config::HttpOptions& options);
 
 /// For one of several fronts; all empty for the only one.
 struct SharedFront {
-  sys::Fd listener;  ///< the socket that all accept from
+  sys::Fd listener;                        ///< the socket that all accept from
+  std::function<bool(int64_t)> gives_way;  ///< http::ServerOptions::gives_way
   serve::AskFronts ask_fronts;
 };
 

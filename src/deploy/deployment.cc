@@ -4,6 +4,7 @@
 #include "deploy/process_deployment.h"
 #include "deploy/progress.h"
 #include "deploy/rank_runtime.h"
+#include "fabric/host_table.h"
 #include "sys/cpu.h"
 #include "sys/files.h"
 #include "sys/memory.h"
@@ -16,8 +17,9 @@ void LogSetup(const config::EngineOptions& options, const ModelSetup& setup) {
   LogInfo("{}: {} layers, {:.2f} G parameters ({:.2f} G active), {}", spec.architecture, spec.num_layers(),
           static_cast<double>(spec.num_parameters()) / 1e9,
           static_cast<double>(spec.num_active_parameters()) / 1e9, setup.location.folder);
-  LogInfo("{}, {} kernels, {} thread(s) a rank, {}", sys::CpuModelName(), kernels::IsaName(setup.isa),
-          setup.threads_per_rank, DTypeName(setup.type));
+  if (setup.launch.num_local_ranks > 0)
+    LogInfo("{}, {} kernels, {} thread(s) a rank, {}", sys::CpuModelName(), kernels::IsaName(setup.isa),
+            setup.threads_per_rank, DTypeName(setup.type));
   if (const auto gpus = sys::ListFolder("/proc/driver/nvidia/gpus"); gpus && !gpus->empty()) {
     LogInfo("{} GPU(s) found; this build runs on the CPU", gpus->size());
   }
@@ -28,9 +30,8 @@ void LogSetup(const config::EngineOptions& options, const ModelSetup& setup) {
             parallel.enable_expert_parallel ? Format("{}", parallel.expert_parallel_size()) : "off");
     const config::Launch& launch = setup.launch;
     if (!launch.one_node()) {
-      LogInfo("this node runs ranks {} to {} of {}{}", launch.first_rank,
-              launch.first_rank + launch.num_local_ranks - 1, launch.num_ranks,
-              launch.headless ? ", headless" : "");
+      LogInfo("this node runs {} of {}{}", fabric::NameRange(launch.first_rank, launch.num_local_ranks),
+              launch.num_ranks, launch.headless ? ", headless" : "");
     }
     const std::string prefill = parallel.prefill_backend(), decode = parallel.decode_backend();
     if (setup.is_moe()) {
@@ -39,10 +40,13 @@ void LogSetup(const config::EngineOptions& options, const ModelSetup& setup) {
                                  : Format("{} in prefill steps, {} in decode steps", prefill, decode));
     }
   }
+  if (setup.launch.one_node() && (parallel.fabric_transport != "auto" || parallel.fabric_connections != 1)) {
+    LogInfo("--fabric-transport and --fabric-connections have no effect: all ranks are in one node");
+  }
   if (!setup.is_moe() && parallel.enable_expert_parallel) {
     LogInfo("{} has no experts: --enable-expert-parallel has no effect", spec.architecture);
   }
-  LogInfo("{}", setup.memory.table);
+  if (setup.launch.num_local_ranks > 0) LogInfo("{}", setup.memory.table);
 }
 
 // The embedded default: no further processes, sockets or shared memory.
@@ -68,7 +72,7 @@ class LocalDeployment : public Deployment {
 Result<std::unique_ptr<Deployment>> Deployment::Start(const config::EngineOptions& options, ModelSetup setup,
                                                       const StartOptions& start) {
   LogSetup(options, setup);
-  if (options.parallel.expert_parallel_size() > 1 || start.num_fronts > 0)
+  if (options.parallel.expert_parallel_size() > 1 || start.num_fronts > 0 || !setup.launch.one_node())
     return StartProcesses(options, std::move(setup), start);
   Progress progress("loading weights", options.model.show_progress);
   CADRE_ASSIGN(auto rank,

@@ -45,12 +45,14 @@ class ProcessDeployment : public Deployment {
   Status Start(const config::EngineOptions& options, const StartOptions& start) {
     const config::Launch& launch = setup().launch;
     const TimePoint deadline = Now() + std::chrono::seconds(options.parallel.engine_ready_timeout_s);
-    CADRE_ASSIGN(broker_, fabric::Broker::Create(launch.num_local_ranks, Format("{:016x}", EntropySeed())));
+    if (launch.num_local_ranks > 0) {
+      CADRE_ASSIGN(broker_, fabric::Broker::Create(launch.num_local_ranks, Format("{:016x}", EntropySeed())));
+    }
     if (!launch.one_node()) {
       CADRE_ASSIGN(node_, NodeGroup::Join(options, setup(), start.on_waiting, deadline));
     }
     CADRE_TRY(StartRanks(deadline));
-    node_ ? node_->hosts().Serve(*broker_) : broker_->Start();
+    if (broker_) node_ ? node_->hosts().Serve(*broker_) : broker_->Start();
     watcher_ = std::thread([this] { Watch(); });
     return launch.headless ? Status() : Connect(options, start, deadline);
   }
@@ -150,10 +152,10 @@ class ProcessDeployment : public Deployment {
     }
     std::vector<engine::Engine*> engines;
     for (const auto& client : clients_) engines.push_back(client.get());
-    CADRE_ASSIGN(auto board, cluster::LoadBoard::Create(
-                                 {.num_fronts = std::max(start.num_fronts, 1),
-                                  .num_ranks = static_cast<int>(engines.size()),
-                                  .num_kv_blocks = engines.front()->model_info().num_kv_blocks}));
+    CADRE_ASSIGN(auto board,
+                 cluster::LoadBoard::Create({.num_fronts = std::max(start.num_fronts, 1),
+                                             .num_ranks = static_cast<int>(engines.size()),
+                                             .num_kv_blocks = engines.front()->model_info().num_kv_blocks}));
     CADRE_ASSIGN(cluster_, cluster::EngineCluster::Create(
                                std::move(engines), {.board = std::move(board),
                                                     .front = 0,
@@ -176,7 +178,7 @@ class ProcessDeployment : public Deployment {
                                    {node_ ? node_->hosts().ended_fd() : -1, POLLIN, 0}};
     for (const auto& child : children_) entries.push_back({child->pidfd(), POLLIN, 0});
     const size_t first_child = entries.size() - children_.size();
-    for (size_t left = children_.size(); left > 0;) {
+    for (size_t left = children_.size(); left > 0 || children_.empty();) {
       while (poll(entries.data(), entries.size(), -1) < 0) {
       }
       if (entries[0].revents != 0) return;
@@ -196,7 +198,8 @@ class ProcessDeployment : public Deployment {
 
   // Why the other nodes are no more.
   Status HostsOutcome() {
-    if (const Status status = broker_->control().Check(); !status) return status;
+    if (Status status = broker_ ? broker_->control().Check() : node_->hosts().Outcome(); !status)
+      return status;
     if (draining() || setup().launch.headless) return {};
     return cadre::Fail(Code::kUnavailable, "another node has left the deployment");
   }
@@ -227,8 +230,8 @@ class ProcessDeployment : public Deployment {
     return std::ranges::any_of(clients_, [](const auto& client) { return client->draining(); });
   }
 
-  std::unique_ptr<fabric::Broker> broker_;
-  std::unique_ptr<NodeGroup> node_;  // null where all ranks are here
+  std::unique_ptr<fabric::Broker> broker_;  // null where no ranks are here
+  std::unique_ptr<NodeGroup> node_;         // null where all ranks are here
   std::vector<std::unique_ptr<sys::Child>> children_;
   std::map<int, sys::Fd>
       links_;  // by world rank; those of ranks without a scheduler stay open as long as we live

@@ -22,6 +22,8 @@ namespace {
 
 using Acceptor = asio::basic_socket_acceptor<asio::generic::stream_protocol>;
 
+constexpr auto kGiveWay = std::chrono::milliseconds(1);
+
 Response PlainError(int status, const std::string& message) {
   return {status, "text/plain; charset=utf-8", {}, message + "\n"};
 }
@@ -149,6 +151,8 @@ class Server::Impl {
 
   Status Listen();
   void Accept();
+  void AcceptShared();
+  void TakeShared();
   void AcceptLater();
   void Adopt(Lane& lane, AnySocket socket);
   void Forget(Connection* connection);
@@ -199,6 +203,7 @@ Status Server::Impl::Listen() {
   acceptor_ = std::make_unique<Acceptor>(lanes_[0]->io->io());
   ErrorCode ec;
   acceptor_->assign({address.ss_family, SOCK_STREAM}, listener.get(), ec);
+  if (!ec) acceptor_->non_blocking(true, ec);
   if (ec) return Fail(Code::kInternal, "cannot take over a listening socket: {}", ec.message());
   listener.Release();
   return {};
@@ -212,6 +217,7 @@ std::string Server::Impl::address() const {
 }
 
 void Server::Impl::Accept() {
+  if (options_.listener >= 0) return AcceptShared();
   if (draining_) return;
   if (num_connections_ >= options_.max_connections) return AcceptLater();
   Lane& lane = *lanes_[next_lane_++ % lanes_.size()];
@@ -225,6 +231,37 @@ void Server::Impl::Accept() {
     lane.io->Post([this, &lane, socket = std::move(socket)]() mutable { Adopt(lane, std::move(socket)); });
     Accept();
   });
+}
+
+// Every process that shares the listener is woken when a connection comes; the ones with more connections
+// than another wait a little before they take it, so that open streams are spread evenly.
+void Server::Impl::AcceptShared() {
+  if (draining_) return;
+  if (num_connections_ >= options_.max_connections) return AcceptLater();
+  acceptor_->async_wait(Acceptor::wait_read, [this](ErrorCode ec) {
+    if (draining_ || ec) return;
+    if (!options_.gives_way || !options_.gives_way(num_connections_)) return TakeShared();
+    accept_retry_->expires_after(kGiveWay);
+    accept_retry_->async_wait([this](ErrorCode cancelled) {
+      if (!cancelled) TakeShared();
+    });
+  });
+}
+
+void Server::Impl::TakeShared() {
+  if (draining_) return;
+  Lane& lane = *lanes_[next_lane_++ % lanes_.size()];
+  ErrorCode ec;
+  AnySocket socket = acceptor_->accept(lane.io->io(), ec);
+  if (ec == asio::error::would_block || ec == asio::error::try_again)
+    return AcceptShared();  // another was faster
+  if (ec) {
+    LogWarning("accepting a connection failed: {}", ec.message());
+    return AcceptLater();
+  }
+  ++num_connections_;
+  lane.io->Post([this, &lane, socket = std::move(socket)]() mutable { Adopt(lane, std::move(socket)); });
+  AcceptShared();
 }
 
 void Server::Impl::AcceptLater() {
@@ -272,7 +309,9 @@ void Server::Impl::Forget(Connection* connection) {
   for (auto& lane : lanes_) {
     if (lane->io.get() == &connection->thread()) lane->connections.erase(connection);
   }
-  if (--num_connections_ == 0) {
+  const int64_t left = --num_connections_;
+  if (options_.gives_way) options_.gives_way(left);
+  if (left == 0) {
     const std::lock_guard lock(mutex_);
     all_gone_.notify_all();
   }

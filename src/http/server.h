@@ -32,7 +32,11 @@ struct ServerOptions {
   std::string host = "0.0.0.0";  ///< address or name; not used with unix_path
   int port = 8000;               ///< 0: the system chooses, see Server::port
   std::string unix_path;         ///< not empty: a unix socket at this path and no TCP
-  int listener = -1;             ///< a socket from Server::Listen, in place of making one; the server closes it
+  int listener = -1;  ///< a socket from Server::Listen, in place of making one; the server closes it
+  /// With a listener that servers in other processes accept from, too: hears how many connections this one
+  /// has at every change; true if another has fewer. Then the next connection is left to the others for a
+  /// moment.
+  std::function<bool(int64_t num_connections)> gives_way;
   TlsOptions tls;
   int num_threads = 1;
   int max_connections = 16384;                         ///< beyond it new ones wait in the system's backlog
