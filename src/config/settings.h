@@ -74,7 +74,6 @@ inline constexpr std::string_view kLaterTools =
 inline constexpr std::string_view kLaterRl =
     "Updating weights of a running server comes later; leave the flag out.";
 inline constexpr std::string_view kOneTransport =
-    "Ranks talk over shared memory in a host and over TCP or UCX between hosts; no NCCL or GPU transport is "
-    "used.";
+    "Ranks talk over shared memory in a host and over TCP or UCX between hosts; no NCCL or GPU transport is used.";
 
 }  // namespace cadre::config

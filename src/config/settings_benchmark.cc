@@ -98,16 +98,14 @@ constexpr Setting kTarget[] = {
     Works("base-url", Type::kString, "", Into<&S::base_url>, "The server, instead of host and port."),
     Works("host", Type::kString, "127.0.0.1", Into<&S::host>, "The server's address."),
     Works("port", Type::kInt, "8000", Into<&S::port>, "The server's port.").Range(1, 65535),
-    Works("endpoint", Type::kString, "/v1/completions", Into<&S::endpoint>,
-          "The path that is asked; with openai-chat /v1/chat/completions if unset."),
+    Works("endpoint", Type::kString, "/v1/completions", Into<&S::endpoint>, "The path that is asked; with openai-chat /v1/chat/completions if unset."),
     Works("header", Type::kStrings, "", Into<&S::headers>, "Headers to send, KEY=VALUE."),
     Works("insecure", Type::kTrue, "false", Into<&S::insecure>, "Do not check the server's certificate."),
     Works("model", Type::kString, "", Into<&S::model>, "The model; the server's first if unset."),
     Works("served-model-name", Type::kString, "", Into<&S::served_model_name>,
           "The model's name in requests, if it is another."),
     Works("tokenizer", Type::kString, "", Into<&S::tokenizer>,
-          "Folder or hub name whose vocabulary prompts are drawn from; the model's if unset. Completions are "
-          "sent "
+          "Folder or hub name whose vocabulary prompts are drawn from; the model's if unset. Completions are sent "
           "as token ids, chats as text."),
     Works("skip-tokenizer-init", Type::kTrue, "false", Into<&S::skip_tokenizer_init>,
           "Load no tokenizer: the vocabulary's size is read from config.json. Not for chats."),
