@@ -1,6 +1,7 @@
 #include <charconv>
 
 #include "app/run.h"
+#include "base/caught.h"
 #include "deploy/rank_process.h"
 #include "deploy/signals.h"
 
@@ -13,8 +14,13 @@ int RunAs(Parse parse, Args args, const config::Environment& env, int rank) {
   if (!parsed) return Fail(parsed.error());
   const config::EngineOptions& options = parsed->options.engine;
   StartLog(options.log_level, false, {});  // the parent has said the notices
-  deploy::BlockStopSignals();              // the parent drains us; a Ctrl-C on the terminal reaches all processes
-  const Status status = deploy::RunRank(options, rank);
+  deploy::BlockStopSignals();  // the parent drains us; a Ctrl-C on the terminal reaches all processes
+  Status status;
+  try {
+    status = deploy::RunRank(options, rank);
+  } catch (...) {  // memory that ran out outside a step: the parent sees the end, and the last line says why
+    status = std::unexpected(CaughtError());
+  }
   return status ? 0 : Fail(status.error());
 }
 
@@ -23,7 +29,8 @@ int RunAs(Parse parse, Args args, const config::Environment& env, int rank) {
 int RunRank(Args args, const config::Environment& env) {
   int rank = -1;
   if (args.size() >= 2) std::from_chars(args[0].data(), args[0].data() + args[0].size(), rank);
-  if (rank < 0) return Fail({Code::kInvalidArgument, "cadre rank is started by cadre serve, not by hand", {}});
+  if (rank < 0)
+    return Fail({Code::kInvalidArgument, "cadre rank is started by cadre serve, not by hand", {}});
   const std::string& command = args[1];
   const Args rest = args.subspan(2);
   if (command == "serve") return RunAs(config::ParseServe, rest, env, rank);

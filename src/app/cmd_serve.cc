@@ -80,7 +80,11 @@ Status Run(const config::ServeOptions& options) {
                    options.engine, std::move(setup),
                    {.on_waiting = [&front](const std::string& text) { front->SetStarting(text); },
                     .num_fronts = num_fronts > 1 ? num_fronts : 0}));
-  CADRE_TRY(front->Serve(*deployment));
+  if (const Status serving = front->Serve(*deployment); !serving) {
+    front->Stop(Now());
+    CADRE_TRY(deployment->Outcome());  // a rank that died is why fronts could not reach it
+    return serving;
+  }
   starting.reset();
   SayReady(options, front->address(), SecondsSince(start));
   return ServeRequests(options, *deployment, *front);

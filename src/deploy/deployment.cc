@@ -1,5 +1,9 @@
 #include "deploy/deployment.h"
 
+#include <sys/eventfd.h>
+
+#include <mutex>
+
 #include "base/log.h"
 #include "deploy/process_deployment.h"
 #include "deploy/progress.h"
@@ -52,18 +56,37 @@ void LogSetup(const config::EngineOptions& options, const ModelSetup& setup) {
 // The embedded default: no further processes, sockets or shared memory.
 class LocalDeployment : public Deployment {
  public:
-  LocalDeployment(ModelSetup setup, std::unique_ptr<RankRuntime> rank)
-      : Deployment(std::move(setup)), rank_(std::move(rank)) {}
+  explicit LocalDeployment(ModelSetup setup)
+      : Deployment(std::move(setup)), ended_(eventfd(0, EFD_CLOEXEC)) {}
+
+  Status Start(const config::EngineOptions& options) {
+    Progress progress("loading weights", options.model.show_progress);
+    RankLinks links{.on_out_of_memory = [this](const Error& error) {
+      const std::lock_guard lock(mutex_);
+      outcome_ = std::unexpected(error);
+      eventfd_write(ended_.get(), 1);
+    }};
+    CADRE_ASSIGN(rank_,
+                 RankRuntime::Start(options, setup(), {}, std::move(links), TimePoint::max(),
+                                    [&](int64_t done, int64_t total) { progress.Update(done, total); }));
+    return {};
+  }
 
   engine::Engine& engine() override { return *rank_->engine(); }
   Result<FrontLinks> ConnectFront(TimePoint) override {
     return Fail(Code::kInternal, "an engine in this process has no further fronts");
   }
   std::shared_ptr<cluster::LoadBoard> board() override { return nullptr; }
-  int ended_fd() const override { return -1; }
-  Status Outcome() const override { return {}; }
+  int ended_fd() const override { return ended_.get(); }
+  Status Outcome() const override {
+    const std::lock_guard lock(mutex_);
+    return outcome_;
+  }
 
  private:
+  sys::Fd ended_;
+  mutable std::mutex mutex_;  // guards outcome_
+  Status outcome_;
   std::unique_ptr<RankRuntime> rank_;
 };
 
@@ -74,11 +97,9 @@ Result<std::unique_ptr<Deployment>> Deployment::Start(const config::EngineOption
   LogSetup(options, setup);
   if (options.parallel.expert_parallel_size() > 1 || start.num_fronts > 0 || !setup.launch.one_node())
     return StartProcesses(options, std::move(setup), start);
-  Progress progress("loading weights", options.model.show_progress);
-  CADRE_ASSIGN(auto rank,
-               RankRuntime::Start(options, setup, {}, {}, TimePoint::max(),
-                                  [&](int64_t done, int64_t total) { progress.Update(done, total); }));
-  return std::make_unique<LocalDeployment>(std::move(setup), std::move(rank));
+  auto local = std::make_unique<LocalDeployment>(std::move(setup));
+  CADRE_TRY(local->Start(options));
+  return local;
 }
 
 }  // namespace cadre::deploy

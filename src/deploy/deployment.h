@@ -40,8 +40,8 @@ class Deployment {
   virtual Result<FrontLinks> ConnectFront(TimePoint deadline) = 0;
   /// The loads of all fronts; null where this process is the only one.
   virtual std::shared_ptr<cluster::LoadBoard> board() = 0;
-  /// Becomes readable when the deployment is over: a rank has died, another node is gone, or all ranks have
-  /// ended as asked; -1 where there is only this process.
+  /// Becomes readable when the deployment is over: a rank has died or run out of memory, another node is
+  /// gone, or all ranks have ended as asked.
   virtual int ended_fd() const = 0;
   /// After that: fine, or what died, with its last log lines.
   virtual Status Outcome() const = 0;

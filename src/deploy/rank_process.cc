@@ -1,7 +1,9 @@
 #include "deploy/rank_process.h"
 
 #include <signal.h>
+#include <sys/socket.h>
 
+#include <mutex>
 #include <numeric>
 
 #include "deploy/engine_links.h"
@@ -20,9 +22,19 @@ Status RunRank(const config::EngineOptions& options, int rank) {
   const RankPlace place = PlaceOf(options.parallel, rank);
   const TimePoint deadline = Now() + std::chrono::seconds(options.parallel.engine_ready_timeout_s);
   sys::Fd link(kLinkFd);
+  const int link_fd = link.get();
   CADRE_ASSIGN(const auto rendezvous, fabric::JoinHost(sys::Fd(kBrokerFd), deadline));
   CADRE_ASSIGN(const ModelSetup setup, PrepareModel(options));
   CADRE_ASSIGN(RankLinks links, MakeLinks(options, setup, place, *rendezvous, deadline));
+  // The others hear at once what this rank died of; then its end, which the parent sees, follows.
+  std::mutex mutex;
+  Status died;
+  links.on_out_of_memory = [&](const Error& error) {
+    rendezvous->control().Abort(rank, error.message);
+    const std::lock_guard lock(mutex);
+    died = std::unexpected(error);
+    shutdown(link_fd, SHUT_RD);  // ends ServeEngine below
+  };
   // One rank speaks for its host: the others load about as much.
   Progress progress("loading weights", options.model.show_progress && setup.local_rank(place) == 0);
   CADRE_ASSIGN(const auto runtime,
@@ -38,7 +50,9 @@ Status RunRank(const config::EngineOptions& options, int rank) {
   const auto connect = [&](const std::string& where) {
     return ConnectLink(where, {front_host}, rank, Now() + std::chrono::seconds(10));
   };
-  return link::ServeEngine(*runtime->engine(), std::move(link), connect);
+  const Status served = link::ServeEngine(*runtime->engine(), std::move(link), connect);
+  const std::lock_guard lock(mutex);
+  return died ? served : died;
 }
 
 }  // namespace cadre::deploy

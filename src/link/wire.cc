@@ -12,6 +12,7 @@ namespace {
 
 class Writer {
  public:
+  static constexpr bool kReads = false;
   template <typename... Fields>
   void operator()(const Fields&... fields) {
     (Write(fields), ...);
@@ -58,6 +59,7 @@ class Writer {
 
 class Reader {
  public:
+  static constexpr bool kReads = true;
   explicit Reader(std::string_view bytes) : left_(bytes) {}
 
   template <typename... Fields>
@@ -154,6 +156,16 @@ void Visit(Archive& archive, SamplingParams& s) {
   archive(s.temperature, s.top_p, s.top_k, s.min_p, s.repetition_penalty, s.presence_penalty,
           s.frequency_penalty, s.logit_bias, s.allowed_token_ids, s.bad_words, s.seed, s.logprobs,
           s.max_tokens, s.min_tokens, s.stop_token_ids, s.eos_token_ids, s.ignore_eos, s.prompt_logprobs);
+}
+template <typename Archive>
+void Visit(Archive& archive, TokenIds& t) {
+  if constexpr (Archive::kReads) {
+    std::vector<int32_t> ids;
+    archive(ids);
+    t = std::move(ids);
+  } else {
+    archive(t.vector());
+  }
 }
 template <typename Archive>
 void Visit(Archive& archive, Request& r) {
