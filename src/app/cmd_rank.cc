@@ -1,7 +1,6 @@
 #include <charconv>
 
 #include "app/run.h"
-#include "base/caught.h"
 #include "deploy/rank_process.h"
 #include "deploy/signals.h"
 
@@ -15,12 +14,7 @@ int RunAs(Parse parse, Args args, const config::Environment& env, int rank) {
   const config::EngineOptions& options = parsed->options.engine;
   StartLog(options.log_level, false, {});  // the parent has said the notices
   deploy::BlockStopSignals();  // the parent drains us; a Ctrl-C on the terminal reaches all processes
-  Status status;
-  try {
-    status = deploy::RunRank(options, rank);
-  } catch (...) {  // memory that ran out outside a step: the parent sees the end, and the last line says why
-    status = std::unexpected(CaughtError());
-  }
+  const Status status = deploy::RunRank(options, rank);
   return status ? 0 : Fail(status.error());
 }
 

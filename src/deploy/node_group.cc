@@ -49,7 +49,7 @@ Result<std::unique_ptr<NodeGroup>> NodeGroup::Join(const config::EngineOptions& 
   const std::string transport =
       options.parallel.fabric_transport == "auto" ? "" : options.parallel.fabric_transport;
   if (!transport.empty()) {
-    auto port = fabric::MakePort(transport, {.addresses = addresses});
+    auto port = fabric::MakePort(transport, {.addresses = {"127.0.0.1"}});  // whether this machine can at all
     if (!port) {
       return FailParam(port.error().code, "--fabric-transport", "--fabric-transport {}: {}", transport,
                        port.error().message);

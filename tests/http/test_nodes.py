@@ -157,6 +157,7 @@ def test_the_transport_can_be_forced(nodes, transport):
     first.wait_for("ready after")
     assert "hosts are linked by %s (--fabric-transport)" % transport in first.log()
     assert "and %s between hosts" % transport in first.log()
+    assert ("2 connection(s) an address" in first.log()) == (transport == "tcp")
     assert ask(port) == "42"
     second.process.terminate()
 
