@@ -1,6 +1,8 @@
 #include "cluster/engine_cluster.h"
 
+#include <mutex>
 #include <thread>
+#include <utility>
 
 #include "base/check.h"
 #include "cluster/load.h"
@@ -51,14 +53,15 @@ class TrackedSink : public engine::EventSink {
 
  private:
   void Report(int64_t work, int64_t new_requests = 0) {
+    const std::lock_guard lock(mutex_);
+    if (left_) return;
     if (work != reported_ || new_requests != 0)
       board_->Add(front_, rank_, {.requests = new_requests, .work = work - reported_});
     reported_ = work;
   }
   void Leave() {
-    if (left_) return;
-    left_ = true;
-    Report(0, -1);
+    const std::lock_guard lock(mutex_);
+    if (!std::exchange(left_, true)) board_->Add(front_, rank_, {.requests = -1, .work = -reported_});
   }
   void Remember(const std::vector<engine::GeneratedToken>& tokens) {
     if (!remembers_) return;
@@ -72,7 +75,9 @@ class TrackedSink : public engine::EventSink {
   const int front_, rank_;
   const bool remembers_;
   int64_t prompt_left_, output_left_;
-  int64_t reported_ = 0;  // of work
+  // A rank that dies ends its requests on another thread than the one that hears its last events.
+  std::mutex mutex_;
+  int64_t reported_ = 0;  // of work; guarded by mutex_, as is left_
   bool left_ = false;
   BlockNames names_;
   std::vector<uint64_t> blocks_;
