@@ -1,9 +1,14 @@
 #include <gtest/gtest.h>
 
+#include <csignal>
+#include <new>
 #include <set>
+#include <stdexcept>
+#include <thread>
 
 #include "app/commands.h"
 #include "app/exit_code.h"
+#include "app/out_of_memory.h"
 
 namespace cadre::app {
 namespace {
@@ -20,6 +25,21 @@ TEST(ExitCode, IsNeverSuccessAndTellsTheKindsApart) {
     EXPECT_LT(status, 256);
     EXPECT_TRUE(seen.insert(status).second) << CodeName(static_cast<Code>(code));
   }
+}
+
+TEST(OutOfMemoryDeathTest, EndsTheProcessFromAnyThreadAndSaysWhatToLower) {
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
+  const auto run_out = [] {
+    EndByNameWhenOutOfMemory();
+    std::thread([] { throw std::bad_alloc(); }).join();
+  };
+  EXPECT_EXIT(run_out(), testing::ExitedWithCode(ExitCode(Code::kResourceExhausted)),
+              "--kv-cache-memory-bytes");
+  const auto other = [] {
+    EndByNameWhenOutOfMemory();
+    std::thread([] { throw std::runtime_error("something else"); }).join();
+  };
+  EXPECT_EXIT(other(), testing::KilledBySignal(SIGABRT), "uncaught: something else");
 }
 
 TEST(Commands, AnswerWrongWords) {

@@ -2,7 +2,7 @@
 
 #include "app/run.h"
 #include "base/log.h"
-#include "deploy/api_front.h"
+#include "deploy/front.h"
 #include "deploy/signals.h"
 #include "deploy/stats_log.h"
 
@@ -37,15 +37,18 @@ void SayReady(const config::ServeOptions& options, const std::string& address, d
 
 // Ends when the deployment does, or at a stop signal.
 Status ServeRequests(const config::ServeOptions& options, deploy::Deployment& deployment,
-                     deploy::ApiFront& front) {
+                     deploy::Front& front) {
   std::optional<deploy::StatsLog> stats_log;
   if (options.api.log_stats && options.api.log_stats_interval_s > 0) {
     stats_log.emplace(deployment.engine(), std::chrono::duration_cast<Duration>(std::chrono::duration<double>(
                                                options.api.log_stats_interval_s)));
   }
-  if (deploy::WaitForStopSignalOr(deployment.ended_fd()) == 0) {
+  if (deploy::WaitForStopSignalOr({deployment.ended_fd(), front.failed_fd()}) == 0) {
+    Status outcome = deployment.Outcome();
+    if (!outcome) front.Fail(outcome.error());
+    if (outcome) outcome = front.Outcome();
     front.Stop(Now() + std::chrono::seconds(1));
-    return deployment.Outcome();
+    return outcome;
   }
   const auto grace = std::chrono::seconds(options.http.shutdown_timeout_s.value_or(30));
   LogInfo("stopping; running requests have up to {} s, a second signal ends at once", grace.count());
@@ -56,11 +59,9 @@ Status ServeRequests(const config::ServeOptions& options, deploy::Deployment& de
 // A node that only computes: the first node's front ends it.
 Status RunHeadless(const config::ServeOptions& options, deploy::ModelSetup setup) {
   std::optional<deploy::EndOnStopSignal> starting([] {});
-  const auto log_waiting = [](const std::string& text) { LogInfo("{}", text); };
-  CADRE_ASSIGN(const auto deployment,
-               deploy::Deployment::Start(options.engine, std::move(setup), log_waiting));
+  CADRE_ASSIGN(const auto deployment, deploy::Deployment::Start(options.engine, std::move(setup)));
   starting.reset();
-  if (deploy::WaitForStopSignalOr(deployment->ended_fd()) == 0) return deployment->Outcome();
+  if (deploy::WaitForStopSignalOr({deployment->ended_fd()}) == 0) return deployment->Outcome();
   LogInfo("stopping: this node leaves the deployment");
   return {};
 }
@@ -71,16 +72,20 @@ Status Run(const config::ServeOptions& options) {
   deploy::BlockStopSignals();
   CADRE_ASSIGN(deploy::ModelSetup setup, deploy::PrepareModel(options.engine));
   if (setup.launch.headless) return RunHeadless(options, std::move(setup));
-  CADRE_ASSIGN(const auto front, deploy::ApiFront::Open(options, setup));
+  CADRE_ASSIGN(const auto front, deploy::OpenFront(options, setup));
   std::optional<deploy::EndOnStopSignal> starting([&front] { front->Stop(Now()); });
-  const auto say_waiting = [&front](const std::string& text) {
-    LogInfo("{}", text);
-    front->SetStarting(text);
-  };
+  const int num_fronts = options.engine.parallel.api_server_count.value_or(1);
   CADRE_ASSIGN(const auto deployment,
-               deploy::Deployment::Start(options.engine, std::move(setup), say_waiting));
+               deploy::Deployment::Start(
+                   options.engine, std::move(setup),
+                   {.on_waiting = [&front](const std::string& text) { front->SetStarting(text); },
+                    .num_fronts = num_fronts > 1 ? num_fronts : 0}));
+  if (const Status serving = front->Serve(*deployment); !serving) {
+    front->Stop(Now());
+    CADRE_TRY(deployment->Outcome());  // a rank that died is why fronts could not reach it
+    return serving;
+  }
   starting.reset();
-  front->Serve(*deployment);
   SayReady(options, front->address(), SecondsSince(start));
   return ServeRequests(options, *deployment, *front);
 }

@@ -87,6 +87,7 @@ int RunCommand(Args args, const config::Environment& env) {
   if (word == "generate") return Generate(rest, env);
   if (word == "inspect") return Inspect(rest, env);
   if (word == "doctor") return Doctor(rest, env);
+  if (word == "acceptor") return RunAcceptor(rest, env);
   if (word == "rank") return RunRank(rest, env);
   if (word == "bench") return Bench(rest, env);
   if (word == "demo") return Demo(rest, env);

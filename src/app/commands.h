@@ -24,6 +24,7 @@ int Demo(Args args, const config::Environment& env);
 
 /// One rank of a deployment, started by it: the rank's number, then the words of the command that it belongs
 /// to. Not for people.
+int RunAcceptor(Args args, const config::Environment& env);
 int RunRank(Args args, const config::Environment& env);
 
 /// The whole program: picks the command and runs it. `args` are the words after the program's name.

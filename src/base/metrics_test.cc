@@ -3,7 +3,11 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <set>
+#include <sstream>
 #include <thread>
+
+#include "base/metrics_merge.h"
 
 namespace cadre {
 namespace {
@@ -40,6 +44,33 @@ TEST(Metrics, SameNameAndLabelsAreTheSameMetricAndRegistriesDoNotMix) {
   first.RaiseTo(7);
   EXPECT_EQ(first.value(), 10);
   EXPECT_EQ(two.AddCounter("x_total", "x", {{"a", "b"}}).value(), 0);
+}
+
+TEST(Metrics, TextsOfSeveralProcessesAddUp) {
+  MetricsRegistry one, two, both;
+  const auto fill = [](MetricsRegistry& to, int from) {
+    to.AddCounter("requests_total", "Requests, ended.", {{"reason", "a b"}}).Add(from);
+    if (from == 2) to.AddCounter("requests_total", "Requests, ended.", {{"reason", "else"}}).Add(0.5);
+    Histogram& seconds = to.AddHistogram("seconds", "How long.", {}, {0.1, 1});
+    for (int i = 0; i < from; ++i) seconds.Observe(0.25 * i);
+  };
+  fill(one, 1), fill(two, 2);
+  fill(both, 1), fill(both, 2);
+  const auto lines = [](const std::string& text) {
+    std::multiset<std::string> all;
+    std::istringstream in(text);
+    for (std::string line; std::getline(in, line);) all.insert(line);
+    return all;
+  };
+  const std::string merged = MergeMetrics({one.Serialize(), two.Serialize()});
+  EXPECT_EQ(lines(merged), lines(both.Serialize())) << merged;
+  EXPECT_EQ(MergeMetrics({one.Serialize()}), one.Serialize());
+}
+
+TEST(Metrics, RubbishIsLeftOutOfASum) {
+  const std::string good = "# HELP a b\n# TYPE a counter\na{x=\"1 2\"} 3\n";
+  EXPECT_EQ(MergeMetrics({good, "", "a{x=\"1 2\"} three\n#\n# HELP\n\nlonely 4\n", good}),
+            "# HELP a b\n# TYPE a counter\na{x=\"1 2\"} 6\n");
 }
 
 TEST(Metrics, CountsFromManyThreads) {

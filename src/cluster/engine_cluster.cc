@@ -1,14 +1,110 @@
 #include "cluster/engine_cluster.h"
 
+#include <mutex>
 #include <thread>
+#include <utility>
 
 #include "base/check.h"
+#include "cluster/load.h"
 
 namespace cadre::cluster {
+namespace {
 
-EngineCluster::EngineCluster(std::vector<engine::Engine*> engines) : engines_(std::move(engines)) {
-  CADRE_CHECK(!engines_.empty());
+// Stands between a rank and a request's own sink, and keeps the request's entry on the board: its prompt's
+// work until that is computed, then what it may still generate. It also tells the board the blocks that the
+// answer fills, so that the next turn of a conversation finds its way back.
+class TrackedSink : public engine::EventSink {
+ public:
+  TrackedSink(std::shared_ptr<engine::EventSink> sink, const ClusterOptions& options, int rank,
+              const engine::Request& request, BlockNames names)
+      : sink_(std::move(sink)),
+        board_(options.board),
+        front_(options.front),
+        rank_(rank),
+        remembers_(options.prefix_caching),
+        prompt_left_(static_cast<int64_t>(request.prompt.size())),
+        output_left_(request.sampling.max_tokens),
+        names_(names) {
+    Report(prompt_left_ + OutputWork(output_left_), 1);
+  }
+  ~TrackedSink() override { Leave(); }
+
+  /// The rank is thought to hold so many tokens of the prompt.
+  void ExpectHeld(int64_t tokens) {
+    prompt_left_ = std::max<int64_t>(prompt_left_ - tokens, 0);
+    Report(prompt_left_ + OutputWork(output_left_));
+  }
+
+  void OnPrompt(int num_cached_tokens, std::vector<engine::Logprobs> prompt_logprobs) override {
+    prompt_left_ = 0;
+    Report(OutputWork(output_left_));
+    sink_->OnPrompt(num_cached_tokens, std::move(prompt_logprobs));
+  }
+  void OnTokens(std::vector<engine::GeneratedToken> tokens) override {
+    output_left_ -= static_cast<int64_t>(tokens.size());
+    Report(prompt_left_ + OutputWork(output_left_));
+    Remember(tokens);
+    sink_->OnTokens(std::move(tokens));
+  }
+  void OnFinish(std::vector<engine::GeneratedToken> last_tokens, engine::Finish finish) override {
+    Leave();
+    sink_->OnFinish(std::move(last_tokens), std::move(finish));
+  }
+
+ private:
+  void Report(int64_t work, int64_t new_requests = 0) {
+    const std::lock_guard lock(mutex_);
+    if (left_) return;
+    if (work != reported_ || new_requests != 0)
+      board_->Add(front_, rank_, {.requests = new_requests, .work = work - reported_});
+    reported_ = work;
+  }
+  void Leave() {
+    const std::lock_guard lock(mutex_);
+    if (!std::exchange(left_, true)) board_->Add(front_, rank_, {.requests = -1, .work = -reported_});
+  }
+  void Remember(const std::vector<engine::GeneratedToken>& tokens) {
+    if (!remembers_) return;
+    blocks_.clear();
+    for (const engine::GeneratedToken& token : tokens) names_.Add({&token.token, 1}, blocks_);
+    for (const uint64_t block : blocks_) board_->RememberBlock(rank_, block);
+  }
+
+  const std::shared_ptr<engine::EventSink> sink_;
+  const std::shared_ptr<LoadBoard> board_;
+  const int front_, rank_;
+  const bool remembers_;
+  int64_t prompt_left_, output_left_;
+  // A rank that dies ends its requests on another thread than the one that hears its last events.
+  std::mutex mutex_;
+  int64_t reported_ = 0;  // of work; guarded by mutex_, as is left_
+  bool left_ = false;
+  BlockNames names_;
+  std::vector<uint64_t> blocks_;
+};
+
+}  // namespace
+
+Result<std::unique_ptr<EngineCluster>> EngineCluster::Create(std::vector<engine::Engine*> engines,
+                                                             ClusterOptions options) {
+  CADRE_CHECK(!engines.empty());
+  if (!options.board) {
+    CADRE_ASSIGN(options.board,
+                 LoadBoard::Create({.num_fronts = 1,
+                                    .num_ranks = static_cast<int>(engines.size()),
+                                    .num_kv_blocks = engines.front()->model_info().num_kv_blocks}));
+  }
+  const LoadBoard& board = *options.board;
+  if (board.num_ranks() != static_cast<int>(engines.size()) || options.front >= board.num_fronts()) {
+    return Fail(Code::kDataLoss,
+                "the load board is for {} fronts and {} ranks, not for front {} and {} ranks",
+                board.num_fronts(), board.num_ranks(), options.front, engines.size());
+  }
+  return std::unique_ptr<EngineCluster>(new EngineCluster(std::move(engines), std::move(options)));
 }
+
+EngineCluster::EngineCluster(std::vector<engine::Engine*> engines, ClusterOptions options)
+    : engines_(std::move(engines)), options_(std::move(options)) {}
 
 Result<std::unique_ptr<engine::RequestHandle>> EngineCluster::Submit(
     engine::Request request, std::shared_ptr<engine::EventSink> sink) {
@@ -17,30 +113,43 @@ Result<std::unique_ptr<engine::RequestHandle>> EngineCluster::Submit(
     return FailParam(Code::kInvalidArgument, "data_parallel_rank",
                      "data_parallel_rank {} is out of range [0, {})", wanted, engines_.size());
   }
-  const size_t chosen = wanted >= 0 ? static_cast<size_t>(wanted) : LeastLoaded();
-  return engines_[chosen]->Submit(std::move(request), std::move(sink));
+  BlockNames names(std::max(model_info().block_size, 1), request.cache_salt);
+  std::vector<uint64_t> blocks;
+  if (options_.prefix_caching) names.Add(request.prompt, blocks);
+  const size_t chosen = wanted >= 0 ? static_cast<size_t>(wanted) : Choose(request, blocks);
+  const int rank = static_cast<int>(chosen);
+  auto tracked = std::make_shared<TrackedSink>(std::move(sink), options_, rank, request, names);
+  tracked->ExpectHeld(Held(rank, blocks));
+  for (const uint64_t block : blocks) options_.board->RememberBlock(rank, block);
+  return engines_[chosen]->Submit(std::move(request), std::move(tracked));
 }
 
-size_t EngineCluster::LeastLoaded() {
-  const size_t start = next_.fetch_add(1, std::memory_order_relaxed) % engines_.size();
-  size_t best = start;
-  int64_t least = INT64_MAX;
-  for (size_t i = 0; i < engines_.size(); ++i) {
-    const size_t candidate = (start + i) % engines_.size();
-    const engine::RankStats stats = engines_[candidate]->Stats().front();
-    const int64_t load = 4 * stats.num_waiting + stats.num_running;
-    if (load < least) {
-      least = load;
-      best = candidate;
-    }
+// Tokens of the leading blocks that the rank is thought to hold.
+int64_t EngineCluster::Held(int rank, const std::vector<uint64_t>& blocks) const {
+  int64_t held = 0;
+  while (held < std::ssize(blocks) && options_.board->HoldsBlock(rank, blocks[static_cast<size_t>(held)]))
+    ++held;
+  return held * model_info().block_size;
+}
+
+size_t EngineCluster::Choose(const engine::Request& request, const std::vector<uint64_t>& blocks) {
+  if (engines_.size() == 1) return 0;
+  std::vector<Candidate> candidates;
+  candidates.reserve(engines_.size());
+  for (int rank = 0; rank < static_cast<int>(engines_.size()); ++rank) {
+    const LoadBoard::Load load = options_.board->Of(rank);
+    candidates.push_back({.requests = load.requests, .work = load.work, .held = Held(rank, blocks)});
   }
-  return best;
+  return ChooseRank(candidates, static_cast<int64_t>(request.prompt.size()), options_.board->NextTurn());
 }
 
 std::vector<engine::RankStats> EngineCluster::Stats() const {
   std::vector<engine::RankStats> all;
-  for (engine::Engine* engine : engines_) {
-    for (const engine::RankStats& stats : engine->Stats()) all.push_back(stats);
+  for (size_t i = 0; i < engines_.size(); ++i) {
+    engine::RankStats stats = engines_[i]->Stats().front();
+    const LoadBoard::Load load = options_.board->Of(static_cast<int>(i));
+    stats.num_waiting = std::max<int64_t>(load.requests - stats.num_running, 0);
+    all.push_back(std::move(stats));
   }
   return all;
 }
@@ -51,6 +160,7 @@ Status EngineCluster::Health() const {
 }
 
 Status EngineCluster::ResetPrefixCache() {
+  options_.board->ForgetBlocks();
   for (engine::Engine* engine : engines_) CADRE_TRY(engine->ResetPrefixCache());
   return {};
 }

@@ -196,7 +196,6 @@ TEST(Parse, RefusalsNameTheFlag) {
            {{"--kv-transfer-config", R"({"kv_connector":"NixlConnector","kv_role":"kv_both"})"},
             "--kv-transfer-config",
             "later"},
-           {{"--headless", "-dp", "2"}, "--data-parallel-start-rank", "first one here"},
            {{"-dp", "2", "--enable-eplb", "--eplb-record", "f"}, "--eplb-record", "not built yet"},
            {{"--all2all-backend", "moonep"}, "--all2all-backend", "moonep: It fetches weights"},
            {{"--decode-all2all-backend", "moonep"}, "--decode-all2all-backend", "moonep"},
@@ -222,14 +221,13 @@ TEST(Parse, RefusalsNameTheFlag) {
 TEST(Parse, NoEffectIsSaidOnceAReason) {
   const std::string text =
       ServeNotices({"m", "--enforce-eager", "--trust-remote-code", "-O3", "-cc.mode", "3", "-O.level=2",
-                    "--attention-backend", "FLASHINFER", "--api-server-count=8"},
+                    "--attention-backend", "FLASHINFER"},
                    {{"NCCL_DEBUG", "INFO"}, {"NCCL_IB_HCA", "x"}, {"VLLM_USE_DEEP_GEMM", "1"}});
   EXPECT_THAT(text, HasSubstr("--compilation-config, --optimization-level"));
   EXPECT_THAT(text, HasSubstr("--enforce-eager"));
   EXPECT_THAT(text, HasSubstr("--trust-remote-code: no effect here. No Python"));
   EXPECT_THAT(text, HasSubstr("NCCL_DEBUG, NCCL_IB_HCA: no effect here."));
   EXPECT_THAT(text, HasSubstr("VLLM_USE_DEEP_GEMM"));
-  EXPECT_THAT(text, HasSubstr("--api-server-count"));
   EXPECT_THAT(ServeNotices({"m"}), testing::IsEmpty());
 }
 
@@ -263,6 +261,20 @@ TEST(Parse, VllmRulesOfParallelFlags) {
             "max_num_batched_tokens (8) must be greater than or equal to max_num_seqs (128).");
   EXPECT_THAT(message({"--no-enable-chunked-prefill", "--max-model-len", "4096"}),
               HasSubstr("is smaller than max_model_len (4096)"));
+}
+
+TEST(Parse, ApiServersAreCountedWithinReason) {
+  EXPECT_EQ(ParseServe(Args{"m", "--api-server-count=8"}, kNoEnv)->options.engine.parallel.api_server_count,
+            8);
+  EXPECT_EQ(ParseServe(Args{"m", "-asc", "8", "-dp", "8", "--data-parallel-rank", "1"}, kNoEnv)
+                ->options.engine.parallel.api_server_count,
+            8);
+  EXPECT_TRUE(ParseServe(Args{"m", "--headless", "-asc", "0", "-dp", "2", "-dpr", "1"}, kNoEnv).has_value());
+  for (const char* bad : {"-1", "257", "1000000000000", "two", "1.5"})
+    EXPECT_EQ(ParseServe(Args{"m", "--api-server-count", bad}, kNoEnv).error().code, Code::kInvalidArgument)
+        << bad;
+  EXPECT_THAT(ParseServe(Args{"m", "--api-server-count", "0"}, kNoEnv).error().message,
+              HasSubstr("would answer nobody"));
 }
 
 TEST(Parse, UnknownFlags) {

@@ -162,25 +162,20 @@ Result<Launch> ResolveLaunch(const ParallelOptions& p) {
         "--data-parallel-size {}",
         start, start + local - 1, start, local, dp);
   }
-  if (p.headless && start == 0) {
+  if (local == 0 && (start != 0 || p.data_parallel_hybrid_lb || external)) {
     return FailParam(
-        kBad, "--data-parallel-start-rank",
-        "--headless without --data-parallel-start-rank: rank 0 belongs to the first node, which is not "
-        "headless; say which rank is the first one here");
-  }
-  if (local == 0) {
-    return FailParam(
-        Code::kUnsupported, "--data-parallel-size-local",
-        "--data-parallel-size-local 0: a node that only answers requests is not built; give the first "
-        "node at least one rank");
+        kBad, "--data-parallel-size-local",
+        "--data-parallel-size-local 0 is for the one node that answers for all ranks and runs none: "
+        "leave out --data-parallel-start-rank, --data-parallel-hybrid-lb and "
+        "--data-parallel-external-lb");
   }
   launch.first_rank = start * tp;
   launch.num_local_ranks = local * tp;
-  launch.first = start == 0;
+  launch.first = start == 0 && !p.headless;
   launch.headless = p.headless;
   if (external || (hybrid && local == 1 && dp > 1)) {
     launch.balancing = LoadBalancing::kExternal;
-  } else if (hybrid && local < dp) {
+  } else if (hybrid && local < dp && local > 0) {
     launch.balancing = LoadBalancing::kHybrid;
   } else if (start > 0 && !p.headless) {
     return FailParam(kBad, "--data-parallel-start-rank",

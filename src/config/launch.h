@@ -22,9 +22,9 @@ enum class LoadBalancing {
 };
 
 struct Launch {
-  int first_rank = 0;  ///< world rank = dp_rank * tp + tp_rank
-  int num_local_ranks = 1;
-  int num_ranks = 1;  ///< of all nodes
+  int first_rank = 0;       ///< world rank = dp_rank * tp + tp_rank
+  int num_local_ranks = 1;  ///< 0: the first node, which only answers requests
+  int num_ranks = 1;        ///< of all nodes
   LoadBalancing balancing = LoadBalancing::kInternal;
   bool headless = false;  ///< answers no requests
   bool first = true;      ///< runs the meeting point
@@ -32,7 +32,8 @@ struct Launch {
   int port = 0;
   std::string address_source;  ///< what set it: "--data-parallel-address", "SLURM_...", "default"
 
-  bool one_node() const { return num_local_ranks == num_ranks; }
+  /// All ranks are here, and so is who answers.
+  bool one_node() const { return num_local_ranks == num_ranks && !headless; }
 };
 
 /// Fills nodes, this node's number and the address from a launcher's variables, where no flag says them; one

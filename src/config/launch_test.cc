@@ -55,8 +55,12 @@ TEST(Launch, InternalLoadBalancing) {
   EXPECT_TRUE(!second.first && second.headless);
   EXPECT_EQ(second.port, 29550);
   ExpectRanks(Of({"-dp", "4", "-tp", "2", "-dpr", "3", "--headless"}), 6, 2, 8);
-  EXPECT_THAT(ErrorOf({"-dp", "4", "-dpl", "0"}),
-              HasSubstr("a node that only answers requests is not built"));
+  const Launch answers = Of({"-dp", "4", "-dpl", "0", "-dpa", "10.0.0.1"});
+  ExpectRanks(answers, 0, 0, 4);
+  EXPECT_TRUE(answers.first && !answers.headless && !answers.one_node());
+  const Launch computes = Of({"-dp", "4", "-dpl", "4", "--headless", "-dpa", "10.0.0.1"});
+  ExpectRanks(computes, 0, 4, 4);
+  EXPECT_TRUE(!computes.first && computes.headless && !computes.one_node());
   const Launch lonely = Of({"-dp", "16", "-dpl", "8"});
   EXPECT_EQ(lonely.address + " " + lonely.address_source, "127.0.0.1 default");
 }
@@ -99,8 +103,9 @@ TEST(Launch, NodesOfTensorParallelism) {
 }
 
 TEST(Launch, WhatDoesNotFitTogether) {
-  EXPECT_THAT(ErrorOf({"-dp", "4", "--headless"}),
-              HasSubstr("--headless without --data-parallel-start-rank"));
+  for (const char* more : {"--data-parallel-hybrid-lb", "--data-parallel-external-lb"})
+    EXPECT_THAT(ErrorOf({"-dp", "4", "-dpl", "0", more}), HasSubstr("runs none")) << more;
+  EXPECT_THAT(ErrorOf({"-dp", "4", "-dpl", "0", "-dpr", "1"}), HasSubstr("runs none"));
   EXPECT_THAT(ErrorOf({"-dp", "4", "-dpl", "3", "-dpr", "2", "--headless"}), HasSubstr("ranks 2 to 4"));
   EXPECT_THAT(ErrorOf({"-dp", "4", "-dpr", "2"}), HasSubstr("add one of the two"));
   EXPECT_THAT(ErrorOf({"-tp", "2", "-n", "3"}), HasSubstr("--nnodes 3 is more than the 2 ranks"));

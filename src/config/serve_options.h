@@ -121,6 +121,8 @@ struct ParallelOptions {
   std::string host_ip;  ///< VLLM_HOST_IP: the address at which other nodes reach this one
   std::string nccl_ifname, gloo_ifname, tp_ifname;  ///< *_SOCKET_IFNAME: the interface to use, in this order
   std::optional<int> api_server_count;
+  std::string fabric_transport = "auto";  ///< between nodes: "tcp", "ucx", or the best that all have
+  int fabric_connections = 1;             ///< of a TCP link, for each address
   bool enable_elastic_ep = false;
   bool enable_fault_tolerance = false;
 

@@ -24,6 +24,14 @@ constexpr Setting kCadre[] = {
     NotBuilt("eplb-record", Type::kString, "", kLaterRecord).To(Into<&EplbOptions::record_file>),
     Works("eplb-init", Type::kString, "", Into<&EplbOptions::init_file>,
           "A recorded load: experts are placed by it at the start, so that a restart begins balanced."),
+    Works(
+        "fabric-transport", Type::kString, "auto", Into<&ParallelOptions::fabric_transport>,
+        "How nodes exchange rows: tcp, ucx, or auto, the better one of those that all nodes have (ucx where "
+        "there is RDMA).")
+        .Choices("auto,tcp,ucx"),
+    Works("fabric-connections", Type::kInt, "1", Into<&ParallelOptions::fabric_connections>,
+          "TCP connections between two nodes for each network address; large messages are split over them.")
+        .Range(1, 16),
     Works("log-level", Type::kString, "", Into<&EngineOptions::log_level>,
           "What is logged: trace, debug, info, warning, error; VLLM_LOGGING_LEVEL or info if unset.")
         .Choices("trace,debug,info,warning,error,critical,TRACE,DEBUG,INFO,WARNING,ERROR,CRITICAL,NOTSET"),

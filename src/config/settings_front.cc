@@ -23,6 +23,13 @@ constexpr Setting kServer[] = {
           "Log one line a request, never its text."),
     Works("fail-on-environ-validation", Type::kBool, "false", Into<&ServeOptions::fail_on_environ_validation>,
           "Refuse to start if the environment holds an unknown VLLM_ variable, instead of warning."),
+    Works("api-server-count", Type::kInt, "", Into<&ParallelOptions::api_server_count>,
+          "Processes that answer HTTP on the port, each with its own tokenizer, and share all ranks; above 1 "
+          "the "
+          "engine leaves the server process. 1 if unset: one process keeps up with several thousand tokens a "
+          "second, and CPUs are for the ranks.")
+        .Short("asc")
+        .Range(0, 256),
     NotBuilt("grpc", Type::kTrue, "false", kNoGrpc),
     NoEffect("aggregate-engine-logging", Type::kTrue, "false",
              "The line with statistics is one for all ranks."),
@@ -84,7 +91,8 @@ constexpr Setting kFront[] = {
              "Usage always says how many prompt tokens came from the prefix cache."),
     Works("enable-force-include-usage", Type::kBool, "false", Into<&ApiOptions::enable_force_include_usage>,
           "Send usage at the end of every stream."),
-    NoEffect("enable-server-load-tracking", Type::kBool, "false", "Running requests are always counted for /load."),
+    NoEffect("enable-server-load-tracking", Type::kBool, "false",
+             "Running requests are always counted for /load."),
     NoEffect("max-log-len", Type::kInt, "", "Prompts and answers are never logged."),
     NotBuilt("lora-modules", Type::kStrings, "", kNoLora),
     NoEffect("trust-request-mm-kwargs", Type::kBool, "false", kNoVisionTuning),

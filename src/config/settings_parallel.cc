@@ -80,11 +80,6 @@ constexpr Setting kParallel[] = {
     NoEffect("cp-kv-cache-interleave-size", Type::kInt, "", kNoContextParallel),
     Works("headless", Type::kTrue, "false", Into<&ParallelOptions::headless>,
           "This node only computes: the first node answers all requests."),
-    NoEffect("api-server-count", Type::kInt, "",
-             "One server process with several threads answers all requests.")
-        .Short("asc")
-        .Range(0, 4096)
-        .To(Into<&ParallelOptions::api_server_count>),
     Works("data-parallel-size-local", Type::kInt, "", Into<&ParallelOptions::data_parallel_size_local>,
           "DP ranks of this node; all that are left if unset.")
         .Short("dpl")

@@ -60,6 +60,11 @@ Status CheckDataParallel(const ParallelOptions& p) {
                      "data_parallel_start_rank ({}) must be in the range [0, {})",
                      *p.data_parallel_start_rank, p.data_parallel_size);
   }
+  if (p.api_server_count == 0 && !p.headless && p.node_rank == 0) {
+    return FailParam(
+        kBad, "--api-server-count",
+        "--api-server-count 0: this node would answer nobody; a node that only computes is --headless");
+  }
   if (p.headless) {
     if (p.api_server_count.value_or(0) > 0) {
       return FailParam(kBad, "--api-server-count",

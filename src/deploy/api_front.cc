@@ -13,20 +13,6 @@ session::ContentFormat ContentFormatOf(const std::string& name) {
   return session::ContentFormat::kAuto;
 }
 
-http::ServerOptions HttpOptionsOf(const config::HttpOptions& options) {
-  http::ServerOptions http;
-  http.host = options.host.value_or("0.0.0.0");
-  http.port = options.port;
-  http.unix_path = options.uds.value_or("");
-  http.tls = {.key_file = options.ssl_keyfile.value_or(""),
-              .cert_file = options.ssl_certfile.value_or(""),
-              .ca_file = options.ssl_ca_certs.value_or(""),
-              .cert_reqs = options.ssl_cert_reqs,
-              .ciphers = options.ssl_ciphers.value_or("")};
-  http.keep_alive_timeout = std::chrono::seconds(options.keep_alive_s);
-  return http;
-}
-
 serve::ServeOptions ServeOptionsOf(const config::ServeOptions& options, const ModelSetup& setup) {
   serve::ServeOptions serve;
   serve.http = HttpOptionsOf(options.http);
@@ -52,6 +38,20 @@ serve::ServeOptions ServeOptionsOf(const config::ServeOptions& options, const Mo
 }
 
 }  // namespace
+
+http::ServerOptions HttpOptionsOf(const config::HttpOptions& options) {
+  http::ServerOptions http;
+  http.host = options.host.value_or("0.0.0.0");
+  http.port = options.port;
+  http.unix_path = options.uds.value_or("");
+  http.tls = {.key_file = options.ssl_keyfile.value_or(""),
+              .cert_file = options.ssl_certfile.value_or(""),
+              .ca_file = options.ssl_ca_certs.value_or(""),
+              .cert_reqs = options.ssl_cert_reqs,
+              .ciphers = options.ssl_ciphers.value_or("")};
+  http.keep_alive_timeout = std::chrono::seconds(options.keep_alive_s);
+  return http;
+}
 
 Result<std::shared_ptr<const session::TextModel>> LoadText(const config::ModelOptions& options,
                                                            const ModelSetup& setup,
@@ -81,17 +81,21 @@ Result<session::SessionOptions> SessionOptionsOf(const config::EngineOptions& op
   return session;
 }
 
-Result<std::unique_ptr<ApiFront>> ApiFront::Open(const config::ServeOptions& options,
-                                                 const ModelSetup& setup) {
+Result<std::unique_ptr<ApiFront>> ApiFront::Open(const config::ServeOptions& options, const ModelSetup& setup,
+                                                 SharedFront shared) {
   std::unique_ptr<ApiFront> front(new ApiFront());
-  CADRE_ASSIGN(front->server_, serve::ApiServer::Open(ServeOptionsOf(options, setup), front->metrics_));
+  serve::ServeOptions serve = ServeOptionsOf(options, setup);
+  serve.http.listener = shared.listener.Release();
+  serve.http.gives_way = std::move(shared.gives_way);
+  serve.ask_fronts = std::move(shared.ask_fronts);
+  CADRE_ASSIGN(front->server_, serve::ApiServer::Open(std::move(serve), front->metrics_));
   CADRE_ASSIGN(front->text_, LoadText(options.engine.model, setup, options.api.chat_template.value_or("")));
   CADRE_ASSIGN(front->session_options_, SessionOptionsOf(options.engine, options.api, setup));
   return front;
 }
 
-void ApiFront::Serve(Deployment& deployment) {
-  session_ = std::make_unique<session::Session>(session_options_, deployment.engine(), text_);
+void ApiFront::Serve(engine::Engine& engine) {
+  session_ = std::make_unique<session::Session>(session_options_, engine, text_);
   server_->Serve(*session_);
 }
 

@@ -31,10 +31,14 @@ int NumberOf(const std::string& text) {
 Result<LinkListener> LinkListener::Create(const std::string& address) {
   LinkListener made;
   CADRE_ASSIGN(made.listener_, sys::ListenTcp(address, 0));
-  CADRE_ASSIGN(const uint16_t port, sys::LocalPort(made.listener_.get()));
-  made.secret_ = Format("{:016x}{:016x}", EntropySeed(), EntropySeed());
-  made.info_ = Format("{} {}", port, made.secret_);
+  CADRE_ASSIGN(made.port_, sys::LocalPort(made.listener_.get()));
+  made.Renew();
   return made;
+}
+
+const std::string& LinkListener::Renew() {
+  secret_ = Format("{:016x}{:016x}", EntropySeed(), EntropySeed());
+  return info_ = Format("{} {}", port_, secret_);
 }
 
 Result<std::map<int, sys::Fd>> LinkListener::AcceptAll(std::vector<int> ranks,

@@ -21,6 +21,8 @@ class LinkListener {
 
   /// What the others need to connect, for their join; opaque.
   const std::string& info() const { return info_; }
+  /// From now on only who has the new info gets in: who comes late for the last round is turned away.
+  const std::string& Renew();
   /// Waits for one connection from each of `ranks`. Who does not know the secret is dropped. Errors:
   /// kDeadlineExceeded with the missing ranks; whatever `check` says, asked now and then.
   Result<std::map<int, sys::Fd>> AcceptAll(std::vector<int> ranks, const std::function<Status()>& check,
@@ -28,6 +30,7 @@ class LinkListener {
 
  private:
   sys::Fd listener_;
+  uint16_t port_ = 0;
   std::string secret_, info_;
 };
 

@@ -71,6 +71,7 @@ Status ChooseArithmetic(const config::EngineOptions& options, ModelSetup& setup)
 Status ChooseThreads(const config::EngineOptions& options, int num_ranks, ModelSetup& setup) {
   using Bind = config::CpuOptions::Bind;
   const config::CpuOptions& cpu = options.cpu;
+  if (num_ranks == 0) return {};
   if (cpu.bind == Bind::kList) {
     if (static_cast<int>(cpu.cpus_of_rank.size()) != num_ranks) {
       return FailParam(
@@ -136,7 +137,8 @@ int64_t MaxStepTokens(const ModelSetup& setup, const config::EngineOptions& opti
 // The other nodes are not known yet: for the plan they are taken to be as large as this one.
 std::vector<int> RanksPerHost(const config::Launch& launch) {
   std::vector<int> hosts;
-  for (int left = launch.num_ranks; !launch.one_node() && left > 0; left -= launch.num_local_ranks)
+  if (launch.num_local_ranks == launch.num_ranks) return hosts;
+  for (int left = launch.num_ranks; left > 0; left -= launch.num_local_ranks)
     hosts.push_back(std::min(left, launch.num_local_ranks));
   return hosts;
 }
@@ -262,7 +264,9 @@ Result<ModelSetup> DescribeModel(const config::EngineOptions& options) {
 
 Result<ModelSetup> PrepareModel(const config::EngineOptions& options) {
   CADRE_ASSIGN(ModelSetup setup, DescribeModel(options));
-  CADRE_TRY(PlanMemory(options, setup));
+  if (setup.launch.num_local_ranks > 0) {
+    CADRE_TRY(PlanMemory(options, setup));
+  }
   return setup;
 }
 

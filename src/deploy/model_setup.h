@@ -63,7 +63,8 @@ struct ModelSetup {
 };
 
 /// Locates and reads the configuration files, checks the flags against the model and the machine, and plans
-/// the memory. Reads no weights. Errors: one message each, naming the flag or the file.
+/// the memory of the ranks, if any are here. Reads no weights. Errors: one message each, naming the flag or
+/// the file.
 Result<ModelSetup> PrepareModel(const config::EngineOptions& options);
 
 /// The first half of it: all but `memory` and `memory_input`, for who wants to know a model that does not

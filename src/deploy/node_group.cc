@@ -5,6 +5,7 @@
 #include "base/log.h"
 #include "deploy/node_address.h"
 #include "deploy/rank_links.h"
+#include "fabric/host_link.h"
 
 namespace cadre::deploy {
 namespace {
@@ -33,10 +34,27 @@ Result<std::unique_ptr<NodeGroup>> NodeGroup::Join(const config::EngineOptions& 
   const config::Launch& launch = setup.launch;
   std::unique_ptr<NodeGroup> node(new NodeGroup(setup, options.parallel.tensor_parallel_size));
   CADRE_ASSIGN(const auto interfaces, sys::ListInterfaces());
-  group::HostHello hello{
-      .num_ranks_in_all = launch.num_ranks, .links = fabric::LinkKinds(), .config = SharedConfig(options, setup)};
+  group::HostHello hello{.num_ranks_in_all = launch.num_ranks,
+                         .links = fabric::LinkKinds(),
+                         .config = SharedConfig(options, setup)};
+  if (launch.num_local_ranks == 0) {
+    // Who only answers has no arithmetic, and does not know what --max-model-len auto comes to.
+    std::erase_if(hello.config, [&](const group::ConfigField& field) {
+      return field.name == "instruction set" ||
+             (field.name == "--max-model-len" && options.model.max_model_len == config::kAutoModelLen);
+    });
+  }
   hello.config.push_back({"load balancing", Format("{}", static_cast<int>(launch.balancing))});
   CADRE_ASSIGN(auto addresses, NodeAddresses(options.parallel, interfaces));
+  const std::string transport =
+      options.parallel.fabric_transport == "auto" ? "" : options.parallel.fabric_transport;
+  if (!transport.empty()) {
+    auto port = fabric::MakePort(transport, {.addresses = {"127.0.0.1"}});  // whether this machine can at all
+    if (!port) {
+      return FailParam(port.error().code, "--fabric-transport", "--fabric-transport {}: {}", transport,
+                       port.error().message);
+    }
+  }
   hello.entry = {.name = HostName(),
                  .first_rank = launch.first_rank,
                  .num_ranks = launch.num_local_ranks,
@@ -47,8 +65,11 @@ Result<std::unique_ptr<NodeGroup>> NodeGroup::Join(const config::EngineOptions& 
       CADRE_ASSIGN(node->links_, LinkListener::Create(""));
       hello.entry.info = node->links_->info();
     }
-    auto coordinator = group::Coordinator::Start(
-        {.address = launch.address, .port = static_cast<uint16_t>(launch.port), .own = hello});
+    auto coordinator = group::Coordinator::Start({.address = launch.address,
+                                                  .port = static_cast<uint16_t>(launch.port),
+                                                  .own = hello,
+                                                  .link = transport,
+                                                  .connections = options.parallel.fabric_connections});
     if (!coordinator) return std::unexpected(ExplainListen(coordinator.error(), launch, interfaces));
     node->coordinator_ = std::move(*coordinator);
     LogInfo("nodes meet at {}:{} ({})", launch.address, launch.port, launch.address_source);
@@ -64,6 +85,14 @@ Result<std::unique_ptr<NodeGroup>> NodeGroup::Join(const config::EngineOptions& 
                                                      .own = std::move(hello),
                                                      .deadline = deadline,
                                                      .on_waiting = on_waiting}));
+  const fabric::HostTable& table = node->hosts_->table();
+  if (table.num_hosts() > 1) {
+    LogInfo("hosts are linked by {} ({}){}", table.link,
+            transport.empty() ? "the best that all have; --fabric-transport sets it" : "--fabric-transport",
+            table.link == "tcp"
+                ? Format(", {} connection(s) an address (--fabric-connections)", table.connections)
+                : "");
+  }
   return node;
 }
 
@@ -77,6 +106,10 @@ std::vector<int> NodeGroup::EnginesAway() const {
   return ranks;
 }
 
+std::string NodeGroup::InviteEngines() {
+  return links_ ? links_->Renew() : "";
+}
+
 Result<std::map<int, sys::Fd>> NodeGroup::AcceptEngines(const std::function<Status()>& check,
                                                         TimePoint deadline) {
   if (!links_) return std::map<int, sys::Fd>();
@@ -84,7 +117,7 @@ Result<std::map<int, sys::Fd>> NodeGroup::AcceptEngines(const std::function<Stat
 }
 
 Result<sys::Fd> NodeGroup::ConnectEngine(int rank, TimePoint deadline) {
-  const fabric::HostEntry& first = hosts_->table().hosts.front();
+  const fabric::HostEntry& first = hosts_->first();
   return ConnectLink(first.info, first.addresses, rank, deadline);
 }
 

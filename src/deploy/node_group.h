@@ -29,6 +29,9 @@ class NodeGroup {
   /// round: engines here whose requests come from the first node. Empty unless the first node answers for
   /// all.
   std::vector<int> EnginesAway() const;
+  /// What to tell them on the first node, so that they connect once more: then AcceptEngines. "" where
+  /// nobody is away.
+  std::string InviteEngines();
   /// Connections to them, on the first node: call after the ranks have been started.
   Result<std::map<int, sys::Fd>> AcceptEngines(const std::function<Status()>& check, TimePoint deadline);
   /// The connection of an engine here to the first node's front.

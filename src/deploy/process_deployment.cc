@@ -14,10 +14,10 @@
 #include "base/random.h"
 #include "cluster/engine_cluster.h"
 #include "deploy/node_group.h"
+#include "deploy/own_words.h"
 #include "deploy/rank_process.h"
 #include "fabric/broker.h"
 #include "link/engine_client.h"
-#include "sys/files.h"
 #include "sys/process.h"
 #include "sys/sockets.h"
 
@@ -25,19 +25,6 @@ namespace cadre::deploy {
 namespace {
 
 constexpr int kLastLines = 8;  // of a dead rank's log, shown with its death
-
-// The words that this process was started with, the program's own name left out.
-Result<std::vector<std::string>> OwnWords() {
-  CADRE_ASSIGN(const std::string all, sys::ReadFile("/proc/self/cmdline", 1 << 20));
-  std::vector<std::string> words;
-  for (size_t begin = 0; begin < all.size();) {
-    const size_t end = std::min(all.find('\0', begin), all.size());
-    words.push_back(all.substr(begin, end - begin));
-    begin = end + 1;
-  }
-  if (!words.empty()) words.erase(words.begin());
-  return words;
-}
 
 class ProcessDeployment : public Deployment {
  public:
@@ -55,20 +42,48 @@ class ProcessDeployment : public Deployment {
     node_.reset();  // uses the broker
   }
 
-  Status Start(const config::EngineOptions& options, const WaitingHook& on_waiting) {
+  Status Start(const config::EngineOptions& options, const StartOptions& start) {
     const config::Launch& launch = setup().launch;
     const TimePoint deadline = Now() + std::chrono::seconds(options.parallel.engine_ready_timeout_s);
-    CADRE_ASSIGN(broker_, fabric::Broker::Create(launch.num_local_ranks, Format("{:016x}", EntropySeed())));
+    if (launch.num_local_ranks > 0) {
+      CADRE_ASSIGN(broker_, fabric::Broker::Create(launch.num_local_ranks, Format("{:016x}", EntropySeed())));
+    }
     if (!launch.one_node()) {
-      CADRE_ASSIGN(node_, NodeGroup::Join(options, setup(), on_waiting, deadline));
+      CADRE_ASSIGN(node_, NodeGroup::Join(options, setup(), start.on_waiting, deadline));
     }
     CADRE_TRY(StartRanks(deadline));
-    node_ ? node_->hosts().Serve(*broker_) : broker_->Start();
+    if (broker_) node_ ? node_->hosts().Serve(*broker_) : broker_->Start();
     watcher_ = std::thread([this] { Watch(); });
-    return launch.headless ? Status() : Connect(options, deadline);
+    return launch.headless ? Status() : Connect(options, start, deadline);
   }
 
   engine::Engine& engine() override { return *cluster_; }
+  std::shared_ptr<cluster::LoadBoard> board() override { return cluster_->board(); }
+
+  Result<FrontLinks> ConnectFront(TimePoint deadline) override {
+    const std::vector<int> away = node_ ? node_->EnginesAway() : std::vector<int>();
+    const std::string where = node_ ? node_->InviteEngines() : "";
+    FrontLinks links;
+    for (const auto& client : clients_) {
+      sys::Fd mine;
+      if (std::ranges::find(away, WorldRank(*client)) != away.end()) {
+        client->AddFront({}, where);
+      } else {
+        CADRE_ASSIGN(auto pair, sys::SocketPair());
+        client->AddFront(std::move(pair.second), "");
+        mine = std::move(pair.first);
+      }
+      links.emplace_back(client->rank(), std::move(mine));
+    }
+    if (!away.empty()) {
+      CADRE_ASSIGN(auto connected, node_->AcceptEngines([this] { return IsAlive(); }, deadline));
+      for (auto& [rank, fd] : links) {
+        if (!fd) fd = std::move(connected[rank * tp_size_]);
+      }
+    }
+    return links;
+  }
+
   int ended_fd() const override { return ended_.get(); }
   Status Outcome() const override {
     const std::lock_guard lock(mutex_);
@@ -111,13 +126,16 @@ class ProcessDeployment : public Deployment {
     return {};
   }
 
-  Status Connect(const config::EngineOptions& options, TimePoint deadline) {
+  Status IsAlive() const {
+    pollfd entry = {ended_.get(), POLLIN, 0};
+    return poll(&entry, 1, 0) > 0 ? Outcome() : Status();
+  }
+  int WorldRank(const link::EngineClient& client) const { return client.rank() * tp_size_; }
+
+  Status Connect(const config::EngineOptions& options, const StartOptions& start, TimePoint deadline) {
+    tp_size_ = options.parallel.tensor_parallel_size;
     if (node_) {
-      const auto alive = [this]() -> Status {
-        pollfd entry = {ended_.get(), POLLIN, 0};
-        return poll(&entry, 1, 0) > 0 ? Outcome() : Status();
-      };
-      auto away = node_->AcceptEngines(alive, deadline);
+      auto away = node_->AcceptEngines([this] { return IsAlive(); }, deadline);
       if (!away) return StartFailure(std::move(away).error());
       links_.merge(*away);
     }
@@ -125,7 +143,7 @@ class ProcessDeployment : public Deployment {
       if (PlaceOf(options.parallel, rank).tp_rank != 0) continue;
       auto client = link::EngineClient::Connect(
           std::move(fd),
-          {.rank = rank / options.parallel.tensor_parallel_size,
+          {.rank = rank / tp_size_,
            .max_queued_requests = options.scheduler.max_num_queued_reqs.value_or(kMaxQueuedRequests)},
           deadline);
       if (!client) return StartFailure(std::move(client).error());
@@ -134,7 +152,14 @@ class ProcessDeployment : public Deployment {
     }
     std::vector<engine::Engine*> engines;
     for (const auto& client : clients_) engines.push_back(client.get());
-    cluster_ = std::make_unique<cluster::EngineCluster>(std::move(engines));
+    CADRE_ASSIGN(auto board,
+                 cluster::LoadBoard::Create({.num_fronts = std::max(start.num_fronts, 1),
+                                             .num_ranks = static_cast<int>(engines.size()),
+                                             .num_kv_blocks = engines.front()->model_info().num_kv_blocks}));
+    CADRE_ASSIGN(cluster_, cluster::EngineCluster::Create(
+                               std::move(engines), {.board = std::move(board),
+                                                    .front = 0,
+                                                    .prefix_caching = options.cache.enable_prefix_caching}));
     return {};
   }
 
@@ -153,7 +178,7 @@ class ProcessDeployment : public Deployment {
                                    {node_ ? node_->hosts().ended_fd() : -1, POLLIN, 0}};
     for (const auto& child : children_) entries.push_back({child->pidfd(), POLLIN, 0});
     const size_t first_child = entries.size() - children_.size();
-    for (size_t left = children_.size(); left > 0;) {
+    for (size_t left = children_.size(); left > 0 || children_.empty();) {
       while (poll(entries.data(), entries.size(), -1) < 0) {
       }
       if (entries[0].revents != 0) return;
@@ -173,7 +198,8 @@ class ProcessDeployment : public Deployment {
 
   // Why the other nodes are no more.
   Status HostsOutcome() {
-    if (const Status status = broker_->control().Check(); !status) return status;
+    if (Status status = broker_ ? broker_->control().Check() : node_->hosts().Outcome(); !status)
+      return status;
     if (draining() || setup().launch.headless) return {};
     return cadre::Fail(Code::kUnavailable, "another node has left the deployment");
   }
@@ -204,12 +230,13 @@ class ProcessDeployment : public Deployment {
     return std::ranges::any_of(clients_, [](const auto& client) { return client->draining(); });
   }
 
-  std::unique_ptr<fabric::Broker> broker_;
-  std::unique_ptr<NodeGroup> node_;  // null where all ranks are here
+  std::unique_ptr<fabric::Broker> broker_;  // null where no ranks are here
+  std::unique_ptr<NodeGroup> node_;         // null where all ranks are here
   std::vector<std::unique_ptr<sys::Child>> children_;
   std::map<int, sys::Fd>
       links_;  // by world rank; those of ranks without a scheduler stay open as long as we live
   sys::Fd ended_, stop_;
+  int tp_size_ = 1;
   mutable std::mutex mutex_;  // guards clients_ until the start has ended, and outcome_
   std::vector<std::unique_ptr<link::EngineClient>> clients_;
   std::unique_ptr<cluster::EngineCluster> cluster_;
@@ -220,9 +247,9 @@ class ProcessDeployment : public Deployment {
 }  // namespace
 
 Result<std::unique_ptr<Deployment>> StartProcesses(const config::EngineOptions& options, ModelSetup setup,
-                                                   const WaitingHook& on_waiting) {
+                                                   const StartOptions& start) {
   auto deployment = std::make_unique<ProcessDeployment>(std::move(setup));
-  CADRE_TRY(deployment->Start(options, on_waiting));
+  CADRE_TRY(deployment->Start(options, start));
   return deployment;
 }
 

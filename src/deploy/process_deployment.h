@@ -7,6 +7,6 @@ namespace cadre::deploy {
 /// Waits for the other nodes if there are any, starts one process a rank and waits until all serve. Errors:
 /// which rank failed, how, and its last log lines; why nodes could not meet.
 Result<std::unique_ptr<Deployment>> StartProcesses(const config::EngineOptions& options, ModelSetup setup,
-                                                   const WaitingHook& on_waiting);
+                                                   const StartOptions& start);
 
 }  // namespace cadre::deploy

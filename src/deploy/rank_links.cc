@@ -47,6 +47,8 @@ std::vector<group::ConfigField> SharedConfig(const config::EngineOptions& option
           {"--all2all-backend", parallel.all2all_backend},
           {"--prefill-all2all-backend", parallel.prefill_backend()},
           {"--decode-all2all-backend", parallel.decode_backend()},
+          {"--fabric-transport", parallel.fabric_transport},
+          {"--fabric-connections", Format("{}", parallel.fabric_connections)},
           {"--all2all-fp8-dispatch", parallel.all2all_fp8_dispatch ? "true" : "false"},
           {"--expert-placement-strategy", parallel.expert_placement_strategy},
           {"--enable-eplb", parallel.enable_eplb ? "true" : "false"},

@@ -161,7 +161,8 @@ Status RankRuntime::Connect(const config::EngineOptions& options, const ModelSet
                         .policy = scheduler.scheduling_policy == "priority"
                                       ? engine::SchedulingPolicy::kPriority
                                       : engine::SchedulingPolicy::kFcfs},
-          .max_queued_requests = scheduler.max_num_queued_reqs.value_or(kMaxQueuedRequests)},
+          .max_queued_requests = scheduler.max_num_queued_reqs.value_or(kMaxQueuedRequests),
+          .on_out_of_memory = std::move(links_.on_out_of_memory)},
       std::move(made), std::move(links_.gate));
   return {};
 }

@@ -19,6 +19,8 @@ namespace cadre::deploy {
 
 /// What a rank of several gets from its group; all null for a rank alone.
 struct RankLinks {
+  /// Told when this rank's engine has run out of memory (engine::LocalEngineOptions).
+  std::function<void(const Error&)> on_out_of_memory;
   fabric::Rendezvous* rendezvous = nullptr;
   std::unique_ptr<engine::StepGate> gate;
   std::unique_ptr<a2a::Collective> tensor_parallel;

@@ -9,6 +9,7 @@
 
 #include <cstring>
 #include <utility>
+#include <vector>
 
 #include "base/log.h"
 
@@ -34,14 +35,15 @@ void BlockStopSignals() {
 }
 
 int WaitForStopSignal() {
-  return WaitForStopSignalOr(-1);
+  return WaitForStopSignalOr({});
 }
 
-int WaitForStopSignalOr(int fd) {
+int WaitForStopSignalOr(std::initializer_list<int> fds) {
   const sigset_t set = StopSignals();
   const sys::Fd signals(signalfd(-1, &set, SFD_CLOEXEC));
-  pollfd entries[2] = {{signals.get(), POLLIN, 0}, {fd, POLLIN, 0}};
-  while (poll(entries, fd < 0 ? 1 : 2, -1) < 0) {
+  std::vector<pollfd> entries = {{signals.get(), POLLIN, 0}};
+  for (const int fd : fds) entries.push_back({fd, POLLIN, 0});  // poll leaves negative ones out
+  while (poll(entries.data(), entries.size(), -1) < 0) {
   }
   if ((entries[0].revents & POLLIN) == 0) return 0;
   signalfd_siginfo info = {};
@@ -52,7 +54,7 @@ int WaitForStopSignalOr(int fd) {
 
 EndOnStopSignal::EndOnStopSignal(std::function<void()> on_stop)
     : done_(eventfd(0, EFD_CLOEXEC)), thread_([this, on_stop = std::move(on_stop)] {
-        const int signal = WaitForStopSignalOr(done_.get());
+        const int signal = WaitForStopSignalOr({done_.get()});
         if (signal == 0) return;
         LogInfo("{} before the start was complete: stopping", sigabbrev_np(signal));
         on_stop();

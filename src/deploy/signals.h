@@ -1,6 +1,7 @@
 #pragma once
 // SIGINT and SIGTERM as events for the main thread.
 #include <functional>
+#include <initializer_list>
 #include <thread>
 
 #include "sys/fd.h"
@@ -29,7 +30,7 @@ class EndOnStopSignal {
   std::thread thread_;
 };
 
-/// As WaitForStopSignal, and also returns (with 0) when `fd` becomes readable.
-int WaitForStopSignalOr(int fd);
+/// As WaitForStopSignal, and also returns (with 0) when one of `fds` becomes readable; -1 is nothing.
+int WaitForStopSignalOr(std::initializer_list<int> fds);
 
 }  // namespace cadre::deploy

@@ -3,6 +3,7 @@
 #include <time.h>
 
 #include <algorithm>
+#include <new>
 
 #include "base/log.h"
 #include "kv/layout.h"
@@ -145,10 +146,7 @@ void LocalEngine::Loop() {
   Status status;
   while (!stop) {
     if (gate_ != nullptr) gate_->BeginTurn();
-    TakeInbox();
-    PublishStats();  // a cancellation may have ended the last request before a long sleep
-    status = Turn(stop);
-    PublishStats();
+    status = GuardedTurn(stop);
     if (status) continue;
     LogError("the engine of rank {} stops: {}", options_.rank, status.error().message);
     break;
@@ -162,10 +160,32 @@ void LocalEngine::Loop() {
   const Error error = status ? Error{Code::kUnavailable, "the server is shutting down", {}} : status.error();
   EndAll(status ? FinishReason::kAbort : FinishReason::kError, error);
   PublishStats();
-  const std::lock_guard lock(inbox_->mutex);
-  inbox_->ended = true;
-  inbox_->gate = nullptr;
-  inbox_->finished.notify_all();
+  {
+    const std::lock_guard lock(inbox_->mutex);
+    inbox_->ended = true;
+    inbox_->gate = nullptr;
+    inbox_->finished.notify_all();
+  }
+  if (!status && status.error().code == Code::kResourceExhausted && options_.on_out_of_memory)
+    options_.on_out_of_memory(status.error());
+}
+
+// One round of the loop. Memory that runs out in it ends the engine, not the process: the state between two
+// steps cannot be trusted any more, but requests can still hear why.
+Status LocalEngine::GuardedTurn(bool& stop) {
+  try {
+    TakeInbox();
+    PublishStats();  // a cancellation may have ended the last request before a long sleep
+    Status status = Turn(stop);
+    PublishStats();
+    return status;
+  } catch (const std::bad_alloc&) {
+    return Fail(Code::kResourceExhausted,
+                "rank {} has run out of memory in a step; lower --gpu-memory-utilization or "
+                "--kv-cache-memory-bytes, which leaves more for steps, or --max-num-batched-tokens and "
+                "--max-num-seqs, which makes steps smaller",
+                options_.rank);
+  }
 }
 
 // Moves what other threads have left into the scheduler.

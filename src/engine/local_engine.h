@@ -10,6 +10,7 @@
 // work of its own steps with no rows as long as anybody has some, and all sleep when nobody has.
 #include <atomic>
 #include <condition_variable>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <thread>
@@ -58,6 +59,9 @@ struct LocalEngineOptions {
   /// While sequences generate, prompt chunks are cut so that a step takes about this long at the measured
   /// speed.
   double max_step_seconds = 0.5;
+  /// Called once, from the engine thread, when memory has run out in its own work: all requests have heard
+  /// their end, and the engine takes no more. May be null.
+  std::function<void(const Error&)> on_out_of_memory;
 };
 
 class LocalEngine : public Engine {
@@ -80,6 +84,7 @@ class LocalEngine : public Engine {
   void Loop();
   void TakeInbox();
   void WaitForWork();
+  Status GuardedTurn(bool& stop);
   Status Turn(bool& stop);
   Status Step(std::span<const ScheduledSequence> plan, a2a::Phase phase);
   int32_t TokenBudget() const;

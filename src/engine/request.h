@@ -8,6 +8,7 @@
 
 #include "base/clock.h"
 #include "base/error.h"
+#include "engine/token_ids.h"
 #include "nn/sampler.h"
 
 namespace cadre::engine {
@@ -24,11 +25,11 @@ struct SamplingParams : nn::SamplingOptions {
       prompt_logprobs;  ///< k >= 0: the prompt token's and the k best; -1: the whole vocabulary
 };
 
-/// One sequence to generate. `n` > 1 is several requests of the session with seeds of their own; the prefix
-/// cache makes them share the prompt.
+/// One sequence to generate. `n` > 1 is several requests of the session with seeds of their own, which share
+/// the prompt's ids; the prefix cache makes them share what is computed of it.
 struct Request {
-  std::string id;               ///< for logs; need not be unique
-  std::vector<int32_t> prompt;  ///< token ids, 1 <= size <= max_model_len, all inside the vocabulary
+  std::string id;   ///< for logs; need not be unique
+  TokenIds prompt;  ///< 1 <= size <= max_model_len, all inside the vocabulary
   SamplingParams sampling;
   std::string cache_salt;             ///< part of the prefix key
   int priority = 0;                   ///< with --scheduling-policy priority: lower runs earlier

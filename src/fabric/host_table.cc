@@ -25,7 +25,7 @@ int HostTable::host_of(int rank) const {
 }
 
 void HostTable::Write(WireWriter& to) const {
-  to.PutText(link).Put(static_cast<uint32_t>(hosts.size()));
+  to.PutText(link).Put(int32_t{connections}).Put(static_cast<uint32_t>(hosts.size()));
   for (const HostEntry& host : hosts) {
     to.PutText(host.name).Put(int32_t{host.first_rank}).Put(int32_t{host.num_ranks}).PutText(host.info);
     to.Put(static_cast<uint32_t>(host.addresses.size()));
@@ -37,9 +37,10 @@ HostTable HostTable::Read(WireReader& from, int own) {
   HostTable table;
   table.own = own;
   table.link = from.GetText();
+  table.connections = from.Get<int32_t>();
   const auto num_hosts = from.Get<uint32_t>();
   int next = 0;
-  bool good = num_hosts <= static_cast<uint32_t>(kMaxHosts) && own >= 0 && own < static_cast<int>(num_hosts);
+  bool good = num_hosts <= static_cast<uint32_t>(kMaxHosts) && own >= -1 && own < static_cast<int>(num_hosts);
   for (uint32_t h = 0; h < num_hosts && good && from.ok(); ++h) {
     HostEntry host;
     host.name = from.GetText();
@@ -57,6 +58,7 @@ HostTable HostTable::Read(WireReader& from, int own) {
 }
 
 std::string NameRange(int first_rank, int num_ranks) {
+  if (num_ranks == 0) return "no ranks";
   if (num_ranks == 1) return Format("rank {}", first_rank);
   if (num_ranks == 2) return Format("ranks {} and {}", first_rank, int64_t{first_rank} + 1);
   const int64_t last = int64_t{first_rank} + num_ranks - 1;  // a stranger's numbers may be any

@@ -23,6 +23,7 @@ struct HostTable {
   std::vector<HostEntry> hosts;  ///< by first rank, without gaps
   int own = 0;                   ///< this host
   std::string link;              ///< how hosts reach each other: "tcp", "ucx", "loop"; empty for one host
+  int connections = 1;           ///< of a TCP link, for each address
 
   static HostTable OneHost(int num_ranks);
   int num_ranks() const;
@@ -32,13 +33,14 @@ struct HostTable {
   const HostEntry& own_host() const { return hosts[static_cast<size_t>(own)]; }
 
   void Write(WireWriter& to) const;
-  /// What Write wrote, as seen by host `own`; no hosts at all if the bytes are no table.
+  /// What Write wrote, as seen by host `own` (-1: a process without ranks); no hosts at all if the bytes are
+  /// no table.
   static HostTable Read(WireReader& from, int own);
 };
 
 /// "host 'b' (ranks 8 to 15)".
 std::string NameHost(const HostEntry& host);
-/// "rank 3", "ranks 8 to 15".
+/// "rank 3", "ranks 8 to 15", "no ranks".
 std::string NameRange(int first_rank, int num_ranks);
 
 }  // namespace cadre::fabric

@@ -354,6 +354,7 @@ TEST(TcpPort, StrangersGetNowhere) {
 TEST(HostTable, TravelsAndIsChecked) {
   HostTable table;
   table.link = "tcp";
+  table.connections = 3;
   table.hosts = {
       {.name = "a", .first_rank = 0, .num_ranks = 3, .addresses = {"10.0.0.1", "10.1.0.1"}, .info = "x"},
       {.name = "b", .first_rank = 3, .num_ranks = 1, .addresses = {}, .info = {}}};
@@ -364,6 +365,9 @@ TEST(HostTable, TravelsAndIsChecked) {
   ASSERT_EQ(read.num_hosts(), 2);
   EXPECT_EQ(read.hosts[0].addresses, table.hosts[0].addresses);
   EXPECT_EQ(read.num_ranks(), 4);
+  EXPECT_EQ(read.connections, 3);
+  WireReader again(to.text());
+  EXPECT_EQ(HostTable::Read(again, -1).num_hosts(), 2);  // a front without ranks
   EXPECT_EQ(read.host_of(3), 1);
   EXPECT_EQ(read.host_of(4), -1);
   EXPECT_EQ(NameHost(read.own_host()), "host 'b' (rank 3)");

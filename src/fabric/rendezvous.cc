@@ -68,7 +68,9 @@ std::vector<int> Rendezvous::LocalRanks() const {
 Result<std::shared_ptr<HostPort>> Rendezvous::MakePort() {
   const int place = rank_ - table_.own_host().first_rank;
   CADRE_CHECK(control_.wakers() != nullptr && place < control_.wakers()->size());
-  const PortOptions options{.addresses = table_.own_host().addresses, .waker = control_.wakers()->fd(place)};
+  const PortOptions options{.addresses = table_.own_host().addresses,
+                            .waker = control_.wakers()->fd(place),
+                            .connections_per_address = table_.connections};
   return fabric::MakePort(table_.link, options);
 }
 

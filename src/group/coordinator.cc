@@ -83,7 +83,7 @@ std::string Coordinator::State::Missing() const {
   int next = 0;
   for (const Connection* c : Joined()) {
     add(next, c->hello.entry.first_rank);
-    next = c->hello.entry.first_rank + c->hello.entry.num_ranks;
+    next = std::max(next, c->hello.entry.first_rank + c->hello.entry.num_ranks);
   }
   add(next, options.own.num_ranks_in_all);
   return text;
@@ -127,13 +127,29 @@ std::string Coordinator::State::WhyNot(const HostHello& hello, std::string& para
     return Format("{} counts {} ranks in all, {} counts {}; start all with the same value", Who(hello),
                   hello.num_ranks_in_all, Who(own), own.num_ranks_in_all);
   }
-  if (entry.num_ranks < 1 || entry.num_ranks > fabric::kMaxRanksPerHost || entry.first_rank < 0 ||
-      entry.first_rank > own.num_ranks_in_all - entry.num_ranks) {
+  const bool first = entry.num_ranks == 0 && own.entry.num_ranks == 0 && entry.info == own.entry.info;
+  if (entry.num_ranks < (first ? 0 : 1) || entry.num_ranks > fabric::kMaxRanksPerHost ||
+      entry.first_rank < 0 || entry.first_rank > own.num_ranks_in_all - entry.num_ranks) {
     return Format("{} is not among the deployment's ranks 0 to {}", Who(hello), own.num_ranks_in_all - 1);
   }
-  if (auto different = CompareConfig(Who(own), own.config, Who(hello), hello.config)) {
+  const auto differs = [&](const HostHello& from, const std::vector<ConfigField>& fields) {
+    const auto different = CompareConfig(Who(from), from.config, Who(hello), fields);
+    if (!different) return std::string();
     param = different->name;
     return different->text;
+  };
+  // A first host without ranks says nothing of what only ranks have: those are compared with each other.
+  std::vector<ConfigField> common = hello.config;
+  if (own.entry.num_ranks == 0) {
+    std::erase_if(common, [&](const ConfigField& field) {
+      return std::ranges::find(own.config, field.name, &ConfigField::name) == own.config.end();
+    });
+  }
+  if (const std::string why = differs(own, common); !why.empty()) return why;
+  for (const Connection* c : Joined()) {
+    if (own.entry.num_ranks > 0 || c->hello.entry.num_ranks == 0 || first) continue;
+    if (const std::string why = differs(c->hello, hello.config); !why.empty()) return why;
+    break;
   }
   if (complete) return Format("{} comes too late: all ranks have joined", Who(hello));
   for (const Connection* c : Joined()) {
@@ -166,15 +182,21 @@ void Coordinator::State::HandleHello(Connection& c, const std::string& body) {
 void Coordinator::State::Finish() {
   complete = true;
   fabric::HostTable table;
+  table.connections = options.connections;
   const std::vector<Connection*> joined = Joined();
-  std::vector<std::string> kinds = options.own.links;
-  for (const Connection* c : joined) {
+  fabric::HostEntry first;
+  std::vector<std::string> kinds;
+  for (Connection* c : joined) {
+    if (c->hello.entry.info == options.own.entry.info) first = c->hello.entry;
+    if (c->hello.entry.num_ranks == 0) continue;
+    if (table.hosts.empty()) kinds = c->hello.links;
+    c->number = table.num_hosts();
     table.hosts.push_back(c->hello.entry);
     std::erase_if(kinds, [&](const std::string& kind) {
       return std::ranges::find(c->hello.links, kind) == c->hello.links.end();
     });
   }
-  if (!options.link.empty()) {
+  if (!options.link.empty() && table.num_hosts() > 1) {
     const bool all = std::ranges::find(kinds, options.link) != kinds.end();
     kinds = {options.link};
     if (!all) return Abort(-1, Format("not all hosts can be linked by '{}'", options.link), nullptr);
@@ -183,12 +205,13 @@ void Coordinator::State::Finish() {
     return Abort(-1, "the hosts have no kind of link in common", nullptr);
   }
   if (!kinds.empty()) table.link = kinds[0];
-  for (size_t h = 0; h < joined.size(); ++h) {
-    joined[h]->number = static_cast<int>(h);
+  for (const Connection* c : joined) {
     WireWriter body;
-    body.Put(static_cast<int32_t>(h));
+    body.Put(int32_t{c->number});
     table.Write(body);
-    joined[h]->stream->Send(kTable, body.text());
+    body.PutText(first.info).Put(static_cast<uint32_t>(first.addresses.size()));
+    for (const std::string& address : first.addresses) body.PutText(address);
+    c->stream->Send(kTable, body.text());
   }
 }
 

@@ -2,6 +2,9 @@
 // The meeting point of hosts. It runs in the first host's parent, listens at the deployment's address, and
 // all hosts' parents (its own too) connect to it (host_group.h).
 //
+// The first host may have no ranks (it only answers requests): then it is in no table, and its settings are
+// those that concern the others.
+//
 // Join: a host shows its ranks, addresses and settings. What does not fit (another version, settings that
 // differ, ranks that are taken or do not exist) is refused with a sentence that both sides log; the place
 // stays free for a host that is started right. A host that goes away before all are there frees its place.
@@ -26,6 +29,7 @@ struct CoordinatorOptions {
   HostHello own = {};        ///< what the first host will say; others are compared with it
   std::string link =
       {};  ///< a kind of link that must be used; "": the first in the first host's list that all have
+  int connections = 1;  ///< of a TCP link, for each address
   Duration beat_interval = std::chrono::milliseconds(250);
   Duration timeout = std::chrono::seconds(5);  ///< of silence
   Duration hello_time = std::chrono::seconds(5);

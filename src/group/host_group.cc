@@ -60,6 +60,7 @@ struct HostGroup::State {
   HostGroupOptions options;
   std::unique_ptr<FrameStream> stream;
   fabric::HostTable table;
+  fabric::HostEntry first;
   std::shared_ptr<RelayQueue> relays = std::make_shared<RelayQueue>();
   sys::Fd ended;
   std::atomic<bool> stop = false;
@@ -139,7 +140,11 @@ Result<bool> HostGroup::State::HandleJoinFrame(const HostFrame& frame) {
   if (frame.kind != kTable) return false;
   const auto own = reader.Get<int32_t>();
   table = fabric::HostTable::Read(reader, own);
-  if (table.hosts.empty()) return Fail(Code::kDataLoss, "{} sent a broken table of hosts", First());
+  first.info = reader.GetText();
+  for (auto left = reader.Get<uint32_t>(); left > 0 && reader.ok(); --left)
+    first.addresses.push_back(reader.GetText());
+  if (table.hosts.empty() || !reader.ok())
+    return Fail(Code::kDataLoss, "{} sent a broken table of hosts", First());
   return true;
 }
 
@@ -305,6 +310,14 @@ HostGroup::~HostGroup() {
 
 const fabric::HostTable& HostGroup::table() const {
   return state_->table;
+}
+const fabric::HostEntry& HostGroup::first() const {
+  return state_->first;
+}
+Status HostGroup::Outcome() const {
+  const std::lock_guard lock(state_->mutex);
+  if (!state_->early_abort) return {};
+  return Fail(Code::kUnavailable, "{}", *state_->early_abort);
 }
 int HostGroup::ended_fd() const {
   return state_->ended.get();

@@ -39,6 +39,10 @@ class HostGroup {
   ~HostGroup();
 
   const fabric::HostTable& table() const;
+  /// The first host, which may have no ranks and so no place in the table: its addresses and info only.
+  const fabric::HostEntry& first() const;
+  /// On a host without ranks, which has no broker: fine, or the abort that ended_fd tells of.
+  Status Outcome() const;
   /// Starts the broker with the table, and passes on what comes for it; call it once. The broker must outlive
   /// this object.
   void Serve(fabric::Broker& broker);

@@ -10,7 +10,7 @@
 
 namespace cadre::group {
 
-constexpr uint32_t kHostProtocol = 1;
+constexpr uint32_t kHostProtocol = 2;
 constexpr size_t kMaxHelloBytes = size_t{1} << 20;
 constexpr size_t kMaxFrameBytes = size_t{64} << 20;
 
@@ -18,7 +18,7 @@ enum HostFrameKind : uint32_t {
   kHello = 1,  ///< to the coordinator: HostHello
   kRefused,    ///< from it: the parameter at fault or "", why; it then closes the connection
   kWaiting,    ///< from it: who is missing
-  kTable,      ///< from it: this host's number, the table; all have joined
+  kTable,      ///< from it: this host's number, the table, addresses and info of the first; all have joined
   kBeat,       ///< both ways
   kRelay,      ///< to it: hosts, message; from it: the message
   kAbort,      ///< both ways: rank, reason

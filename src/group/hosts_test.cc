@@ -112,6 +112,67 @@ TEST(HostJoin, AnyOrderAndTheMissingAreNamed) {
   EXPECT_THAT(waits, testing::Contains("waiting for rank 2 (of 5 ranks in all)"));
 }
 
+HostHello OnlyAnswers(int in_all) {
+  HostHello hello = Hello("front", 0, 0, in_all);
+  std::erase_if(hello.config, [](const ConfigField& field) { return field.name == "isa"; });
+  return hello;
+}
+HostHello Computes(const std::string& name, int first, int ranks, int in_all,
+                   const std::string& isa = "avx2") {
+  HostHello hello = Hello(name, first, ranks, in_all);
+  hello.config.push_back({"isa", isa});
+  return hello;
+}
+
+TEST(HostJoin, AFirstHostWithoutRanksIsInNoTable) {
+  auto options = Quick(OnlyAnswers(3));
+  options.connections = 4;
+  auto coordinator = Coordinator::Start(options);
+  const uint16_t port = (*coordinator)->port();
+  auto b = JoinLater(Joining(Computes("b", 2, 1, 3), port));
+  auto front = JoinLater(Joining(options.own, port));
+  std::this_thread::sleep_for(100ms);
+  // What only hosts with ranks have is compared between them; and nobody else may come without ranks.
+  const auto other = HostGroup::Join(Joining(Computes("a", 0, 2, 3, "avx512"), port));
+  ASSERT_FALSE(other);
+  EXPECT_THAT(other.error().message, HasSubstr("isa = 'avx512', host 'b' (rank 2) has 'avx2'"));
+  auto empty = OnlyAnswers(3);
+  empty.entry.info = "another";
+  EXPECT_FALSE(HostGroup::Join(Joining(empty, port)));
+  auto a = JoinLater(Joining(Computes("a", 0, 2, 3), port));
+  auto joined_a = a.get(), joined_b = b.get(), joined_front = front.get();
+  ASSERT_TRUE(joined_a && joined_b && joined_front);
+  EXPECT_EQ((*joined_front)->table().own, -1);
+  EXPECT_EQ((*joined_a)->table().own, 0);
+  EXPECT_EQ((*joined_b)->table().own, 1);
+  for (const auto* group : {&*joined_a, &*joined_b, &*joined_front}) {
+    const fabric::HostTable& table = (*group)->table();
+    ASSERT_EQ(table.num_hosts(), 2);
+    EXPECT_EQ(table.hosts[0].name, "a");
+    EXPECT_EQ(table.connections, 4);
+    EXPECT_EQ((*group)->first().info, "info of front");
+    EXPECT_EQ((*group)->first().addresses, std::vector<std::string>{"127.0.0.1"});
+  }
+  EXPECT_TRUE((*joined_front)->Outcome().has_value());
+  joined_a->reset();  // leaves: the front hears it
+  pollfd entry = {(*joined_front)->ended_fd(), POLLIN, 0};
+  EXPECT_EQ(poll(&entry, 1, 10'000), 1);
+}
+
+TEST(HostJoin, ALinkThatNotAllHaveIsRefusedToAll) {
+  auto options = Quick(Hello("a", 0, 1, 2));
+  options.own.links = {"tcp", "ucx"};
+  options.link = "ucx";
+  auto coordinator = Coordinator::Start(options);
+  auto a = JoinLater(Joining(options.own, (*coordinator)->port()));
+  auto b = JoinLater(Joining(Hello("b", 1, 1, 2), (*coordinator)->port()));
+  for (auto* future : {&a, &b}) {
+    const auto joined = future->get();
+    ASSERT_FALSE(joined);
+    EXPECT_THAT(joined.error().message, HasSubstr("not all hosts can be linked by 'ucx'"));
+  }
+}
+
 TEST(HostJoin, DeadlinesSayWhatToCheck) {
   const auto nobody = HostGroup::Join(Joining(Hello("b", 1, 1, 2), FreePort(), 200ms));
   ASSERT_FALSE(nobody);

@@ -22,6 +22,8 @@ namespace {
 
 using Acceptor = asio::basic_socket_acceptor<asio::generic::stream_protocol>;
 
+constexpr auto kGiveWay = std::chrono::milliseconds(1);
+
 Response PlainError(int status, const std::string& message) {
   return {status, "text/plain; charset=utf-8", {}, message + "\n"};
 }
@@ -81,6 +83,43 @@ Status RemoveStaleSocket(const std::string& path) {
   return {};
 }
 
+Result<sys::Fd> ListenTcp(const ServerOptions& options) {
+  const std::string host = options.host.empty() ? "0.0.0.0" : options.host;
+  if (options.port < 0 || options.port > 65535) {
+    return FailParam(Code::kInvalidArgument, "--port", "--port must be in 0..65535, got {}", options.port);
+  }
+  asio::io_context io;
+  asio::ip::tcp::resolver resolver(io);
+  ErrorCode ec;
+  const auto found =
+      resolver.resolve(host, std::to_string(options.port), asio::ip::tcp::resolver::passive, ec);
+  if (ec || found.empty()) {
+    return FailParam(Code::kInvalidArgument, "--host", "cannot resolve --host '{}': {}", host, ec.message());
+  }
+  const auto endpoint = found.begin()->endpoint();
+  sys::Fd fd(socket(endpoint.protocol().family(), SOCK_STREAM | SOCK_CLOEXEC, 0));
+  SetOption(fd.get(), SOL_SOCKET, SO_REUSEADDR, 1);
+  if (!fd || bind(fd.get(), endpoint.data(), static_cast<socklen_t>(endpoint.size())) != 0 ||
+      listen(fd.get(), asio::socket_base::max_listen_connections) != 0) {
+    return FailParam(Code::kUnavailable, "--port",
+                     "cannot listen on {}:{}: {}; choose another --host or --port", host, options.port,
+                     ErrorCode(errno, boost::system::system_category()).message());
+  }
+  return fd;
+}
+
+Result<sys::Fd> ListenUnix(const ServerOptions& options) {
+  CADRE_TRY(RemoveStaleSocket(options.unix_path));
+  const asio::local::stream_protocol::endpoint endpoint(options.unix_path);
+  sys::Fd fd(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  if (!fd || bind(fd.get(), endpoint.data(), static_cast<socklen_t>(endpoint.size())) != 0 ||
+      listen(fd.get(), asio::socket_base::max_listen_connections) != 0) {
+    return FailParam(Code::kUnavailable, "--uds", "cannot listen on '{}': {}", options.unix_path,
+                     ErrorCode(errno, boost::system::system_category()).message());
+  }
+  return fd;
+}
+
 }  // namespace
 
 class Server::Impl {
@@ -111,9 +150,9 @@ class Server::Impl {
   };
 
   Status Listen();
-  Status ListenTcp();
-  Status ListenUnix();
   void Accept();
+  void AcceptShared();
+  void TakeShared();
   void AcceptLater();
   void Adopt(Lane& lane, AnySocket socket);
   void Forget(Connection* connection);
@@ -150,51 +189,23 @@ Status Server::Impl::Start() {
 }
 
 Status Server::Impl::Listen() {
-  return options_.unix_path.empty() ? ListenTcp() : ListenUnix();
-}
-
-Status Server::Impl::ListenTcp() {
-  const std::string host = options_.host.empty() ? "0.0.0.0" : options_.host;
-  if (options_.port < 0 || options_.port > 65535) {
-    return FailParam(Code::kInvalidArgument, "--port", "--port must be in 0..65535, got {}", options_.port);
+  sys::Fd listener(options_.listener);
+  if (!listener) {
+    CADRE_ASSIGN(listener, Server::Listen(options_));
   }
-  asio::ip::tcp::resolver resolver(lanes_[0]->io->io());
-  ErrorCode ec;
-  const auto found =
-      resolver.resolve(host, std::to_string(options_.port), asio::ip::tcp::resolver::passive, ec);
-  if (ec || found.empty()) {
-    return FailParam(Code::kInvalidArgument, "--host", "cannot resolve --host '{}': {}", host, ec.message());
+  sockaddr_storage address = {};
+  socklen_t size = sizeof address;
+  if (getsockname(listener.get(), reinterpret_cast<sockaddr*>(&address), &size) != 0) {
+    return Fail(Code::kInternal, "descriptor {} is no listening socket", listener.get());
   }
-  const auto endpoint = found.begin()->endpoint();
-  acceptor_ = std::make_unique<Acceptor>(lanes_[0]->io->io());
-  acceptor_->open(endpoint.protocol(), ec);
-  if (!ec) acceptor_->set_option(asio::socket_base::reuse_address(true), ec);
-  if (!ec) acceptor_->bind(endpoint, ec);
-  if (!ec) acceptor_->listen(asio::socket_base::max_listen_connections, ec);
-  if (ec) {
-    return FailParam(Code::kUnavailable, "--port",
-                     "cannot listen on {}:{}: {}; choose another --host or --port", host, options_.port,
-                     ec.message());
-  }
-  asio::ip::tcp::endpoint bound;
-  const auto local = acceptor_->local_endpoint(ec);
-  bound.resize(local.size());
-  memcpy(bound.data(), local.data(), local.size());
-  port_ = bound.port();
-  return {};
-}
-
-Status Server::Impl::ListenUnix() {
-  CADRE_TRY(RemoveStaleSocket(options_.unix_path));
-  const asio::local::stream_protocol::endpoint endpoint(options_.unix_path);
+  if (address.ss_family == AF_INET) port_ = ntohs(reinterpret_cast<sockaddr_in&>(address).sin_port);
+  if (address.ss_family == AF_INET6) port_ = ntohs(reinterpret_cast<sockaddr_in6&>(address).sin6_port);
   acceptor_ = std::make_unique<Acceptor>(lanes_[0]->io->io());
   ErrorCode ec;
-  acceptor_->open(endpoint.protocol(), ec);
-  if (!ec) acceptor_->bind(endpoint, ec);
-  if (!ec) acceptor_->listen(asio::socket_base::max_listen_connections, ec);
-  if (ec)
-    return FailParam(Code::kUnavailable, "--uds", "cannot listen on '{}': {}", options_.unix_path,
-                     ec.message());
+  acceptor_->assign({address.ss_family, SOCK_STREAM}, listener.get(), ec);
+  if (!ec) acceptor_->non_blocking(true, ec);
+  if (ec) return Fail(Code::kInternal, "cannot take over a listening socket: {}", ec.message());
+  listener.Release();
   return {};
 }
 
@@ -206,6 +217,7 @@ std::string Server::Impl::address() const {
 }
 
 void Server::Impl::Accept() {
+  if (options_.listener >= 0) return AcceptShared();
   if (draining_) return;
   if (num_connections_ >= options_.max_connections) return AcceptLater();
   Lane& lane = *lanes_[next_lane_++ % lanes_.size()];
@@ -219,6 +231,37 @@ void Server::Impl::Accept() {
     lane.io->Post([this, &lane, socket = std::move(socket)]() mutable { Adopt(lane, std::move(socket)); });
     Accept();
   });
+}
+
+// Every process that shares the listener is woken when a connection comes; the ones with more connections
+// than another wait a little before they take it, so that open streams are spread evenly.
+void Server::Impl::AcceptShared() {
+  if (draining_) return;
+  if (num_connections_ >= options_.max_connections) return AcceptLater();
+  acceptor_->async_wait(Acceptor::wait_read, [this](ErrorCode ec) {
+    if (draining_ || ec) return;
+    if (!options_.gives_way || !options_.gives_way(num_connections_)) return TakeShared();
+    accept_retry_->expires_after(kGiveWay);
+    accept_retry_->async_wait([this](ErrorCode cancelled) {
+      if (!cancelled) TakeShared();
+    });
+  });
+}
+
+void Server::Impl::TakeShared() {
+  if (draining_) return;
+  Lane& lane = *lanes_[next_lane_++ % lanes_.size()];
+  ErrorCode ec;
+  AnySocket socket = acceptor_->accept(lane.io->io(), ec);
+  if (ec == asio::error::would_block || ec == asio::error::try_again)
+    return AcceptShared();  // another was faster
+  if (ec) {
+    LogWarning("accepting a connection failed: {}", ec.message());
+    return AcceptLater();
+  }
+  ++num_connections_;
+  lane.io->Post([this, &lane, socket = std::move(socket)]() mutable { Adopt(lane, std::move(socket)); });
+  AcceptShared();
 }
 
 void Server::Impl::AcceptLater() {
@@ -266,7 +309,9 @@ void Server::Impl::Forget(Connection* connection) {
   for (auto& lane : lanes_) {
     if (lane->io.get() == &connection->thread()) lane->connections.erase(connection);
   }
-  if (--num_connections_ == 0) {
+  const int64_t left = --num_connections_;
+  if (options_.gives_way) options_.gives_way(left);
+  if (left == 0) {
     const std::lock_guard lock(mutex_);
     all_gone_.notify_all();
   }
@@ -311,7 +356,11 @@ void Server::Impl::Stop(TimePoint deadline) {
     lock.unlock();
     lane->io->Stop();
   }
-  if (!options_.unix_path.empty() && acceptor_) unlink(options_.unix_path.c_str());
+  if (!options_.unix_path.empty() && options_.listener < 0 && acceptor_) unlink(options_.unix_path.c_str());
+}
+
+Result<sys::Fd> Server::Listen(const ServerOptions& options) {
+  return options.unix_path.empty() ? ListenTcp(options) : ListenUnix(options);
 }
 
 Result<std::unique_ptr<Server>> Server::Start(ServerOptions options, Handler handler) {

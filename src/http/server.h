@@ -11,6 +11,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "http/message.h"
+#include "sys/fd.h"
 
 namespace cadre::http {
 
@@ -31,6 +32,11 @@ struct ServerOptions {
   std::string host = "0.0.0.0";  ///< address or name; not used with unix_path
   int port = 8000;               ///< 0: the system chooses, see Server::port
   std::string unix_path;         ///< not empty: a unix socket at this path and no TCP
+  int listener = -1;  ///< a socket from Server::Listen, in place of making one; the server closes it
+  /// With a listener that servers in other processes accept from, too: hears how many connections this one
+  /// has at every change; true if another has fewer. Then the next connection is left to the others for a
+  /// moment.
+  std::function<bool(int64_t num_connections)> gives_way;
   TlsOptions tls;
   int num_threads = 1;
   int max_connections = 16384;                         ///< beyond it new ones wait in the system's backlog
@@ -77,6 +83,10 @@ class Server {
   /// long. Errors: kInvalidArgument with the address, file or option that does not work.
   static Result<std::unique_ptr<Server>> Start(ServerOptions options, Handler handler);
   ~Server();  // as Stop(Now())
+
+  /// Binds and listens, for servers in other processes that share the socket: each takes it as
+  /// ServerOptions::listener. The caller removes a unix socket's file in the end. Errors as Start's.
+  static Result<sys::Fd> Listen(const ServerOptions& options);
 
   int port() const;             ///< the TCP port; 0 with a unix socket
   std::string address() const;  ///< "http://127.0.0.1:8000", "https://...", "unix:/path"

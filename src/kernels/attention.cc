@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <cstdlib>
 #include <memory>
+#include <new>
 #include <vector>
 
 #include "base/check.h"
@@ -42,9 +43,11 @@ class Buffer {
  public:
   std::byte* Get(int64_t bytes) {
     if (bytes > bytes_) {
-      bytes_ = (bytes + 4095) / 4096 * 4096;
-      memory_.reset(static_cast<std::byte*>(std::aligned_alloc(64, static_cast<size_t>(bytes_))));
-      CADRE_CHECK(memory_ != nullptr);
+      const int64_t more = (bytes + 4095) / 4096 * 4096;
+      bytes_ = 0;
+      memory_.reset(static_cast<std::byte*>(std::aligned_alloc(64, static_cast<size_t>(more))));
+      if (memory_ == nullptr) throw std::bad_alloc();
+      bytes_ = more;
     }
     return memory_.get();
   }

@@ -2,6 +2,7 @@
 
 #include <cstdlib>
 #include <memory>
+#include <new>
 
 #include "base/check.h"
 
@@ -18,9 +19,11 @@ struct Arena {
 
   std::byte* Take(int64_t wanted) {
     if (wanted > bytes) {
-      bytes = RoundUp(std::max(wanted, bytes * 2), 4096);
-      data.reset(static_cast<std::byte*>(std::aligned_alloc(4096, static_cast<size_t>(bytes))));
-      CADRE_CHECK(data != nullptr);
+      const int64_t more = RoundUp(std::max(wanted, bytes * 2), 4096);
+      bytes = 0;
+      data.reset(static_cast<std::byte*>(std::aligned_alloc(4096, static_cast<size_t>(more))));
+      if (data == nullptr) throw std::bad_alloc();
+      bytes = more;
     }
     return data.get();
   }

@@ -207,16 +207,38 @@ bool EngineClient::draining() const {
   return state_->draining;
 }
 
-void EngineClient::Drain(TimePoint deadline) {
-  const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(deadline - Now());
+void EngineClient::AddFront(sys::Fd fd, std::string where) {
+  state_->outbox->Put(Number(MessageKind::kAddFront), Encode(AddFrontMessage{std::move(where)}),
+                      std::move(fd));
+}
+
+void EngineClient::CancelAll() {
+  std::vector<int64_t> ids;
   {
     const std::lock_guard lock(state_->mutex);
-    state_->draining = true;
+    for (const auto& [id, sink] : state_->sinks) ids.push_back(id);
   }
-  state_->outbox->Put(Number(MessageKind::kDrain), Encode(DrainMessage{std::max<int64_t>(left.count(), 0)}));
+  for (const int64_t id : ids) state_->outbox->Put(Number(MessageKind::kCancel), Encode(CancelMessage{id}));
+}
+
+void EngineClient::Drain(TimePoint deadline) {
+  const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(deadline - Now());
   std::unique_lock lock(state_->mutex);
+  state_->draining = true;
   // A rank that has been asked to abort answers within one step; five seconds are for a long one.
-  state_->changed.wait_until(lock, deadline + std::chrono::seconds(5), [&] { return state_->drained; });
+  const TimePoint last = deadline + std::chrono::seconds(5);
+  if (options_.owns_engine) {
+    state_->outbox->Put(Number(MessageKind::kDrain),
+                        Encode(DrainMessage{std::max<int64_t>(left.count(), 0)}));
+    state_->changed.wait_until(lock, last, [&] { return state_->drained; });
+    return;
+  }
+  const auto ended = [&] { return state_->sinks.empty(); };
+  if (state_->changed.wait_until(lock, deadline, ended)) return;
+  lock.unlock();
+  CancelAll();
+  lock.lock();
+  state_->changed.wait_until(lock, last, ended);
 }
 
 }  // namespace cadre::link

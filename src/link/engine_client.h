@@ -16,6 +16,8 @@ namespace cadre::link {
 struct EngineClientOptions {
   int rank = 0;
   int64_t max_queued_requests = 4096;
+  /// Whether the engine ends with this front: it is the rank's first (engine_server.h).
+  bool owns_engine = true;
 };
 
 class EngineClient : public engine::Engine {
@@ -32,8 +34,14 @@ class EngineClient : public engine::Engine {
   std::vector<engine::RankStats> Stats() const override;
   Status Health() const override;
   Status ResetPrefixCache() override;
+  /// Of an engine that others use too: refuses new requests here, and ends with those of this front.
   void Drain(TimePoint deadline) override;
 
+  /// Lets the rank serve one more front: at the other end of `fd`, or, without one, where the rank's
+  /// connector finds it by `where`. For the rank's first front.
+  void AddFront(sys::Fd fd, std::string where);
+
+  int rank() const { return options_.rank; }
   /// Requests handed over and not ended: fresh, where Stats() is as old as the rank's last message.
   int64_t num_in_flight() const;
   /// Drain has been called.
@@ -45,6 +53,7 @@ class EngineClient : public engine::Engine {
   struct State;
   EngineClient(sys::Fd connection, EngineClientOptions options, engine::ModelInfo model_info);
   void ReadLoop();
+  void CancelAll();
   bool HandleFrame(uint32_t kind, std::string_view body);
 
   EngineClientOptions options_;

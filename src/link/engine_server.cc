@@ -1,7 +1,13 @@
 #include "link/engine_server.h"
 
+#include <sys/socket.h>
+
+#include <atomic>
+#include <condition_variable>
+#include <list>
 #include <map>
 #include <mutex>
+#include <thread>
 
 #include "base/log.h"
 #include "link/outbox.h"
@@ -19,81 +25,116 @@ uint32_t Number(MessageKind kind) {
   return static_cast<uint32_t>(kind);
 }
 
-class Connection : public std::enable_shared_from_this<Connection> {
+// Tells all fronts the engine's figures: some time after something has happened, so that the step that it
+// happened in is over, and not more often. Idle engines say nothing.
+class StatsTeller {
  public:
-  Connection(engine::Engine& engine, sys::Fd fd) : engine_(engine), fd_(std::move(fd)), outbox_(fd_.get()) {}
+  explicit StatsTeller(engine::Engine& engine) : engine_(engine), thread_([this] { Loop(); }) {}
+  ~StatsTeller() {
+    {
+      const std::lock_guard lock(mutex_);
+      stop_ = true;
+    }
+    changed_.notify_one();
+    thread_.join();
+  }
+  void Add(Outbox* outbox) {
+    const std::lock_guard lock(mutex_);
+    outboxes_.push_back(outbox);
+  }
+  void Remove(Outbox* outbox) {
+    const std::lock_guard lock(mutex_);
+    std::erase(outboxes_, outbox);
+  }
+  /// Something has happened. Any thread; cheap.
+  void Changed() {
+    {
+      const std::lock_guard lock(mutex_);
+      if (std::exchange(dirty_, true)) return;
+    }
+    changed_.notify_one();
+  }
 
-  Status Serve() {
-    outbox_.Put(Number(MessageKind::kReady), Encode(ReadyMessage{.model_info = engine_.model_info()}));
+ private:
+  void Loop() {
+    std::unique_lock lock(mutex_);
     while (true) {
-      auto frame = sys::RecvFrame(fd_.get(), kMaxFrame, kNever);
-      if (!frame && frame.error().code == Code::kDataLoss) return std::unexpected(frame.error());
-      if (!frame) {  // the front has gone: nobody wants the answers
-        engine_.Drain(Now());
-        return {};
-      }
-      CADRE_ASSIGN(const bool drained, Handle(static_cast<MessageKind>(frame->kind), frame->body));
-      if (drained) return {};
+      changed_.wait(lock, [&] { return stop_ || dirty_; });
+      if (changed_.wait_for(lock, kStatsInterval, [&] { return stop_; })) return;
+      dirty_ = false;
+      const std::string body = Encode(engine_.Stats().front());
+      for (Outbox* outbox : outboxes_) outbox->Put(Number(MessageKind::kStats), body);
     }
   }
 
+  engine::Engine& engine_;
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::vector<Outbox*> outboxes_;
+  bool dirty_ = false, stop_ = false;
+  std::thread thread_;
+};
+
+// One front's requests.
+class Connection : public std::enable_shared_from_this<Connection> {
+ public:
+  Connection(engine::Engine& engine, StatsTeller& stats, sys::Fd fd)
+      : engine_(engine), stats_(stats), fd_(std::move(fd)), outbox_(fd_.get()) {}
+
+  /// The next message, if it is none about a request; those are dealt with. Errors: those of RecvFrame.
+  Result<sys::Frame> Serve() {
+    outbox_.Put(Number(MessageKind::kReady), Encode(ReadyMessage{.model_info = engine_.model_info()}));
+    return Next();
+  }
+  Result<sys::Frame> Next() {
+    while (true) {
+      CADRE_ASSIGN(sys::Frame frame, sys::RecvFrame(fd_.get(), kMaxFrame, kNever));
+      switch (static_cast<MessageKind>(frame.kind)) {
+        case MessageKind::kSubmit: {
+          CADRE_ASSIGN(SubmitMessage submit, Decode<SubmitMessage>(frame.body));
+          Submit(std::move(submit));
+          break;
+        }
+        case MessageKind::kCancel: {
+          CADRE_ASSIGN(const CancelMessage cancel, Decode<CancelMessage>(frame.body));
+          const std::lock_guard lock(mutex_);
+          if (const auto it = handles_.find(cancel.id); it != handles_.end()) it->second->Cancel();
+          break;
+        }
+        case MessageKind::kResetPrefixCache:
+          CADRE_TRY(engine_.ResetPrefixCache());
+          break;
+        default:
+          return frame;
+      }
+    }
+  }
+  void CancelAll() {
+    const std::lock_guard lock(mutex_);
+    for (const auto& [id, handle] : handles_) handle->Cancel();
+  }
   void Send(MessageKind kind, std::string body) { outbox_.Put(Number(kind), std::move(body)); }
+  void Close() { shutdown(fd_.get(), SHUT_RDWR); }
+  Outbox& outbox() { return outbox_; }
+
+ private:
+  class Sink;
+  void Submit(SubmitMessage submit);
   void SendFinish(int64_t id, std::vector<engine::GeneratedToken> last_tokens, engine::Finish finish) {
     {
       const std::lock_guard lock(mutex_);
       handles_.erase(id);
     }
     Send(MessageKind::kFinish, Encode(FinishMessage{id, std::move(last_tokens), std::move(finish)}));
-    SendStats();
+    stats_.Changed();
   }
-  // At most every kStatsInterval: metrics want no more, and the front counts its own requests.
-  void SendStats() {
-    {
-      const std::lock_guard lock(mutex_);
-      if (Now() - last_stats_ < kStatsInterval) return;
-      last_stats_ = Now();
-    }
-    Send(MessageKind::kStats, Encode(engine_.Stats().front()));
-  }
-
- private:
-  class Sink;
-
-  Result<bool> Handle(MessageKind kind, std::string_view body) {
-    switch (kind) {
-      case MessageKind::kSubmit: {
-        CADRE_ASSIGN(SubmitMessage submit, Decode<SubmitMessage>(body));
-        Submit(std::move(submit));
-        return false;
-      }
-      case MessageKind::kCancel: {
-        CADRE_ASSIGN(const CancelMessage cancel, Decode<CancelMessage>(body));
-        const std::lock_guard lock(mutex_);
-        if (const auto it = handles_.find(cancel.id); it != handles_.end()) it->second->Cancel();
-        return false;
-      }
-      case MessageKind::kResetPrefixCache:
-        CADRE_TRY(engine_.ResetPrefixCache());
-        return false;
-      case MessageKind::kDrain: {
-        CADRE_ASSIGN(const DrainMessage drain, Decode<DrainMessage>(body));
-        engine_.Drain(Now() + std::chrono::milliseconds(drain.milliseconds));
-        Send(MessageKind::kDrained, "");
-        return true;
-      }
-      default:
-        return Fail(Code::kDataLoss, "unknown message kind {} from the front", Number(kind));
-    }
-  }
-
-  void Submit(SubmitMessage submit);
 
   engine::Engine& engine_;
+  StatsTeller& stats_;
   sys::Fd fd_;
   Outbox outbox_;
   std::mutex mutex_;
   std::map<int64_t, std::unique_ptr<engine::RequestHandle>> handles_;
-  TimePoint last_stats_;  // under mutex_
 };
 
 class Connection::Sink : public engine::EventSink {
@@ -105,7 +146,7 @@ class Connection::Sink : public engine::EventSink {
   }
   void OnTokens(std::vector<engine::GeneratedToken> tokens) override {
     connection_->Send(MessageKind::kTokens, Encode(TokensMessage{id_, std::move(tokens)}));
-    connection_->SendStats();
+    connection_->stats_.Changed();
   }
   void OnFinish(std::vector<engine::GeneratedToken> last_tokens, engine::Finish finish) override {
     connection_->SendFinish(id_, std::move(last_tokens), std::move(finish));
@@ -128,12 +169,113 @@ void Connection::Submit(SubmitMessage submit) {
          Encode(FinishMessage{
              submit.id, {}, {.reason = engine::FinishReason::kError, .error = std::move(handle).error()}}));
   }
+  stats_.Changed();
 }
+
+// The first front's connection, and the threads of the others.
+class Server {
+ public:
+  Server(engine::Engine& engine, FrontConnector connect)
+      : engine_(engine), connect_(std::move(connect)), stats_(engine) {}
+
+  Status Serve(sys::Fd fd) {
+    const auto first = std::make_shared<Connection>(engine_, stats_, std::move(fd));
+    stats_.Add(&first->outbox());
+    Status status = ServeFirst(*first);
+    if (!status) engine_.Drain(Now());
+    EndOthers();
+    stats_.Remove(&first->outbox());
+    return status;
+  }
+
+ private:
+  struct Other {
+    std::mutex mutex;
+    std::shared_ptr<Connection> connection;  // null before it is made
+    bool closed = false;                     // wanted
+    std::atomic<bool> ended = false;
+    std::thread thread;
+  };
+
+  Status ServeFirst(Connection& first) {
+    auto frame = first.Serve();
+    for (;; frame = first.Next()) {
+      if (!frame && frame.error().code == Code::kDataLoss) return std::unexpected(frame.error());
+      if (!frame) {  // the front has gone: nobody wants the answers
+        engine_.Drain(Now());
+        return {};
+      }
+      if (frame->kind == Number(MessageKind::kAddFront)) {
+        CADRE_ASSIGN(AddFrontMessage add, Decode<AddFrontMessage>(frame->body));
+        AddOther(std::move(add.where), frame->fds.empty() ? sys::Fd() : std::move(frame->fds.front()));
+        continue;
+      }
+      if (frame->kind != Number(MessageKind::kDrain))
+        return Fail(Code::kDataLoss, "unknown message kind {} from the front", frame->kind);
+      CADRE_ASSIGN(const DrainMessage drain, Decode<DrainMessage>(frame->body));
+      engine_.Drain(Now() + std::chrono::milliseconds(drain.milliseconds));
+      first.Send(MessageKind::kDrained, "");
+      return {};
+    }
+  }
+
+  void AddOther(std::string where, sys::Fd fd) {
+    std::erase_if(others_, [](const auto& other) {
+      if (other->ended) other->thread.join();
+      return other->ended.load();
+    });
+    auto& other = *others_.emplace_back(std::make_unique<Other>());
+    other.thread = std::thread([this, &other, where = std::move(where), fd = std::move(fd)]() mutable {
+      ServeOther(other, where, std::move(fd));
+      other.ended = true;
+    });
+  }
+
+  void ServeOther(Other& other, const std::string& where, sys::Fd fd) {
+    if (!fd && connect_) {
+      auto made = connect_(where);
+      if (!made) return LogWarning("cannot reach a further front: {}", made.error().message);
+      fd = std::move(*made);
+    }
+    if (!fd) return;
+    const auto connection = std::make_shared<Connection>(engine_, stats_, std::move(fd));
+    {
+      const std::lock_guard lock(other.mutex);
+      if (other.closed) return;
+      other.connection = connection;
+    }
+    stats_.Add(&connection->outbox());
+    const auto end = connection->Serve();  // there is no message that it may send to us
+    if (end) LogWarning("a front sent message {}, which only the first may send", end->kind);
+    if (!end && end.error().code == Code::kDataLoss)
+      LogWarning("a front is cut off: {}", end.error().message);
+    stats_.Remove(&connection->outbox());
+    connection->Close();
+    connection->CancelAll();
+  }
+
+  // Their requests have ended with the engine; the last events get out before the connections close.
+  void EndOthers() {
+    for (const auto& other : others_) {
+      const std::lock_guard lock(other->mutex);
+      other->closed = true;
+      if (other->connection) other->connection->outbox().Flush(Now() + std::chrono::seconds(1));
+      if (other->connection) other->connection->Close();
+    }
+    for (const auto& other : others_) other->thread.join();
+    others_.clear();
+  }
+
+  engine::Engine& engine_;
+  FrontConnector connect_;
+  StatsTeller stats_;
+  std::list<std::unique_ptr<Other>> others_;  // touched by the first front's thread
+};
 
 }  // namespace
 
-Status ServeEngine(engine::Engine& engine, sys::Fd connection) {
-  return std::make_shared<Connection>(engine, std::move(connection))->Serve();
+Status ServeEngine(engine::Engine& engine, sys::Fd connection, FrontConnector connect) {
+  return Server(engine, std::move(connect)).Serve(std::move(connection));
 }
 
 }  // namespace cadre::link

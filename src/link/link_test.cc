@@ -1,6 +1,8 @@
 #include <gtest/gtest.h>
 
+#include <condition_variable>
 #include <future>
+#include <mutex>
 #include <random>
 #include <thread>
 
@@ -65,23 +67,27 @@ class EchoEngine : public engine::Engine {
   Result<std::unique_ptr<engine::RequestHandle>> Submit(engine::Request request,
                                                         std::shared_ptr<engine::EventSink> sink) override {
     if (request.prompt.size() > 100) return Fail(Code::kInvalidArgument, "too long");
+    const std::lock_guard lock(mutex_);
     auto cancelled = cancellations_.emplace_back(std::make_shared<std::atomic<bool>>(false));
-    threads_.emplace_back([request, sink, cancelled] {
-      if (request.prompt.front() == 0) {
-        cancelled->wait(false);
-        return sink->OnFinish({}, {.reason = engine::FinishReason::kAbort});
-      }
-      sink->OnPrompt(2, {});
-      for (size_t i = 0; i + 1 < request.prompt.size(); ++i) sink->OnTokens({{.token = request.prompt[i]}});
-      sink->OnFinish({{.token = request.prompt.back()}}, {.reason = engine::FinishReason::kLength});
+    changed_.notify_all();
+    threads_.emplace_back([this, request, sink, cancelled] {
+      Answer(request, *sink, *cancelled);
+      const std::lock_guard ending(mutex_);
+      ++num_ended_;
+      changed_.notify_all();
     });
     struct Handle : engine::RequestHandle {
       std::shared_ptr<std::atomic<bool>> cancelled;
-      void Cancel() override { EchoEngine::Cancel(*cancelled); }
+      std::atomic<int>* num_cancelled = nullptr;
+      void Cancel() override {
+        ++*num_cancelled;
+        EchoEngine::Cancel(*cancelled);
+      }
       int rank() const override { return 3; }
     };
     auto handle = std::make_unique<Handle>();
     handle->cancelled = cancelled;
+    handle->num_cancelled = &num_cancelled_;
     return handle;
   }
   std::vector<engine::RankStats> Stats() const override {
@@ -91,18 +97,39 @@ class EchoEngine : public engine::Engine {
   }
   Status Health() const override { return {}; }
   Status ResetPrefixCache() override { return {}; }
+  int num_cancelled() const { return num_cancelled_; }
+  // Waits until so many requests have come in all.
+  void WaitForRequests(size_t number) {
+    std::unique_lock lock(mutex_);
+    changed_.wait_for(lock, std::chrono::seconds(10), [&] { return cancellations_.size() >= number; });
+  }
   // As a front that goes away ends what it has asked for.
   void Drain(TimePoint) override {
+    std::unique_lock lock(mutex_);
     for (const auto& cancelled : cancellations_) Cancel(*cancelled);
+    changed_.wait(lock, [&] { return num_ended_ == cancellations_.size(); });
   }
 
  private:
+  static void Answer(const engine::Request& request, engine::EventSink& sink, std::atomic<bool>& cancelled) {
+    if (request.prompt.front() == 0) {
+      cancelled.wait(false);
+      return sink.OnFinish({}, {.reason = engine::FinishReason::kAbort});
+    }
+    sink.OnPrompt(2, {});
+    for (size_t i = 0; i + 1 < request.prompt.size(); ++i) sink.OnTokens({{.token = request.prompt[i]}});
+    sink.OnFinish({{.token = request.prompt.back()}}, {.reason = engine::FinishReason::kLength});
+  }
   static void Cancel(std::atomic<bool>& cancelled) {
     cancelled = true;
     cancelled.notify_all();
   }
 
-  std::vector<std::shared_ptr<std::atomic<bool>>> cancellations_;  // of all requests; used by one thread
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  size_t num_ended_ = 0;
+  std::atomic<int> num_cancelled_ = 0;
+  std::vector<std::shared_ptr<std::atomic<bool>>> cancellations_;  // of all requests
   engine::ModelInfo info_{.vocab_size = 10, .max_model_len = 20, .num_kv_blocks = 30, .block_size = 16};
   std::vector<std::thread> threads_;
 };
@@ -188,6 +215,90 @@ TEST_F(Link, AFailedRankEndsEveryRequestOnce) {
   EXPECT_EQ(waiting->Wait().error.message, "rank 3 was killed");
   EXPECT_FALSE(client_->Health().has_value());
   EXPECT_FALSE(client_->Submit({}, std::make_shared<Collector>()).has_value());
+}
+
+// One more front at the rank of the fixture.
+std::unique_ptr<EngineClient> OneMore(EngineClient& first) {
+  auto [front, rank] = *sys::SocketPair();
+  first.AddFront(std::move(rank), "");
+  return *EngineClient::Connect(std::move(front),
+                                {.rank = 3, .max_queued_requests = 4096, .owns_engine = false},
+                                Now() + std::chrono::seconds(10));
+}
+
+std::pair<std::shared_ptr<Collector>, std::unique_ptr<engine::RequestHandle>> AskAt(
+    EngineClient& front, std::vector<int32_t> prompt) {
+  auto sink = std::make_shared<Collector>();
+  engine::Request request;
+  request.prompt = std::move(prompt);
+  return {sink, *front.Submit(std::move(request), sink)};
+}
+
+TEST_F(Link, SeveralFrontsHaveIdsOfTheirOwn) {
+  std::vector<std::unique_ptr<EngineClient>> fronts;
+  for (int i = 0; i < 3; ++i) fronts.push_back(OneMore(*client_));
+  std::vector<std::thread> users;  // ids begin at 0 in each
+  for (size_t f = 0; f < fronts.size(); ++f) {
+    users.emplace_back([&, f] {
+      for (int32_t i = 1; i < 30; ++i) {
+        const auto base = static_cast<int32_t>(1000 * f) + i;
+        auto [sink, handle] = AskAt(*fronts[f], {base, base + 1});
+        EXPECT_EQ(sink->Wait().reason, engine::FinishReason::kLength);
+        EXPECT_EQ(sink->tokens, (std::vector<int32_t>{base, base + 1}));
+      }
+    });
+  }
+  for (auto& user : users) user.join();
+  EXPECT_EQ(Ask({7}).first->Wait().reason, engine::FinishReason::kLength);
+}
+
+TEST_F(Link, AFrontThatDiesLosesItsOwnRequestsOnly) {
+  auto lost = OneMore(*client_), kept = OneMore(*client_);
+  auto [dying, dying_handle] = AskAt(*lost, {0});
+  auto [living, living_handle] = AskAt(*kept, {0});
+  auto [first, first_handle] = Ask({0});
+  echo_.WaitForRequests(3);
+  lost.reset();  // its socket closes
+  EXPECT_EQ(dying->Wait().reason, engine::FinishReason::kError);
+  for (int i = 0; i < 500 && echo_.num_cancelled() < 1; ++i)
+    std::this_thread::sleep_for(std::chrono::milliseconds(4));
+  EXPECT_EQ(echo_.num_cancelled(), 1);  // the rank does not go on with it
+  EXPECT_EQ(kept->num_in_flight(), 1);
+  living_handle->Cancel();
+  EXPECT_EQ(living->Wait().reason, engine::FinishReason::kAbort);
+  first_handle->Cancel();
+  EXPECT_EQ(first->Wait().reason, engine::FinishReason::kAbort);
+  EXPECT_EQ(AskAt(*OneMore(*client_), {5}).first->Wait().reason, engine::FinishReason::kLength);
+}
+
+TEST_F(Link, AFrontThatSendsRubbishIsCutOffAlone) {
+  auto [front, rank] = *sys::SocketPair();
+  client_->AddFront(std::move(rank), "");
+  const std::string rubbish(100, 'x');
+  ASSERT_TRUE(sys::SendAll(front.get(), std::as_bytes(std::span(rubbish)), Now() + std::chrono::seconds(5)));
+  while (sys::RecvFrame(front.get(), 1 << 20, Now() + std::chrono::seconds(5))) {
+  }
+  EXPECT_EQ(Ask({7}).first->Wait().reason, engine::FinishReason::kLength);
+}
+
+TEST_F(Link, AFurtherFrontDrainsItsOwnRequests) {
+  auto other = OneMore(*client_);
+  auto [mine, mine_handle] = Ask({0});
+  auto [theirs, theirs_handle] = AskAt(*other, {0});
+  other->Drain(Now() + std::chrono::milliseconds(20));
+  EXPECT_EQ(theirs->Wait().reason, engine::FinishReason::kAbort);
+  EXPECT_FALSE(other->Submit({}, std::make_shared<Collector>()).has_value());
+  EXPECT_EQ(client_->num_in_flight(), 1);
+  mine_handle->Cancel();
+  EXPECT_EQ(mine->Wait().reason, engine::FinishReason::kAbort);
+}
+
+TEST_F(Link, TheEndOfTheFirstFrontEndsAll) {
+  auto other = OneMore(*client_);
+  auto [theirs, handle] = AskAt(*other, {0});
+  echo_.WaitForRequests(1);
+  client_->Drain(Now() + std::chrono::milliseconds(20));
+  EXPECT_EQ(theirs->Wait().reason, engine::FinishReason::kAbort);
 }
 
 TEST_F(Link, DrainComesBack) {

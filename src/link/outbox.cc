@@ -22,12 +22,23 @@ Outbox::~Outbox() {
   thread_.join();
 }
 
-void Outbox::Put(uint32_t kind, std::string body) {
+void Outbox::Put(uint32_t kind, std::string body, sys::Fd fd) {
   {
     const std::lock_guard lock(mutex_);
-    items_.push_back({kind, std::move(body)});
+    items_.push_back({kind, std::move(body), std::move(fd)});
   }
   changed_.notify_one();
+}
+
+bool Outbox::Write(const Item& item, TimePoint deadline) const {
+  const int fd = item.fd.get();
+  const std::span<const int> fds(&fd, item.fd ? 1 : 0);
+  return sys::SendFrame(fd_, item.kind, item.body, fds, deadline).has_value();
+}
+
+void Outbox::Flush(TimePoint deadline) {
+  std::unique_lock lock(mutex_);
+  idle_.wait_until(lock, deadline, [&] { return items_.empty() && !writing_; });
 }
 
 void Outbox::Loop() {
@@ -37,13 +48,16 @@ void Outbox::Loop() {
     bool stop = false;
     {
       std::unique_lock lock(mutex_);
+      writing_ = false;
+      if (items_.empty()) idle_.notify_all();
       changed_.wait(lock, [&] { return stop_ || !items_.empty(); });
       items.swap(items_);
       stop = stop_;
+      writing_ = true;
     }
     for (const Item& item : items) {
       const TimePoint deadline = Now() + (stop ? Duration(std::chrono::seconds(1)) : Duration(kWriteTimeout));
-      if (!broken) broken = !sys::SendFrame(fd_, item.kind, item.body, {}, deadline);
+      if (!broken) broken = !Write(item, deadline);
     }
     if (stop && items.empty()) return;
     items.clear();

@@ -8,6 +8,9 @@
 #include <thread>
 #include <vector>
 
+#include "base/clock.h"
+#include "sys/fd.h"
+
 namespace cadre::link {
 
 class Outbox {
@@ -18,20 +21,26 @@ class Outbox {
   ~Outbox();
 
   /// Any thread. After the peer has gone, frames are dropped: the reader of the same socket tells the end.
-  void Put(uint32_t kind, std::string body);
+  /// `fd` travels along, on Unix sockets.
+  void Put(uint32_t kind, std::string body, sys::Fd fd = {});
+  /// Waits until all that was put is written, or cannot be.
+  void Flush(TimePoint deadline);
 
  private:
   struct Item {
     uint32_t kind;
     std::string body;
+    sys::Fd fd;
   };
+  bool Write(const Item& item, TimePoint deadline) const;
   void Loop();
 
   const int fd_;
   std::mutex mutex_;
   std::condition_variable changed_;
   std::vector<Item> items_;
-  bool stop_ = false;
+  bool stop_ = false, writing_ = false;
+  std::condition_variable idle_;
   std::thread thread_;
 };
 

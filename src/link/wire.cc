@@ -12,6 +12,7 @@ namespace {
 
 class Writer {
  public:
+  static constexpr bool kReads = false;
   template <typename... Fields>
   void operator()(const Fields&... fields) {
     (Write(fields), ...);
@@ -58,6 +59,7 @@ class Writer {
 
 class Reader {
  public:
+  static constexpr bool kReads = true;
   explicit Reader(std::string_view bytes) : left_(bytes) {}
 
   template <typename... Fields>
@@ -156,6 +158,16 @@ void Visit(Archive& archive, SamplingParams& s) {
           s.max_tokens, s.min_tokens, s.stop_token_ids, s.eos_token_ids, s.ignore_eos, s.prompt_logprobs);
 }
 template <typename Archive>
+void Visit(Archive& archive, TokenIds& t) {
+  if constexpr (Archive::kReads) {
+    std::vector<int32_t> ids;
+    archive(ids);
+    t = std::move(ids);
+  } else {
+    archive(t.vector());
+  }
+}
+template <typename Archive>
 void Visit(Archive& archive, Request& r) {
   archive(r.id, r.prompt, r.sampling, r.cache_salt, r.priority, r.deadline, r.data_parallel_rank);
 }
@@ -210,6 +222,10 @@ void Visit(Archive& archive, DrainMessage& m) {
   archive(m.milliseconds);
 }
 template <typename Archive>
+void Visit(Archive& archive, AddFrontMessage& m) {
+  archive(m.where);
+}
+template <typename Archive>
 void Visit(Archive& archive, PromptMessage& m) {
   archive(m.id, m.num_cached_tokens, m.logprobs);
 }
@@ -246,6 +262,7 @@ CADRE_LINK_MESSAGE(ReadyMessage)
 CADRE_LINK_MESSAGE(SubmitMessage)
 CADRE_LINK_MESSAGE(CancelMessage)
 CADRE_LINK_MESSAGE(DrainMessage)
+CADRE_LINK_MESSAGE(AddFrontMessage)
 CADRE_LINK_MESSAGE(PromptMessage)
 CADRE_LINK_MESSAGE(TokensMessage)
 CADRE_LINK_MESSAGE(FinishMessage)

@@ -12,7 +12,7 @@
 namespace cadre::link {
 
 /// Changes whenever a message does; the first frame of a rank carries it.
-constexpr uint32_t kWireVersion = 2;
+constexpr uint32_t kWireVersion = 3;
 
 enum class MessageKind : uint32_t {
   // rank -> front
@@ -23,10 +23,11 @@ enum class MessageKind : uint32_t {
   kStats,      ///< engine::RankStats
   kDrained,    ///< everything has ended; the rank closes next
   // front -> rank
-  kSubmit = 64,      ///< SubmitMessage
-  kCancel,           ///< CancelMessage
-  kDrain,            ///< DrainMessage
-  kResetPrefixCache  ///< empty
+  kSubmit = 64,       ///< SubmitMessage
+  kCancel,            ///< CancelMessage
+  kDrain,             ///< DrainMessage
+  kResetPrefixCache,  ///< empty
+  kAddFront           ///< AddFrontMessage, perhaps with a descriptor
 };
 
 struct ReadyMessage {
@@ -42,6 +43,9 @@ struct CancelMessage {
 };
 struct DrainMessage {
   int64_t milliseconds = 0;  ///< from now until what still runs is aborted
+};
+struct AddFrontMessage {
+  std::string where;  ///< for the rank's connector; not used where a descriptor comes along
 };
 struct PromptMessage {
   int64_t id = 0;

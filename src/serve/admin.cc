@@ -1,7 +1,25 @@
 // What people and machines ask about the server itself.
+#include "base/caught.h"
 #include "serve/api.h"
+#include "serve/errors.h"
 
 namespace cadre::serve {
+namespace {
+
+// Answers with what `make` makes of all fronts' parts: at once where this is the only one.
+void AnswerForAll(Api& api, const WriterPtr& writer,
+                  std::function<http::Response(const std::vector<FrontPart>& others)> make) {
+  auto answer = [writer, make = std::move(make)](const std::vector<FrontPart>& others) {
+    try {
+      writer->Send(make(others));
+    } catch (...) {
+      writer->Send(ErrorResponse(CaughtError()));
+    }
+  };
+  api.options.ask_fronts ? api.options.ask_fronts(std::move(answer)) : answer({});
+}
+
+}  // namespace
 
 Result<http::Response> Health(Api& api, const http::Request&) {
   CADRE_TRY(api.session.engine().Health());
@@ -18,14 +36,25 @@ Result<http::Response> Version(Api& api, const http::Request&) {
       200, "application/json", {}, Json(Json::Object{{"version", api.options.version}}).Dump()};
 }
 
-Result<http::Response> Load(Api& api, const http::Request&) {
-  return http::Response{
-      200, "application/json", {}, Format("{{\"server_load\":{}}}", api.num_in_flight.load())};
+Status Load(Api& api, const http::Request&, const WriterPtr& writer) {
+  AnswerForAll(api, writer, [&api](const std::vector<FrontPart>& others) {
+    int64_t load = api.num_in_flight;
+    for (const FrontPart& other : others) load += other.num_in_flight;
+    return http::Response{200, "application/json", {}, Format("{{\"server_load\":{}}}", load)};
+  });
+  return {};
 }
 
-Result<http::Response> Metrics(Api& api, const http::Request&) {
-  return http::Response{
-      200, "text/plain; version=0.0.4; charset=utf-8", {}, api.metrics.Serialize(api.session.engine())};
+Status Metrics(Api& api, const http::Request&, const WriterPtr& writer) {
+  AnswerForAll(api, writer, [&api](const std::vector<FrontPart>& others) {
+    std::vector<std::string> texts;
+    for (const FrontPart& other : others) texts.push_back(other.metrics);
+    return http::Response{200,
+                          "text/plain; version=0.0.4; charset=utf-8",
+                          {},
+                          api.metrics.Serialize(api.session.engine(), std::move(texts))};
+  });
+  return {};
 }
 
 Result<http::Response> ResetPrefixCache(Api& api, const http::Request&) {

@@ -40,8 +40,8 @@ Result<http::Response> Detokenize(Api& api, const http::Request& request);
 Result<http::Response> Health(Api& api, const http::Request& request);
 Result<http::Response> Ping(Api& api, const http::Request& request);
 Result<http::Response> Version(Api& api, const http::Request& request);
-Result<http::Response> Load(Api& api, const http::Request& request);
-Result<http::Response> Metrics(Api& api, const http::Request& request);
+Status Load(Api& api, const http::Request& request, const WriterPtr& writer);
+Status Metrics(Api& api, const http::Request& request, const WriterPtr& writer);
 Result<http::Response> ResetPrefixCache(Api& api, const http::Request& request);
 
 }  // namespace cadre::serve

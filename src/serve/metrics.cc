@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "base/metrics_merge.h"
+
 namespace cadre::serve {
 namespace {
 
@@ -114,7 +116,7 @@ ServeMetrics::ServeMetrics(MetricsRegistry& registry, const std::string& model_n
     : registry_(registry), model_name_(model_name), model_(engine.model_info()) {
   for (const engine::RankStats& stats : engine.Stats()) {
     OfRank(stats.rank);
-    registry
+    engines_
         .AddGauge("vllm:cache_config_info", "Information of the LLMEngine CacheConfig",
                   {{"engine", std::to_string(stats.rank)},
                    {"block_size", std::to_string(model_.block_size)},
@@ -139,16 +141,16 @@ void ServeMetrics::Update(const engine::RankStats& stats) {
   MetricLabels capacity = labels;
   capacity["reason"] = "capacity";
   const auto gauge = [&](const char* name, const char* help, double value) {
-    registry_.AddGauge(name, help, labels).Set(value);
+    engines_.AddGauge(name, help, labels).Set(value);
   };
   const auto counter = [&](const char* name, const char* help, int64_t value) {
-    registry_.AddCounter(name, help, labels).RaiseTo(static_cast<double>(value));
+    engines_.AddCounter(name, help, labels).RaiseTo(static_cast<double>(value));
   };
   const auto waiting = static_cast<double>(stats.num_waiting);
   gauge("vllm:num_requests_running", "Number of requests in model execution batches.",
         static_cast<double>(stats.num_running));
   gauge("vllm:num_requests_waiting", "Number of requests waiting to be processed.", waiting);
-  registry_.AddGauge("vllm:num_requests_waiting_by_reason", "Number of waiting requests by reason.", capacity)
+  engines_.AddGauge("vllm:num_requests_waiting_by_reason", "Number of waiting requests by reason.", capacity)
       .Set(waiting);
   gauge("vllm:kv_cache_usage_perc", "KV-cache usage. 1 means 100 percent usage.", stats.kv_cache_usage);
   counter("vllm:num_preemptions_total", "Cumulative number of preemption from the engine.",
@@ -164,7 +166,7 @@ void ServeMetrics::Update(const engine::RankStats& stats) {
 
 void ServeMetrics::UpdateSteps(const engine::RankStats& stats, const MetricLabels& labels) {
   using engine::StepSizes;
-  Histogram& steps = registry_.AddHistogram(
+  Histogram& steps = engines_.AddHistogram(
       "vllm:iteration_tokens_total", "Histogram of number of tokens per engine_step.", labels,
       std::vector<double>(StepSizes::kBounds.begin(), StepSizes::kBounds.end()));
   StepSizes& before = printed_steps_[stats.rank];
@@ -177,11 +179,16 @@ void ServeMetrics::UpdateSteps(const engine::RankStats& stats, const MetricLabel
   before = stats.step_sizes;
 }
 
-std::string ServeMetrics::Serialize(const engine::Engine& engine) {
+std::string ServeMetrics::Serialize(const engine::Engine& engine, std::vector<std::string> other_fronts) {
   const std::vector<engine::RankStats> all = engine.Stats();
   const std::lock_guard lock(mutex_);
   for (const engine::RankStats& stats : all) Update(stats);
-  return registry_.Serialize();
+  std::string requests = registry_.Serialize();
+  if (!other_fronts.empty()) {
+    other_fronts.insert(other_fronts.begin(), std::move(requests));
+    requests = MergeMetrics(other_fronts);
+  }
+  return requests + engines_.Serialize();
 }
 
 }  // namespace cadre::serve

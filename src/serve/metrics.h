@@ -2,6 +2,8 @@
 // vLLM's metrics, by its names and buckets, so that existing dashboards and autoscalers work. Everything but
 // what concerns the front alone carries the index of the engine (data-parallel rank) that it is about.
 #include <mutex>
+#include <string>
+#include <vector>
 
 #include "base/metrics.h"
 #include "engine/engine.h"
@@ -49,20 +51,23 @@ class RequestMetrics {
 
 class ServeMetrics {
  public:
-  /// The metrics of all ranks that the engine has are there from the start.
+  /// The metrics of all ranks that the engine has are there from the start. `registry` holds what this front
+  /// counts of its requests; what the ranks count is kept apart, because every front hears it.
   ServeMetrics(MetricsRegistry& registry, const std::string& model_name, const engine::Engine& engine);
 
   /// Of one rank; lives as long as this. Any thread; takes a lock.
   RequestMetrics& OfRank(int rank);
 
-  /// Brings the gauges and totals of all ranks up to date and prints everything.
-  std::string Serialize(const engine::Engine& engine);
+  /// Brings the gauges and totals of all ranks up to date and prints everything, the registries of the
+  /// deployment's other fronts (as text) added.
+  std::string Serialize(const engine::Engine& engine, std::vector<std::string> other_fronts = {});
 
  private:
   void Update(const engine::RankStats& stats);
   void UpdateSteps(const engine::RankStats& stats, const MetricLabels& labels);
 
   MetricsRegistry& registry_;
+  MetricsRegistry engines_;
   const std::string model_name_;
   const engine::ModelInfo model_;
   std::mutex mutex_;  // guards what is below

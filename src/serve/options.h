@@ -1,5 +1,6 @@
 #pragma once
 // What the HTTP front can be told; flags are mapped onto it above.
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -14,6 +15,14 @@ struct CorsOptions {
   std::vector<std::string> methods = {"*"};
   std::vector<std::string> headers = {"*"};
 };
+
+/// What one front of several has counted of its own requests.
+struct FrontPart {
+  int64_t num_in_flight = 0;  ///< for /load
+  std::string metrics;        ///< Prometheus' text, without what the engines count
+};
+/// Asks the deployment's other fronts for their parts; `done` hears them once, on any thread.
+using AskFronts = std::function<void(std::function<void(std::vector<FrontPart>)> done)>;
 
 struct ServeOptions {
   http::ServerOptions http;                     ///< error_response is set by ApiServer
@@ -32,6 +41,7 @@ struct ServeOptions {
   bool exclude_tools_when_tool_choice_none = false;
   bool log_requests = false;    ///< one info line a request (never its text)
   int64_t stream_interval = 1;  ///< tokens per event where the request does not say
+  AskFronts ask_fronts;         ///< null: this is the only front
   int num_workers = 1;          ///< threads for requests whose encoding takes long
 };
 

@@ -15,8 +15,8 @@ constexpr Route kRoutes[] = {
     {.method = "GET", .path = "/ping", .sync = Ping},
     {.method = "POST", .path = "/ping", .sync = Ping},
     {.method = "GET", .path = "/version", .sync = Version},
-    {.method = "GET", .path = "/load", .sync = Load},
-    {.method = "GET", .path = "/metrics", .sync = Metrics},
+    {.method = "GET", .path = "/load", .async = Load, .always = true},
+    {.method = "GET", .path = "/metrics", .async = Metrics, .always = true},
     {.method = "POST", .path = "/reset_prefix_cache", .sync = ResetPrefixCache, .dev_only = true},
     // Not built yet.
     {.method = "POST", .path = "/abort_requests"},

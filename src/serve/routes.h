@@ -12,6 +12,7 @@ struct Route {
   SyncHandler sync = nullptr;
   AsyncHandler async = nullptr;
   bool takes_json = false;  ///< the body is JSON
+  bool always = false;      ///< answered while the server drains, too
   bool dev_only = false;    ///< needs ServeOptions::dev_mode (VLLM_SERVER_DEV_MODE=1)
   bool is_built() const { return sync != nullptr || async != nullptr; }
 };

@@ -79,6 +79,12 @@ class ApiServer::Impl {
     api_.store(&ready_->api, std::memory_order_release);
   }
 
+  FrontPart Part() const {
+    const Api* api = api_.load(std::memory_order_acquire);
+    if (api == nullptr) return {};
+    return {.num_in_flight = api->num_in_flight, .metrics = registry_.Serialize()};
+  }
+
   void Stop(TimePoint deadline) {
     if (!http_ || stopped_.exchange(true)) return;
     if (Api* api = api_.load(std::memory_order_acquire); api != nullptr) {
@@ -200,7 +206,7 @@ void ApiServer::Impl::RunUnguarded(Api& api, const Route& route, const http::Req
     auto response = route.sync(api, request);
     return writer->Send(response.has_value() ? std::move(*response) : ErrorResponse(response.error()));
   }
-  if (api.draining) {
+  if (api.draining && !route.always) {
     return writer->Send(ErrorResponse(Error{Code::kUnavailable, "the server is shutting down", ""}));
   }
   if (const Status status = route.async(api, request, writer); !status.has_value()) {
@@ -234,6 +240,9 @@ void ApiServer::SetStarting(const std::string& why) {
 }
 void ApiServer::Serve(const session::Session& session) {
   impl_->Serve(session);
+}
+FrontPart ApiServer::Part() const {
+  return impl_->Part();
 }
 void ApiServer::Stop(TimePoint deadline) {
   impl_->Stop(deadline);

@@ -25,6 +25,9 @@ class ApiServer {
   /// once.
   void Serve(const session::Session& session);
 
+  /// This front's part of the deployment's figures; nothing before Serve. Any thread.
+  FrontPart Part() const;
+
   /// From now on 503 for new requests, also on /health; drains the engine (Engine::Drain) until `deadline`,
   /// lets the last answers leave, and closes. No handler runs when it returns. Call again: no effect. Any
   /// thread.

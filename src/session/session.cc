@@ -180,10 +180,11 @@ Result<std::shared_ptr<Generation>> Session::Begin(GenerateRequest request,
                               model().max_model_len, options_.cap_max_tokens));
     out.max_tokens = std::max(out.max_tokens, sampling.max_tokens);
     if (request.echo && text_ != nullptr && rendered.empty()) rendered = text_->Decode(ids, false);
+    const engine::TokenIds shared(ids);
     for (int64_t i = 0; i < out.n; ++i) {
       SequenceSpec spec;
       spec.request.id = specs.empty() ? request.id : Format("{}-{}", request.id, specs.size());
-      spec.request.prompt = ids;
+      spec.request.prompt = shared;
       spec.request.sampling = sampling;
       // As vLLM: sequence i of a seeded request draws as a request with seed + i would.
       spec.request.sampling.seed =

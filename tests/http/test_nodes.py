@@ -59,6 +59,7 @@ def test_first_node_answers_for_all(nodes):
     common = ["-dp", 4, "-dpl", 2, "-dpa", "127.0.0.1", "-dpp", meet]
     first = nodes(*common, "--port", port)
     first.wait_for("waiting for ranks 2 and 3")
+    assert first.log().count("waiting for ranks 2 and 3") == 1
     waiting = httpx.get("http://127.0.0.1:%d/health" % port)
     assert waiting.status_code == 503
     assert "waiting for ranks 2 and 3 (of 4 ranks in all)" in waiting.json()["error"]["message"]
@@ -101,6 +102,76 @@ def test_every_node_answers(nodes, flags):
     assert both[1].end() == 0
     assert both[0].end() == 7
     assert "another node has left the deployment" in both[0].log()
+
+
+def test_a_first_node_that_only_answers(nodes):
+    port, meet = free_port(), free_port()
+    common = ["-dp", 4, "--data-parallel-address", "127.0.0.1", "--data-parallel-rpc-port", meet]
+    first = nodes(*common, "--data-parallel-size-local", 0, "--port", port)
+    first.wait_for(r"waiting for ranks 0 to 3 \(of 4 ranks in all\)")
+    assert first.ranks() == []
+    halves = [nodes(*common, "-dpl", 2, "-dpr", start, "--headless", "--fabric-connections", 1) for start in (0, 2)]
+    first.wait_for("ready after")
+    for rank in range(4):
+        assert ask(port, **{"X-data-parallel-rank": str(rank)}) == "42"
+    first.process.terminate()
+    assert [node.end() for node in (first, *halves)] == [0, 0, 0]
+
+
+@pytest.mark.parametrize("victim", ["rank", "first"])
+def test_deaths_under_a_first_node_without_ranks(nodes, victim):
+    port, meet = free_port(), free_port()
+    common = ["-dp", 2, "-dpp", meet]
+    first = nodes(*common, "-dpl", 0, "--port", port, "--api-server-count", 2)
+    second = nodes(*common, "-dpl", 2, "--headless")  # as in vLLM's recipe: no start rank
+    first.wait_for("ready after")
+    lines = []
+    client = threading.Thread(target=stream_until_cut, args=(port, lines))
+    client.start()
+    while len(lines) < 10:
+        time.sleep(0.01)
+    ranks = [*second.ranks(), *first.ranks()]
+    if victim == "rank":
+        subprocess.run(["kill", "-KILL", str(second.ranks()[-1])])
+        assert (first.end(), second.end()) == (7, 7)
+        for node in (first, second):
+            assert "rank 1 was killed by SIGKILL" in node.log(), node.log()
+    else:
+        first.process.kill()
+        assert second.end() == 7
+        assert "the first host" in second.log()
+    client.join(10)
+    assert not client.is_alive()
+    deadline = time.time() + 5
+    while any(alive(pid) for pid in ranks):
+        assert time.time() < deadline, "processes are left behind"
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("transport", ["tcp", "ucx"])
+def test_the_transport_can_be_forced(nodes, transport):
+    port, meet = free_port(), free_port()
+    common = ["-dp", 2, "-dpl", 1, "-dpp", meet, "--fabric-transport", transport, "--fabric-connections", 2]
+    first = nodes(*common, "--port", port)
+    second = nodes(*common, "-dpr", 1, "--headless")
+    first.wait_for("ready after")
+    assert "hosts are linked by %s (--fabric-transport)" % transport in first.log()
+    assert "and %s between hosts" % transport in first.log()
+    assert ("2 connection(s) an address" in first.log()) == (transport == "tcp")
+    assert ask(port) == "42"
+    second.process.terminate()
+
+
+def test_transports_that_differ_are_refused(nodes):
+    meet = free_port()
+    common = ["-dp", 2, "-dpl", 1, "-dpp", meet]
+    first = nodes(*common, "--port", free_port(), "--fabric-transport", "tcp")
+    first.wait_for("waiting for rank 1")
+    second = nodes(*common, "-dpr", 1, "--headless")
+    assert second.end() == 2
+    assert "--fabric-transport" in second.log()
+    bad = nodes(*common, "--fabric-transport", "carrier-pigeon")
+    assert bad.end() == 2 and "auto, tcp, ucx" in bad.log().replace(",", ", ").replace(",  ", ", ")
 
 
 def test_settings_that_differ_are_named_on_both_sides(nodes):

@@ -84,7 +84,7 @@ class ThreadRanks {
       if (engine::Engine* engine = promise.get_future().get()) engines_.push_back(engine);
     }
     if (static_cast<int>(engines_.size()) == options.parallel.data_parallel_size) {
-      cluster_ = std::make_unique<cluster::EngineCluster>(engines_);
+      cluster_ = *cluster::EngineCluster::Create(engines_);
     }
   }
 
