@@ -256,7 +256,7 @@ void ByRankExchange::CountCombine(const GroupLists& lists, RowRange piece) {
   }
   for (int h = 0; mail_.any() && h < segment_->fabric().num_hosts(); ++h) {
     if (h == segment_->fabric().own_host()) continue;
-    const int64_t rows = mail_.NumResults(me_, h);
+    const int64_t rows = mail_.NumResults(h);
     if (formula_sums_by_host()) bytes_.combine_algorithmic += (listed() ? rows : piece.count) * sum;
     bytes_.combine_physical += rows * sum;
   }

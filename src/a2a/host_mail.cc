@@ -9,7 +9,7 @@
 namespace cadre::a2a {
 namespace {
 
-constexpr int kDispatchChannel = 0, kCombineChannel = 1, kSideChannel = 2;
+enum Kind : int { kDispatch, kCombine, kSide };
 constexpr std::byte kZeros[64] = {};
 
 size_t RoundUp(size_t bytes) {
@@ -89,7 +89,7 @@ MailParts::MailParts(const Options& o, const fabric::GroupHosts& hosts, int64_t 
                            static_cast<size_t>(result_bytes));
   side_begin = combine_begin + num_places * combine_stride;
   side_stride = RoundUp(mail.side_bytes);
-  parts.num_channels = mail.side_bytes > 0 ? 3 : 2;
+  parts.num_channels = (mail.side_bytes > 0 ? 3 : 2) * static_cast<int>(num_places);
   parts.landing_bytes = side_begin + num_places * side_stride;
   parts.message_bytes = std::max({dispatch_stride, combine_stride, side_stride});
 }
@@ -107,7 +107,9 @@ HostMail::HostMail(const Options& options, const MailParts& parts, RankSegment& 
       posted_(options.first_round - 1),
       side_posted_(posted_),
       parcels_(static_cast<size_t>(segment.size())),
-      results_(static_cast<size_t>(num_hosts_)) {}
+      due_(static_cast<size_t>(num_hosts_)),
+      due_before_(due_.size()),
+      results_(due_.size()) {}
 
 HostMail::Head* HostMail::HeadOf(int rank, int64_t piece, int host) const {
   auto* heads = reinterpret_cast<Head*>(const_cast<std::byte*>(Peer(rank, parts_.heads)));
@@ -154,6 +156,12 @@ void HostMail::Pack(int64_t piece_idx, const Routing& routing, WriteNotes write)
   }
 }
 
+// Each place has a channel of its own: a fast host may have filled the other one, and a flag has the size of
+// its last message only.
+int HostMail::Channel(int kind, int64_t chunk) const {
+  return kind * static_cast<int>(parts_.num_places) + static_cast<int>(Place(chunk));
+}
+
 bool HostMail::AllRaised(Flag flag, int64_t chunk) const {
   for (int r = here_.begin; r < here_.begin + here_.count; ++r) {
     if (chunk > 0 && !segment_.HasPiece(r, chunk)) continue;
@@ -169,7 +177,7 @@ void HostMail::TryPost(int64_t chunk) {
 
 void HostMail::Post(int64_t chunk) {
   posted_ = segment_.RoundOf(chunk);
-  fabric_.PostAll(kDispatchChannel, posted_, Place(chunk) * parts_.dispatch_stride,
+  fabric_.PostAll(Channel(kDispatch, chunk), posted_, Place(chunk) * parts_.dispatch_stride,
                   [&](int host, std::vector<fabric::Piece>& pieces) { GatherRows(host, chunk, pieces); });
 }
 
@@ -226,9 +234,16 @@ Status HostMail::Receive() {
   const int64_t chunk = segment_.chunk();
   if (carrier_ && static_cast<int32_t>(posted_ - segment_.round()) < 0) Post(chunk);
   std::array<uint32_t, kMaxRanks> bytes;
-  CADRE_TRY(fabric_.AwaitHosts(kDispatchChannel, segment_.round(), bytes.data(), segment_.Context("dispatch")));
+  CADRE_TRY(fabric_.AwaitHosts(Channel(kDispatch, chunk), segment_.round(), bytes.data(), segment_.Context("dispatch")));
   for (int h = 0; h < num_hosts_; ++h) {
-    if (h != fabric_.own_host()) CADRE_TRY(Take(h, bytes[static_cast<size_t>(h)]));
+    if (h == fabric_.own_host()) continue;
+    CADRE_TRY(Take(h, bytes[static_cast<size_t>(h)]));
+    // Now, not when the results come: then a fast rank may be at its next exchange's heads.
+    int64_t& due = due_[static_cast<size_t>(h)] = 0;
+    for (int r = here_.begin; r < here_.begin + here_.count; ++r) {
+      if (r == me_) due_before_[static_cast<size_t>(h)] = due;
+      due += NumDue(r, h);
+    }
   }
   return {};
 }
@@ -270,22 +285,18 @@ Status HostMail::FailNotes(int rank) const {
               fabric_.world_rank(rank), From(rank).notes.size(), From(rank).num_rows);
 }
 
-int64_t HostMail::NumResults(int rank, int host) const {
+int64_t HostMail::NumDue(int rank, int host) const {
   return segment_.HasPiece(rank) ? HeadOf(rank, segment_.chunk(), host)->num_results : 0;
 }
 
 Status HostMail::TradeResults(fabric::Fabric::Gather gather) {
   const size_t place = parts_.combine_begin + Place(segment_.chunk()) * parts_.combine_stride;
   std::array<uint32_t, kMaxRanks> bytes;
-  CADRE_TRY(fabric_.Trade(kCombineChannel, segment_.round(), place, bytes.data(), segment_.Context("combine"),
+  CADRE_TRY(fabric_.Trade(Channel(kCombine, segment_.chunk()), segment_.round(), place, bytes.data(), segment_.Context("combine"),
                           gather));
   for (int h = 0; h < num_hosts_; ++h) {
     if (h == fabric_.own_host()) continue;
-    int64_t all = 0, before = 0;
-    for (int r = here_.begin; r < here_.begin + here_.count; ++r) {
-      if (r == me_) before = all;
-      all += NumResults(r, h);
-    }
+    const int64_t all = due_[static_cast<size_t>(h)], before = due_before_[static_cast<size_t>(h)];
     if (bytes[static_cast<size_t>(h)] != static_cast<uint64_t>(all * parts_.result_bytes)) {
       return Fail(Code::kDataLoss, "{} sent {} bytes of results; {} were due",
                   fabric::NameHost(fabric_.hosts().entries[static_cast<size_t>(h)]), bytes[static_cast<size_t>(h)],
@@ -302,11 +313,11 @@ void HostMail::PostSide(int64_t chunk, Flag flag, bool sure, fabric::Fabric::Gat
   if (!any() || !carrier_ || static_cast<int32_t>(side_posted_ - round) >= 0) return;
   if (!sure && !AllRaised(flag, chunk)) return;
   side_posted_ = round;
-  fabric_.PostAll(kSideChannel, round, parts_.side_begin + Place(chunk) * parts_.side_stride, gather);
+  fabric_.PostAll(Channel(kSide, chunk), round, parts_.side_begin + Place(chunk) * parts_.side_stride, gather);
 }
 
 Status HostMail::AwaitSide(uint32_t* bytes, const char* what) {
-  return fabric_.AwaitHosts(kSideChannel, segment_.round(), bytes, segment_.Context(what));
+  return fabric_.AwaitHosts(Channel(kSide, segment_.chunk()), segment_.round(), bytes, segment_.Context(what));
 }
 
 const std::byte* HostMail::SideFrom(int host) const {

@@ -105,14 +105,13 @@ class HostMail {
 
   /// Results go home. For carriers `gather` gives those for a host: (home rank, its results in order).
   Status TradeResults(fabric::Fabric::Gather gather);
-  /// Those for this rank's rows; how many; and for a row of the piece, which (one a row and host).
+  /// Those for this rank's rows, and how many.
   const std::byte* ResultsFrom(int host) const { return results_[static_cast<size_t>(host)]; }
-  int64_t NumResults(int rank, int host) const;
+  int64_t NumResults(int host) const { return NumDue(me_, host); }
+  /// The hosts that see a row of this chunk's piece, and the row's number among those that they see.
   std::span<const GroupLists::Stop> StopsOf(int64_t row) const {
     return lists_[static_cast<size_t>(segment_.chunk())].StopsOf(row);
   }
-  /// The groups of `lists` are hosts; of this chunk's piece.
-  const GroupLists& lists() const { return lists_[static_cast<size_t>(segment_.chunk())]; }
 
   /// A further message a chunk: sends that of `chunk`, unless it has been sent, if `flag` has been raised by
   /// all ranks here or `sure`.
@@ -132,11 +131,13 @@ class HostMail {
   struct MessageHead;  // of a member, in a message
 
   Head* HeadOf(int rank, int64_t piece, int host) const;
+  int64_t NumDue(int rank, int host) const;
   bool AllRaised(Flag flag, int64_t chunk) const;
   void TryPost(int64_t chunk);
   void Post(int64_t chunk);
   void GatherRows(int host, int64_t chunk, std::vector<fabric::Piece>& pieces) const;
   Status Take(int host, uint32_t got);
+  int Channel(int kind, int64_t chunk) const;
   size_t Place(int64_t chunk) const { return segment_.RoundOf(chunk) % parts_.num_places; }
   const std::byte* Peer(int rank, size_t offset) const { return fabric_.peer(rank) + offset; }
 
@@ -153,6 +154,8 @@ class HostMail {
   std::vector<int32_t> all_;       // 0, 1, 2, ...
   std::vector<int64_t> choices_;   // of a piece, by host
   std::vector<Parcel> parcels_;    // by rank
+  // By host: results that are due to this host in this chunk, and to the ranks before this one.
+  std::vector<int64_t> due_, due_before_;
   std::vector<const std::byte*> results_;
   int64_t dispatch_wire_ = 0, combine_wire_ = 0;
 };
