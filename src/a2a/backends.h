@@ -8,11 +8,14 @@
 
 namespace cadre::a2a {
 
-Result<std::unique_ptr<AllToAll>> CreateAllGatherReduceScatter(const Options& options, const fabric::GroupHosts& hosts);
+Result<std::unique_ptr<AllToAll>> CreateAllGatherReduceScatter(const Options& options,
+                                                               const fabric::GroupHosts& hosts);
 Result<std::unique_ptr<AllToAll>> CreateNaive(const Options& options, const fabric::GroupHosts& hosts);
 Result<std::unique_ptr<AllToAll>> CreatePplx(const Options& options, const fabric::GroupHosts& hosts);
-Result<std::unique_ptr<AllToAll>> CreateDeepEpHighThroughput(const Options& options, const fabric::GroupHosts& hosts);
-Result<std::unique_ptr<AllToAll>> CreateDeepEpLowLatency(const Options& options, const fabric::GroupHosts& hosts);
+Result<std::unique_ptr<AllToAll>> CreateDeepEpHighThroughput(const Options& options,
+                                                             const fabric::GroupHosts& hosts);
+Result<std::unique_ptr<AllToAll>> CreateDeepEpLowLatency(const Options& options,
+                                                         const fabric::GroupHosts& hosts);
 Result<std::unique_ptr<AllToAll>> CreateFlashInfer(const Options& options, const fabric::GroupHosts& hosts);
 Result<std::unique_ptr<AllToAll>> CreateMori(const Options& options, const fabric::GroupHosts& hosts);
 

@@ -68,7 +68,7 @@ class ByKExchange : public SegmentExchange {
   const float* ResultOf(int rank, int32_t slot, size_t choice) const;
   void CountCombine(RowRange piece);
 
-  std::vector<float> weights_;  // [T, K]
+  std::vector<float> weights_;                     // [T, K]
   std::vector<std::vector<int32_t>> slot_begins_;  // by piece: [slots + 1] running sum of its counts
   std::vector<int> host_of_;                       // [ranks]
   int64_t table_rows_ = 0;

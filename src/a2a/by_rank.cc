@@ -22,8 +22,7 @@ ByRankParts::ByRankParts(const Options& o, const fabric::GroupHosts& hosts, Algo
   }
   partials = regions.Add((ranks - 1) * per_piece * static_cast<size_t>(o.hidden) * sizeof(float));
   // Beside a row: its choices, and its number in the lists of some of the host's ranks.
-  const int64_t in_lists =
-      o.layout.sharded ? lists_per_piece : std::min<int64_t>(o.top_k, lists_per_piece);
+  const int64_t in_lists = o.layout.sharded ? lists_per_piece : std::min<int64_t>(o.top_k, lists_per_piece);
   mail = MailParts(o, hosts, chunk_rows,
                    {.rows = rows,
                     .row_bytes = o.hidden * DTypeBytes(o.act_type),
@@ -87,8 +86,7 @@ Status ByRankExchange::Send(const Routing& routing) {
 size_t ByRankExchange::WriteNotes(const Routing& routing, const GroupLists& lists, int host,
                                   std::span<const int32_t> rows, int32_t* notes) {
   places_.resize(static_cast<size_t>(routing.num_rows));
-  for (size_t i = 0; i < rows.size(); ++i)
-    places_[static_cast<size_t>(rows[i])] = static_cast<int32_t>(i);
+  for (size_t i = 0; i < rows.size(); ++i) places_[static_cast<size_t>(rows[i])] = static_cast<int32_t>(i);
   const auto [begin, count] = segment_->fabric().members(host);
   int32_t* to = notes;
   for (int r = begin; r < begin + count; ++r) *to++ = static_cast<int32_t>(lists.RowsFor(r).size());
@@ -157,7 +155,8 @@ Status ByRankExchange::TakeParcel(int s) {
       total += static_cast<size_t>(notes[j]);
     }
     if (notes.size() < ranks + total) return mail_.FailNotes(s);
-    source.list = notes.subspan(ranks + before, static_cast<size_t>(notes[static_cast<size_t>(me_ - here_.begin)]));
+    source.list =
+        notes.subspan(ranks + before, static_cast<size_t>(notes[static_cast<size_t>(me_ - here_.begin)]));
     notes = notes.subspan(ranks + total);
   }
   if (notes.size() != 2 * choices) return mail_.FailNotes(s);

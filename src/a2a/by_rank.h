@@ -26,8 +26,8 @@ namespace cadre::a2a {
 
 struct ByRankParts : SegmentParts {
   /// `side_words`: of a further message of each rank to another host, see MailSpec.
-  ByRankParts(const Options& options, const fabric::GroupHosts& hosts, Algorithm algorithm, bool listed = true,
-              size_t side_words = 0);
+  ByRankParts(const Options& options, const fabric::GroupHosts& hosts, Algorithm algorithm,
+              bool listed = true, size_t side_words = 0);
   int64_t chunk_rows, num_pieces, lists_per_piece;
   size_t counts = 0;  // [pieces, ranks of a host] rows for each rank of this host
   size_t lists = 0;   // [pieces, ranks of a host, chunk rows] which rows

@@ -144,8 +144,7 @@ int64_t PiecesOf(const CountArgs& args, int rank) {
 }
 
 int32_t SlotsOn(const eplb::SlotLayout& layout, fabric::MemberRange host) {
-  return layout.sharded ? layout.num_slots
-                        : layout.Begin(host.begin + host.count) - layout.Begin(host.begin);
+  return layout.sharded ? layout.num_slots : layout.Begin(host.begin + host.count) - layout.Begin(host.begin);
 }
 
 // What `source` sends to another host: rows and what is beside them.

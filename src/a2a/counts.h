@@ -4,9 +4,9 @@
 //
 // algorithmic: what the name's formula says (reference: tokens x copies x row bytes, over all peers).
 // physical: what a rank reads from other ranks' memory here. In a host rows are published once and read in
-// place, so a rank reads only the rows that it computes, and only the partial sums that exist. Over hosts that
-// includes what lies in the landing zones of its host, and the partial sums of others that it adds up for
-// rows of other hosts. wire: what the carriers received.
+// place, so a rank reads only the rows that it computes, and only the partial sums that exist. Over hosts
+// that includes what lies in the landing zones of its host, and the partial sums of others that it adds up
+// for rows of other hosts. wire: what the carriers received.
 #include <cstdint>
 #include <span>
 #include <string_view>
@@ -59,7 +59,8 @@ struct CountArgs {
   eplb::SlotLayout layout;
   std::span<const RankChoices> ranks;  ///< all ranks, in order
   int64_t chunk_rows = 0;              ///< AllToAll::chunk_rows; 0: all rows in one piece
-  std::span<const fabric::MemberRange> hosts = {};  ///< how the ranks lie over hosts; one or none: a single one
+  std::span<const fabric::MemberRange> hosts =
+      {};                 ///< how the ranks lie over hosts; one or none: a single one
   int64_t sum_bytes = 0;  ///< a host's sum on its way to another: hidden * bytes of the model's type
 };
 

@@ -78,7 +78,8 @@ class LowLatency final : public ByKExchange {
       return rows.size() * static_cast<size_t>(options_.top_k);
     });
     segment_->PublishPiece(kDispatchFlag);
-    NumberWithinSlots({routing.slots, static_cast<size_t>(piece.count * options_.top_k)}, counts_, places_.data() + piece.begin * options_.top_k);
+    NumberWithinSlots({routing.slots, static_cast<size_t>(piece.count * options_.top_k)}, counts_,
+                      places_.data() + piece.begin * options_.top_k);
   }
 
   Result<RowTable> BuildTable() override {
@@ -89,7 +90,7 @@ class LowLatency final : public ByKExchange {
       } else {
         const HostMail::Parcel& parcel = mail_.From(s);
         source = {.rows = parcel.rows, .slots = parcel.notes.data(), .num_rows = parcel.num_rows};
-        if (std::ssize(parcel.notes) != parcel.num_rows * options_.top_k) 
+        if (std::ssize(parcel.notes) != parcel.num_rows * options_.top_k)
           return std::unexpected(mail_.FailNotes(s).error());
       }
       source.weights = nullptr;  // the home rank weighs
@@ -119,10 +120,9 @@ class LowLatency final : public ByKExchange {
   void Unpack(int source) {
     const auto touched = builder_.TouchedRows(source);
     auto* rows = unpacked_.data() + source * parts_.chunk_rows * segment_->row_bytes();
-    const auto* packed =
-        mail_.IsHere(source)
-            ? Peer<std::byte>(source, packed_) + segment_->chunk() * parts_.chunk_rows * wire_bytes()
-            : mail_.From(source).rows;
+    const auto* packed = mail_.IsHere(source) ? Peer<std::byte>(source, packed_) +
+                                                    segment_->chunk() * parts_.chunk_rows * wire_bytes()
+                                              : mail_.From(source).rows;
     ForRows(options_.device, static_cast<int64_t>(touched.size()), segment_->row_bytes() * 4, [&](int64_t i) {
       const int64_t t = touched[static_cast<size_t>(i)];
       UnpackFp8(packed + t * wire_bytes(), options_.act_type, options_.hidden,

@@ -39,17 +39,18 @@ struct Case {
   uint64_t seed = 1;
   int64_t chunk_rows = 0;
   bool fp8 = false;
-  int32_t ranks_per_host = 0;  // of the tree on one host
+  int32_t ranks_per_host = 0;   // of the tree on one host
   std::vector<int> hosts = {};  // ranks of each, if several
-  uint64_t jitter = 0;  // seed of random delays before every call; 0: none
+  uint64_t jitter = 0;          // seed of random delays before every call; 0: none
 
   Tree tree() const { return TreeOf(*AlgorithmOf(backend)); }
   std::string Text() const {
     return Format(
-        "{} ranks {} hosts {} hidden {} top_k {} slots {} max_rows {} {} {} load {} chunk {} fp8 {} per host {} "
+        "{} ranks {} hosts {} hidden {} top_k {} slots {} max_rows {} {} {} load {} chunk {} fp8 {} per host "
+        "{} "
         "seed {}",
-        backend, ranks, fmt::join(hosts, "+"), hidden, top_k, slots, max_rows, DTypeName(type), sharded ? "sharded" : "whole",
-        static_cast<int>(load), chunk_rows, fp8, ranks_per_host, seed);
+        backend, ranks, fmt::join(hosts, "+"), hidden, top_k, slots, max_rows, DTypeName(type),
+        sharded ? "sharded" : "whole", static_cast<int>(load), chunk_rows, fp8, ranks_per_host, seed);
   }
 };
 

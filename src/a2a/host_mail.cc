@@ -119,8 +119,7 @@ HostMail::Head* HostMail::HeadOf(int rank, int64_t piece, int host) const {
 void HostMail::Pack(int64_t piece_idx, const Routing& routing, WriteNotes write) {
   if (!any()) return;
   const auto piece = static_cast<size_t>(piece_idx);
-  if (lists_.size() <= piece)
-    lists_.resize(piece + 1, GroupLists(top_k_, layout_, fabric_.hosts().members));
+  if (lists_.size() <= piece) lists_.resize(piece + 1, GroupLists(top_k_, layout_, fabric_.hosts().members));
   GroupLists& lists = lists_[piece];
   lists.Build(routing.slots, routing.num_rows);
   for (auto n = static_cast<int32_t>(all_.size()); n < routing.num_rows; ++n) all_.push_back(n);
@@ -130,7 +129,8 @@ void HostMail::Pack(int64_t piece_idx, const Routing& routing, WriteNotes write)
   for (int h = 0; h < num_hosts_; ++h) {
     if (h == fabric_.own_host()) continue;
     const auto some = lists.RowsFor(h);
-    const auto rows = parts_.spec.all_rows ? std::span(all_).first(static_cast<size_t>(routing.num_rows)) : some;
+    const auto rows =
+        parts_.spec.all_rows ? std::span(all_).first(static_cast<size_t>(routing.num_rows)) : some;
     Head& head = *HeadOf(me_, piece_idx, h);
     head = {.num_rows = static_cast<uint32_t>(rows.size()),
             .num_results = static_cast<uint32_t>(parts_.spec.all_results ? rows.size() : some.size()),
@@ -192,7 +192,8 @@ void HostMail::GatherRows(int host, int64_t chunk, std::vector<fabric::Piece>& p
   const auto each = [&](auto&& member) {
     for (int r = here_.begin; r < here_.begin + here_.count; ++r) {
       const auto rows = static_cast<int64_t>(*fabric_.Peek(r, kDispatchFlag, segment_.RoundOf(0)));
-      member(r, rows, PieceOf(rows, segment_.chunk_rows(), chunk), chunk < NumPieces(rows, segment_.chunk_rows()));
+      member(r, rows, PieceOf(rows, segment_.chunk_rows(), chunk),
+             chunk < NumPieces(rows, segment_.chunk_rows()));
     }
   };
   each([&](int r, int64_t rows, RowRange piece, bool some) {
@@ -209,18 +210,18 @@ void HostMail::GatherRows(int host, int64_t chunk, std::vector<fabric::Piece>& p
       pieces.push_back({reinterpret_cast<const std::byte*>(source.weights), bytes});
       return;
     }
-    pieces.push_back({Peer(r, parts_.notes) + static_cast<size_t>(chunk) * parts_.note_stride +
-                          size_t{own.note_begin} * 4,
-                      size_t{own.note_words} * 4});
+    pieces.push_back(
+        {Peer(r, parts_.notes) + static_cast<size_t>(chunk) * parts_.note_stride + size_t{own.note_begin} * 4,
+         size_t{own.note_words} * 4});
   });
   pieces.push_back({kZeros, RoundUp(words * 4) - words * 4});
   each([&](int r, int64_t, RowRange piece, bool some) {
     if (!some) return;
     const Head& own = *HeadOf(r, chunk, host);
     const std::byte* rows = Peer(r, spec.rows) + piece.begin * spec.row_bytes;
-    const auto* list =
-        reinterpret_cast<const int32_t*>(Peer(r, parts_.lists) + static_cast<size_t>(chunk) * parts_.list_stride) +
-        own.list_begin;
+    const auto* list = reinterpret_cast<const int32_t*>(Peer(r, parts_.lists) +
+                                                        static_cast<size_t>(chunk) * parts_.list_stride) +
+                       own.list_begin;
     for (uint32_t i = 0, end = 0; i < own.num_rows; i = end) {  // neighbours in one piece
       const int64_t first = spec.all_rows ? 0 : list[i];
       for (end = i + 1; end < own.num_rows && (spec.all_rows || list[end] == list[end - 1] + 1);) ++end;
@@ -234,7 +235,8 @@ Status HostMail::Receive() {
   const int64_t chunk = segment_.chunk();
   if (carrier_ && static_cast<int32_t>(posted_ - segment_.round()) < 0) Post(chunk);
   std::array<uint32_t, kMaxRanks> bytes;
-  CADRE_TRY(fabric_.AwaitHosts(Channel(kDispatch, chunk), segment_.round(), bytes.data(), segment_.Context("dispatch")));
+  CADRE_TRY(fabric_.AwaitHosts(Channel(kDispatch, chunk), segment_.round(), bytes.data(),
+                               segment_.Context("dispatch")));
   for (int h = 0; h < num_hosts_; ++h) {
     if (h == fabric_.own_host()) continue;
     CADRE_TRY(Take(h, bytes[static_cast<size_t>(h)]));
@@ -292,15 +294,15 @@ int64_t HostMail::NumDue(int rank, int host) const {
 Status HostMail::TradeResults(fabric::Fabric::Gather gather) {
   const size_t place = parts_.combine_begin + Place(segment_.chunk()) * parts_.combine_stride;
   std::array<uint32_t, kMaxRanks> bytes;
-  CADRE_TRY(fabric_.Trade(Channel(kCombine, segment_.chunk()), segment_.round(), place, bytes.data(), segment_.Context("combine"),
-                          gather));
+  CADRE_TRY(fabric_.Trade(Channel(kCombine, segment_.chunk()), segment_.round(), place, bytes.data(),
+                          segment_.Context("combine"), gather));
   for (int h = 0; h < num_hosts_; ++h) {
     if (h == fabric_.own_host()) continue;
     const int64_t all = due_[static_cast<size_t>(h)], before = due_before_[static_cast<size_t>(h)];
     if (bytes[static_cast<size_t>(h)] != static_cast<uint64_t>(all * parts_.result_bytes)) {
       return Fail(Code::kDataLoss, "{} sent {} bytes of results; {} were due",
-                  fabric::NameHost(fabric_.hosts().entries[static_cast<size_t>(h)]), bytes[static_cast<size_t>(h)],
-                  all * parts_.result_bytes);
+                  fabric::NameHost(fabric_.hosts().entries[static_cast<size_t>(h)]),
+                  bytes[static_cast<size_t>(h)], all * parts_.result_bytes);
     }
     results_[static_cast<size_t>(h)] = fabric_.landing(h) + place + before * parts_.result_bytes;
     CountWire(h, 0, all * parts_.result_bytes);
@@ -313,11 +315,13 @@ void HostMail::PostSide(int64_t chunk, Flag flag, bool sure, fabric::Fabric::Gat
   if (!any() || !carrier_ || static_cast<int32_t>(side_posted_ - round) >= 0) return;
   if (!sure && !AllRaised(flag, chunk)) return;
   side_posted_ = round;
-  fabric_.PostAll(Channel(kSide, chunk), round, parts_.side_begin + Place(chunk) * parts_.side_stride, gather);
+  fabric_.PostAll(Channel(kSide, chunk), round, parts_.side_begin + Place(chunk) * parts_.side_stride,
+                  gather);
 }
 
 Status HostMail::AwaitSide(uint32_t* bytes, const char* what) {
-  return fabric_.AwaitHosts(Channel(kSide, segment_.chunk()), segment_.round(), bytes, segment_.Context(what));
+  return fabric_.AwaitHosts(Channel(kSide, segment_.chunk()), segment_.round(), bytes,
+                            segment_.Context(what));
 }
 
 const std::byte* HostMail::SideFrom(int host) const {

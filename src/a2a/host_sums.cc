@@ -14,8 +14,8 @@ HostSumsParts::HostSumsParts(const Options& o, const fabric::GroupHosts& hosts, 
   const int64_t fewest = std::ranges::min(hosts.members, {}, &fabric::MemberRange::count).count;
   for (const fabric::MemberRange& host : hosts.members) {
     const int64_t rows = host.count * std::min(chunk_rows, o.max_rows);
-    results.push_back(parts.regions.Add(static_cast<size_t>((rows + fewest - 1) / fewest * o.hidden *
-                                                            DTypeBytes(o.act_type))));
+    results.push_back(parts.regions.Add(
+        static_cast<size_t>((rows + fewest - 1) / fewest * o.hidden * DTypeBytes(o.act_type))));
   }
 }
 

@@ -113,9 +113,14 @@ class Pplx final : public ByKExchange {
     return {notes.data() + here_.count + (options_.layout.Begin(me_) - slots.begin), notes.subspan(fixed),
             notes[static_cast<size_t>(me_ - here_.begin)]};
   }
+  // Whether as many entries came as the counts say.
   bool NotesFit(int source) const {
-    return std::ssize(mail_.From(source).notes) >=
-           here_.count + SlotsOfHost(options_.layout, here_).count;
+    const auto notes = mail_.From(source).notes;
+    const auto fixed = static_cast<size_t>(here_.count + SlotsOfHost(options_.layout, here_).count);
+    if (notes.size() < fixed) return false;
+    int64_t entries = 0;
+    for (const int32_t count : notes.first(fixed).subspan(static_cast<size_t>(here_.count))) entries += count;
+    return static_cast<int64_t>(notes.size() - fixed) == entries;
   }
 
   // For a host: where each of its ranks' entries begin, counts of its slots, and entries: numbers of the rows
@@ -169,9 +174,9 @@ class Pplx final : public ByKExchange {
 
   Status Place(int source_idx) {
     const bool here = mail_.IsHere(source_idx);
-    const Source source = here ? segment_->SourceOf(source_idx)
-                               : Source{.rows = mail_.From(source_idx).rows,
-                                        .num_rows = mail_.From(source_idx).num_rows};
+    const Source source =
+        here ? segment_->SourceOf(source_idx)
+             : Source{.rows = mail_.From(source_idx).rows, .num_rows = mail_.From(source_idx).num_rows};
     const auto [counts, entries, first] = ListedBy(source_idx);
     seen_.assign(static_cast<size_t>(source.num_rows), false);
     int64_t at = first, num_rows = 0;

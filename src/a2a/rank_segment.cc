@@ -12,7 +12,7 @@ namespace {
 
 constexpr size_t kGapBytes = 64;
 constexpr int kCanary = 0xA5;
-constexpr int kPoison = 0xFF;  // floats of it are NaN, numbers -1
+constexpr uint8_t kPoison = 0xFF;  // floats of it are NaN, numbers -1
 
 }  // namespace
 
@@ -64,6 +64,7 @@ Result<std::unique_ptr<RankSegment>> RankSegment::Open(const Options& options, c
                           .spin = options.spin,
                           .num_channels = parts.num_channels,
                           .landing_bytes = parts.landing_bytes};
+  if (options.poison) spec.fill = kPoison;
   CADRE_ASSIGN(auto fabric, options.rendezvous->Open(spec, options.join_deadline));
   if (fabric->size() != options.layout.num_ranks) {
     return Fail(Code::kInternal, "slots are laid out over {} ranks, but the group has {}",
@@ -71,8 +72,6 @@ Result<std::unique_ptr<RankSegment>> RankSegment::Open(const Options& options, c
   }
   sys::TouchPages(fabric->own(), parts.regions.total(), options.device.pool);
   if (options.poison) {
-    std::memset(fabric->own(), kPoison,
-                fabric::Fabric::SegmentBytes(fabric->spec(), fabric->hosts(), fabric->rank()));
     for (const size_t gap : parts.regions.gaps()) std::memset(fabric->own() + gap, kCanary, kGapBytes);
   }
   return std::unique_ptr<RankSegment>(new RankSegment(options, parts, chunk_rows, std::move(fabric)));
@@ -125,8 +124,8 @@ Status RankSegment::AwaitPieces(Flag flag) {
 
 Status RankSegment::NoteRows(int rank, int64_t rows) {
   if (rows > max_rows_) {
-    return Fail(Code::kDataLoss, "rank {} sent {} rows; at most {} were agreed", fabric_->world_rank(rank), rows,
-                max_rows_);
+    return Fail(Code::kDataLoss, "rank {} sent {} rows; at most {} were agreed", fabric_->world_rank(rank),
+                rows, max_rows_);
   }
   counts_[static_cast<size_t>(rank)] = static_cast<uint32_t>(rows);
   num_chunks_ = std::max(num_chunks_, NumPieces(rows, chunk_rows_));

@@ -17,13 +17,21 @@
 namespace cadre::a2a {
 
 /// The flags that a rank raises, each at most once a round.
-enum Flag : int { kDispatchFlag, kCombineFlag, kGatherFlag, kCountsFlag, kConsumedFlag, kSumsFlag, kNumFlags };
+enum Flag : int {
+  kDispatchFlag,
+  kCombineFlag,
+  kGatherFlag,
+  kCountsFlag,
+  kConsumedFlag,
+  kSumsFlag,
+  kNumFlags
+};
 
 struct SegmentParts {
   explicit SegmentParts(const Options& options);
   fabric::Regions regions;
   size_t rows, slots, weights;
-  int num_channels = 0;  // between hosts
+  int num_channels = 0;      // between hosts
   size_t landing_bytes = 0;  // of a zone, one for each host that a rank carries for
   size_t message_bytes = 0;  // the most in one message
 

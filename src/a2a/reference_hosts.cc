@@ -15,9 +15,8 @@ bool Contains(fabric::MemberRange host, int rank) {
 
 }  // namespace
 
-std::vector<float> ReferenceHostCombine(const ReferenceArgs& args,
-                                        std::span<const fabric::MemberRange> hosts, DType wire_type,
-                                        int home) {
+std::vector<float> ReferenceHostCombine(const ReferenceArgs& args, std::span<const fabric::MemberRange> hosts,
+                                        DType wire_type, int home) {
   if (args.tree == Tree::kByK) return ReferenceCombine(args, home);  // the same wherever experts lie
   const ReferenceInput& input = args.ranks[static_cast<size_t>(home)];
   const auto width = static_cast<size_t>(args.hidden);

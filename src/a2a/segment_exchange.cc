@@ -18,10 +18,11 @@ std::string SegmentExchange::Describe() const {
       chunk_rows() < options_.max_rows ? Format(", taken {} at a time", chunk_rows()) : "";
   const auto buffers = BufferBytes(options_);
   const std::string where =
-      mail_.any() ? Format("{} ranks on {} hosts: shared memory in a host, one message each way a chunk over {} "
-                           "between hosts ({})",
-                           num_ranks_, segment_->fabric().num_hosts(), options_.rendezvous->hosts().link,
-                           IdeaOverHosts())
+      mail_.any() ? Format(
+                        "{} ranks on {} hosts: shared memory in a host, one message each way a chunk over {} "
+                        "between hosts ({})",
+                        num_ranks_, segment_->fabric().num_hosts(), options_.rendezvous->hosts().link,
+                        IdeaOverHosts())
                   : Format("{} ranks over shared memory", num_ranks_);
   return Format("{}{}: {}; {}{}; up to {} rows a rank{}; {} of buffers a rank", name(), alias, Idea(), where,
                 options_.layout.sharded ? ", experts sharded" : "", options_.max_rows, chunks,

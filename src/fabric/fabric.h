@@ -72,8 +72,9 @@ struct FabricSpec {
   uint32_t first_round = 1;     ///< the first round that will be published
   bool spin = true;
   // For groups that span hosts; without meaning on one host.
-  int num_channels = 0;      ///< kinds of messages between two hosts
-  size_t landing_bytes = 0;  ///< of each landing zone
+  int num_channels = 0;              ///< kinds of messages between two hosts
+  size_t landing_bytes = 0;          ///< of each landing zone
+  std::optional<uint8_t> fill = {};  ///< tests: what segments and landing zones hold at first; else zeros
 };
 
 /// Members [begin, begin + count) of a group.
@@ -133,7 +134,6 @@ class Fabric {
   int world_rank(int r) const { return spec_.ranks[static_cast<size_t>(r)]; }
   Control& control() { return control_; }
 
-  const FabricSpec& spec() const { return spec_; }
   const GroupHosts& hosts() const { return hosts_; }
   int num_hosts() const { return hosts_.size(); }
   int own_host() const { return hosts_.own; }
