@@ -76,11 +76,11 @@ struct Options {
   std::vector<int> ranks_per_host = {};        ///< for BufferBytes without a rendezvous; empty: one host
   TimePoint join_deadline = TimePoint::max();  ///< for reaching the other ranks in Create
   bool spin = true;                            ///< false where threads outnumber CPUs
-  int64_t chunk_rows = 0;      ///< rows of a rank in one chunk; 0: what the algorithm takes (see ChunkRows)
-  bool fp8_dispatch = false;   ///< deepep_low_latency: rows travel as e4m3 with a scale per 128 channels
+  int64_t chunk_rows = 0;     ///< rows of a rank in one chunk; 0: what the algorithm takes (see ChunkRows)
+  bool fp8_dispatch = false;  ///< deepep_low_latency: rows travel as e4m3 with a scale per 128 channels
   int32_t tree_ranks_per_host = 0;  ///< deepep_high_throughput's tree; 0: all ranks on one host
-  bool poison = false;         ///< tests: unused memory holds NaN, and canaries lie between the parts
-  uint32_t first_round = 1;    ///< where the round counter starts (tests of its wrap)
+  bool poison = false;              ///< tests: unused memory holds NaN, and canaries lie between the parts
+  uint32_t first_round = 1;         ///< where the round counter starts (tests of its wrap)
 };
 
 /// What a step mostly is. Equal on all ranks of the group.

@@ -33,43 +33,6 @@ TEST(AllToAll, EqualsTheReferenceOverRanksLoadsAndTypes) {
   }
 }
 
-TEST(AllToAll, HostsEqualTheReferenceOverLayoutsLoadsAndTypes) {
-  for (const char* link : {"loop", "tcp"}) {
-    for (const auto& hosts : std::vector<std::vector<int>>{{1, 1}, {2, 2}, {3, 1}, {1, 2, 2}, {1, 1, 1, 1}}) {
-      for (const Load load :
-           {Load::kRandom, Load::kOneExpert, Load::kEmptyRanks, Load::kFull, Load::kNoChoice}) {
-        for (const bool sharded : {false, true}) {
-          for (const DType type : {DType::kBf16, DType::kF32}) {
-            Case c;
-            c.ranks = std::accumulate(hosts.begin(), hosts.end(), 0);
-            c.load = load;
-            c.sharded = sharded;
-            c.type = type;
-            c.hidden = load == Load::kRandom ? 1301 : 47;  // odd: nothing is aligned by chance
-            c.first_round = 0xFFFFFFFE;
-            c.slow_rank = load == Load::kRandom ? c.ranks - 1 : -1;
-            fabric::RunHosts(hosts, link, [&](fabric::Rendezvous& r) { RunRank(c, r); });
-            if (testing::Test::HasFailure()) return;
-          }
-        }
-      }
-    }
-  }
-}
-
-TEST(AllToAll, WhatDoesNotWorkOverHostsSaysSo) {
-  Options options;
-  options.backend = "naive";
-  options.hidden = 64;
-  options.top_k = 4;
-  options.max_rows = 100;
-  options.layout = {.num_slots = 8, .num_ranks = 4};
-  options.ranks_per_host = {2, 2};
-  EXPECT_EQ(BufferBytes(options).error().code, Code::kUnsupported);
-  options.backend = "allgather_reducescatter";
-  EXPECT_GT(*BufferBytes(options), 3 * 100 * 64 * 4 + 2 * 2 * 100 * (64 * 2));
-}
-
 TEST(AllToAll, FewSlotsManyChoicesManyThreads) {
   for (const auto& [ranks, slots, top_k] :
        std::vector<std::tuple<int, int, int>>{{8, 3, 3}, {4, 64, 64}, {5, 7, 1}}) {

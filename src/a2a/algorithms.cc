@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <array>
 
+#include "a2a/host_mail.h"
+
 namespace cadre::a2a {
 namespace {
 
@@ -32,6 +34,7 @@ constexpr std::array<Name, 13> kNames = {{
 }};
 
 constexpr int64_t kResultBytes = int64_t{256} << 20;
+constexpr int64_t kLandingBytes = int64_t{512} << 20;
 constexpr int64_t kRowsByK = 256;
 
 }  // namespace
@@ -67,13 +70,14 @@ Tree TreeOf(Algorithm algorithm) {
   }
 }
 
-int64_t ChunkRows(const Options& o, Algorithm algorithm) {
+int64_t ChunkRows(const Options& o, const fabric::GroupHosts& hosts, Algorithm algorithm) {
   if (algorithm == Algorithm::kAllGatherReduceScatter || algorithm == Algorithm::kNaive) return o.max_rows;
   const int64_t most = std::max<int64_t>(o.max_rows, 1);
   if (o.chunk_rows > 0) return std::min(o.chunk_rows, most);
   const bool by_k = TreeOf(algorithm) == Tree::kByK;
   const int64_t results = by_k ? TableRowsPerChunk(o, 1) : o.layout.num_ranks - 1;
-  const int64_t fit = kResultBytes / std::max<int64_t>(results * o.hidden * 4, 1);
+  int64_t fit = kResultBytes / std::max<int64_t>(results * o.hidden * 4, 1);
+  if (hosts.size() > 1) fit = std::min(fit, kLandingBytes / LandingBytesPerRow(o, hosts, by_k));
   return std::clamp<int64_t>(fit, 1, by_k ? std::min(most, kRowsByK) : most);
 }
 

@@ -5,6 +5,7 @@
 
 #include "a2a/a2a.h"
 #include "a2a/reference.h"
+#include "fabric/fabric.h"
 
 namespace cadre::a2a {
 
@@ -29,8 +30,9 @@ Tree TreeOf(Algorithm algorithm);
 
 /// Rows that a rank brings to one chunk. allgather_reducescatter and naive take all at once. Of the others,
 /// those that sum by rank take as many as keep the buffers of results within 256 MiB a rank; those that sum
-/// by k, whose results are K rows for one, also at most 256, as vLLM's VLLM_MOE_DP_CHUNK_SIZE.
-int64_t ChunkRows(const Options& options, Algorithm algorithm);
+/// by k, whose results are K rows for one, also at most 256, as vLLM's VLLM_MOE_DP_CHUNK_SIZE. Over hosts
+/// also as many as keep the landing zones within 512 MiB on the busiest rank.
+int64_t ChunkRows(const Options& options, const fabric::GroupHosts& hosts, Algorithm algorithm);
 
 /// Chunks that a rank with `num_rows` rows sends; a rank without rows sends one, empty.
 constexpr int64_t NumPieces(int64_t num_rows, int64_t chunk_rows) {

@@ -7,6 +7,10 @@
 // the same slot; where its part of each slot begins, the expert's rank publishes: begins[home][local slot].
 // How a receiver learns which rows it has to compute differs between the names.
 //
+// Between hosts the expert rows travel as they are too, f32, never rounded: the sum has the same bits as on
+// one host. Those for one home host are sent by (home rank, rank, slot, row), which is how they lie in the
+// table: a run of rows for each slot. The home rank counts its choices per slot to find them.
+//
 // Reuse of the one set: as in by_rank.h; results and begins of a chunk are overwritten after AwaitConsumed.
 #include <span>
 #include <vector>
@@ -18,11 +22,14 @@
 namespace cadre::a2a {
 
 struct ByKParts : SegmentParts {
-  ByKParts(const Options& options, Algorithm algorithm);
+  ByKParts(const Options& options, const fabric::GroupHosts& hosts, Algorithm algorithm);
+  /// When all regions are there: the mail, with this much beside rows.
+  void AddMail(const Options& options, const fabric::GroupHosts& hosts, MailSpec spec);
   int64_t chunk_rows, num_pieces;
   int64_t result_rows;  // the most rows of a chunk's table
-  size_t begins;        // [ranks, most slots of a rank]
+  size_t begins;        // [ranks + 1, most slots of a rank]; the last row: where the slots end
   size_t results;       // [result_rows, hidden] f32
+  MailParts mail;
 };
 
 class ByKExchange : public SegmentExchange {
@@ -37,8 +44,9 @@ class ByKExchange : public SegmentExchange {
   ByKExchange(const Options& options, const ByKParts& parts, Algorithm algorithm,
               std::unique_ptr<RankSegment> segment);
 
+  std::string IdeaOverHosts() const override;
   /// Makes the piece's rows and choices visible and raises the dispatch flag.
-  virtual void SendPiece(int64_t piece_idx, RowRange piece, std::span<const int32_t> slots) = 0;
+  virtual void SendPiece(int64_t piece_idx, RowRange piece, const Routing& routing) = 0;
   /// After the wait: the table of this chunk; `begins` of each source as in RowTableBuilder. Counts bytes.
   virtual Result<RowTable> BuildTable() = 0;
   virtual std::span<const int32_t> BeginsOf(int source) const = 0;
@@ -56,9 +64,13 @@ class ByKExchange : public SegmentExchange {
 
  private:
   size_t BeginsOffset(int home) const;
+  void GatherResults(int host, std::vector<fabric::Piece>& pieces) const;
+  const float* ResultOf(int rank, int32_t slot, size_t choice) const;
   void CountCombine(RowRange piece);
 
-  std::vector<float> weights_;  // [T, K]
+  std::vector<float> weights_;                     // [T, K]
+  std::vector<std::vector<int32_t>> slot_begins_;  // by piece: [slots + 1] running sum of its counts
+  std::vector<int> host_of_;                       // [ranks]
   int64_t table_rows_ = 0;
 };
 

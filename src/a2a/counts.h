@@ -4,12 +4,15 @@
 //
 // algorithmic: what the name's formula says (reference: tokens x copies x row bytes, over all peers).
 // physical: what a rank reads from other ranks' memory here. In a host rows are published once and read in
-// place, so a rank reads only the rows that it computes, and only the partial sums that exist.
+// place, so a rank reads only the rows that it computes, and only the partial sums that exist. Over hosts
+// that includes what lies in the landing zones of its host, and the partial sums of others that it adds up
+// for rows of other hosts. wire: what the carriers received.
 #include <cstdint>
 #include <span>
 #include <string_view>
 
 #include "eplb/slot_layout.h"
+#include "fabric/fabric.h"
 
 namespace cadre::a2a {
 
@@ -18,8 +21,8 @@ namespace cadre::a2a {
 struct ByteCounts {
   int64_t dispatch_algorithmic = 0, dispatch_physical = 0;
   int64_t combine_algorithmic = 0, combine_physical = 0;
-  int64_t dispatch_wire = 0,
-          combine_wire = 0;  ///< that it received from other hosts, for all ranks of its own
+  /// That it received from other hosts, for all ranks of its own; without heads and padding.
+  int64_t dispatch_wire = 0, combine_wire = 0;
 
   ByteCounts& operator+=(const ByteCounts& other) {
     dispatch_algorithmic += other.dispatch_algorithmic;
@@ -35,6 +38,8 @@ struct ByteCounts {
     dispatch_physical -= other.dispatch_physical;
     combine_algorithmic -= other.combine_algorithmic;
     combine_physical -= other.combine_physical;
+    dispatch_wire -= other.dispatch_wire;
+    combine_wire -= other.combine_wire;
     return *this;
   }
   friend bool operator==(const ByteCounts&, const ByteCounts&) = default;
@@ -54,6 +59,9 @@ struct CountArgs {
   eplb::SlotLayout layout;
   std::span<const RankChoices> ranks;  ///< all ranks, in order
   int64_t chunk_rows = 0;              ///< AllToAll::chunk_rows; 0: all rows in one piece
+  std::span<const fabric::MemberRange> hosts =
+      {};                 ///< how the ranks lie over hosts; one or none: a single one
+  int64_t sum_bytes = 0;  ///< a host's sum on its way to another: hidden * bytes of the model's type
 };
 
 /// What `rank` draws in one exchange. The name must be one that Create knows (checked). docs/exchange.md has

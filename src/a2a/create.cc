@@ -1,12 +1,10 @@
 #include <algorithm>
+#include <array>
 
 #include "a2a/a2a.h"
 #include "a2a/algorithms.h"
-#include "a2a/allgather_hosts.h"
-#include "a2a/allgather_reducescatter.h"
 #include "a2a/backends.h"
 #include "a2a/local.h"
-#include "a2a/naive.h"
 #include "fabric/rendezvous.h"
 
 namespace cadre::a2a {
@@ -52,85 +50,59 @@ Result<fabric::GroupHosts> HostsOf(const Options& o) {
   return fabric::GroupHosts::Of(table, ranks, own);
 }
 
-Status CheckOverHosts(const std::string& name, Algorithm algorithm) {
-  if (algorithm == Algorithm::kAllGatherReduceScatter) return {};
-  return FailParam(Code::kUnsupported, "--all2all-backend",
-                   "all2all backend '{}' does not work over several hosts; use allgather_reducescatter",
-                   name);
-}
-
 Status CheckFp8(const Options& options, Algorithm algorithm) {
   if (!options.fp8_dispatch || algorithm == Algorithm::kDeepEpLowLatency) return {};
   return Fail(Code::kInvalidArgument, "rows travel as fp8 only with deepep_low_latency, not with {}",
               options.backend);
 }
 
+struct Backend {
+  Result<std::unique_ptr<AllToAll>> (*create)(const Options&, const fabric::GroupHosts&);
+  int64_t (*bytes)(const Options&, const fabric::GroupHosts&);
+};
+
+const Backend& BackendOf(Algorithm algorithm) {
+  static constexpr std::array<Backend, 7> kBackends = {{
+      {CreateAllGatherReduceScatter, AllGatherReduceScatterBytes},
+      {CreateNaive, NaiveBytes},
+      {CreatePplx, PplxBytes},
+      {CreateDeepEpHighThroughput, DeepEpHighThroughputBytes},
+      {CreateDeepEpLowLatency, DeepEpLowLatencyBytes},
+      {CreateFlashInfer, FlashInferBytes},
+      {CreateMori, MoriBytes},
+  }};
+  return kBackends[static_cast<size_t>(algorithm)];  // in the order of the enum
+}
+
+Result<Algorithm> Check(const Options& options) {
+  CADRE_ASSIGN(const Algorithm algorithm, AlgorithmOf(options.backend));
+  CADRE_TRY(CheckShapes(options));
+  CADRE_TRY(CheckFp8(options, algorithm));
+  return algorithm;
+}
+
 }  // namespace
 
 Result<std::unique_ptr<AllToAll>> Create(const Options& options) {
-  CADRE_ASSIGN(const Algorithm algorithm, AlgorithmOf(options.backend));
-  CADRE_TRY(CheckShapes(options));
-  CADRE_TRY(CheckFp8(options, algorithm));
+  CADRE_ASSIGN(const Algorithm algorithm, Check(options));
   if (options.layout.num_ranks == 1) return CreateLocal(options);
   CADRE_ASSIGN(const fabric::GroupHosts hosts, HostsOf(options));
-  if (hosts.size() > 1) {
-    CADRE_TRY(CheckOverHosts(options.backend, algorithm));
-    return CreateAllGatherHosts(options, hosts);
-  }
-  switch (algorithm) {
-    case Algorithm::kAllGatherReduceScatter:
-      return CreateAllGatherReduceScatter(options);
-    case Algorithm::kNaive:
-      return CreateNaive(options);
-    case Algorithm::kPplx:
-      return CreatePplx(options);
-    case Algorithm::kDeepEpHighThroughput:
-      return CreateDeepEpHighThroughput(options);
-    case Algorithm::kDeepEpLowLatency:
-      return CreateDeepEpLowLatency(options);
-    case Algorithm::kFlashInfer:
-      return CreateFlashInfer(options);
-    case Algorithm::kMori:
-      return CreateMori(options);
-  }
-  return Fail(Code::kInternal, "no such algorithm");
+  return BackendOf(algorithm).create(options, hosts);
 }
 
 Result<int64_t> BufferBytes(const Options& options) {
-  CADRE_ASSIGN(const Algorithm algorithm, AlgorithmOf(options.backend));
-  CADRE_TRY(CheckShapes(options));
-  CADRE_TRY(CheckFp8(options, algorithm));
+  CADRE_ASSIGN(const Algorithm algorithm, Check(options));
   if (options.layout.num_ranks == 1) return options.max_rows * options.hidden * DTypeBytes(options.act_type);
   CADRE_ASSIGN(const fabric::GroupHosts hosts, HostsOf(options));
-  if (hosts.size() > 1) {
-    CADRE_TRY(CheckOverHosts(options.backend, algorithm));
-    return AllGatherHostsBytes(options, hosts);
-  }
-  switch (algorithm) {
-    case Algorithm::kAllGatherReduceScatter:
-      return AllGatherReduceScatterBytes(options);
-    case Algorithm::kNaive:
-      return NaiveBytes(options);
-    case Algorithm::kPplx:
-      return PplxBytes(options);
-    case Algorithm::kDeepEpHighThroughput:
-      return DeepEpHighThroughputBytes(options);
-    case Algorithm::kDeepEpLowLatency:
-      return DeepEpLowLatencyBytes(options);
-    case Algorithm::kFlashInfer:
-      return FlashInferBytes(options);
-    case Algorithm::kMori:
-      return MoriBytes(options);
-  }
-  return Fail(Code::kInternal, "no such algorithm");
+  return BackendOf(algorithm).bytes(options, hosts);
 }
 
 Result<int64_t> MaxTableRows(const Options& options) {
   CADRE_ASSIGN(const Algorithm algorithm, AlgorithmOf(options.backend));
   CADRE_TRY(CheckShapes(options));
-  const bool alone = options.layout.num_ranks == 1;
-  return TableRowsPerChunk(
-      options, std::min(options.max_rows, alone ? options.max_rows : ChunkRows(options, algorithm)));
+  if (options.layout.num_ranks == 1) return TableRowsPerChunk(options, options.max_rows);
+  CADRE_ASSIGN(const fabric::GroupHosts hosts, HostsOf(options));
+  return TableRowsPerChunk(options, std::min(options.max_rows, ChunkRows(options, hosts, algorithm)));
 }
 
 }  // namespace cadre::a2a

@@ -8,8 +8,15 @@
 // With fp8_dispatch the rows travel as e4m3 with a scale per 128 channels (codec.h). Also a rank's own rows
 // pass through it, so that a result does not depend on where its experts lie.
 //
+// Over hosts nothing is asked beforehand either: the landing zone has places for the most rows that can come,
+// and the message has the rows that the host needs, fp8 as they are, with their choices.
+//
+// Over hosts nothing is asked beforehand either: the landing zone has places for the most rows that can come,
+// and the message has the rows that the host needs, fp8 as they are, with their choices.
+//
 // Bytes drawn from other ranks, X of a row's K choices being elsewhere, w bytes of a row as it travels:
-// X (w + 16) and X H 4 by the formula; here D w + 4 K for every row of the others, and X (H 4 + 4).
+// X (w + 16) and X H 4 by the formula; here D w + 4 K for every row of the others (of another host's: those
+// that came), and X (H 4 + 4), without the 4 from another host.
 #include "a2a/backends.h"
 #include "a2a/by_k.h"
 #include "a2a/codec.h"
@@ -19,11 +26,18 @@ namespace cadre::a2a {
 namespace {
 
 struct Parts : ByKParts {
-  explicit Parts(const Options& o) : ByKParts(o, Algorithm::kDeepEpLowLatency) {
-    if (!o.fp8_dispatch) return;
-    packed = regions.Add(static_cast<size_t>(o.max_rows * Fp8RowBytes(o.hidden)));
-    unpacked_bytes =
-        std::min(chunk_rows, o.max_rows) * o.layout.num_ranks * o.hidden * DTypeBytes(o.act_type);
+  Parts(const Options& o, const fabric::GroupHosts& hosts)
+      : ByKParts(o, hosts, Algorithm::kDeepEpLowLatency) {
+    MailSpec spec{.rows = rows,
+                  .row_bytes = o.hidden * DTypeBytes(o.act_type),
+                  .notes_per_row = o.top_k};  // the choices
+    if (o.fp8_dispatch) {
+      packed = regions.Add(static_cast<size_t>(o.max_rows * Fp8RowBytes(o.hidden)));
+      unpacked_bytes = std::min(chunk_rows, o.max_rows) * o.layout.num_ranks * spec.row_bytes;
+      spec.rows = packed;
+      spec.row_bytes = Fp8RowBytes(o.hidden);
+    }
+    AddMail(o, hosts, spec);
   }
   size_t packed = 0;           // [Tmax] rows of Fp8RowBytes
   int64_t unpacked_bytes = 0;  // [ranks, chunk rows, hidden], private
@@ -51,16 +65,34 @@ class LowLatency final : public ByKExchange {
   }
   int64_t header_bytes() const override { return 16; }
 
-  void SendPiece(int64_t, RowRange piece, std::span<const int32_t> slots) override {
+  std::string IdeaOverHosts() const override {
+    return "sent without asking, into places for the most rows; " + ByKExchange::IdeaOverHosts();
+  }
+
+  void SendPiece(int64_t piece_idx, RowRange piece, const Routing& routing) override {
     if (options_.fp8_dispatch) Pack(piece);
+    mail_.Pack(piece_idx, routing, [&](int, std::span<const int32_t> rows, int32_t* notes) {
+      for (const int32_t t : rows) {
+        notes = std::copy_n(routing.slots + t * options_.top_k, options_.top_k, notes);
+      }
+      return rows.size() * static_cast<size_t>(options_.top_k);
+    });
     segment_->PublishPiece(kDispatchFlag);
-    NumberWithinSlots(slots, counts_, places_.data() + piece.begin * options_.top_k);
+    NumberWithinSlots({routing.slots, static_cast<size_t>(piece.count * options_.top_k)}, counts_,
+                      places_.data() + piece.begin * options_.top_k);
   }
 
   Result<RowTable> BuildTable() override {
     for (int s = 0; s < num_ranks_; ++s) {
       Source& source = sources_[static_cast<size_t>(s)];
-      source = segment_->SourceOf(s);
+      if (mail_.IsHere(s)) {
+        source = segment_->SourceOf(s);
+      } else {
+        const HostMail::Parcel& parcel = mail_.From(s);
+        source = {.rows = parcel.rows, .slots = parcel.notes.data(), .num_rows = parcel.num_rows};
+        if (std::ssize(parcel.notes) != parcel.num_rows * options_.top_k)
+          return std::unexpected(mail_.FailNotes(s).error());
+      }
       source.weights = nullptr;  // the home rank weighs
       if (options_.fp8_dispatch)
         source.rows = unpacked_.data() + s * parts_.chunk_rows * segment_->row_bytes();
@@ -88,8 +120,9 @@ class LowLatency final : public ByKExchange {
   void Unpack(int source) {
     const auto touched = builder_.TouchedRows(source);
     auto* rows = unpacked_.data() + source * parts_.chunk_rows * segment_->row_bytes();
-    const auto* packed =
-        Peer<std::byte>(source, packed_) + segment_->chunk() * parts_.chunk_rows * wire_bytes();
+    const auto* packed = mail_.IsHere(source) ? Peer<std::byte>(source, packed_) +
+                                                    segment_->chunk() * parts_.chunk_rows * wire_bytes()
+                                              : mail_.From(source).rows;
     ForRows(options_.device, static_cast<int64_t>(touched.size()), segment_->row_bytes() * 4, [&](int64_t i) {
       const int64_t t = touched[static_cast<size_t>(i)];
       UnpackFp8(packed + t * wire_bytes(), options_.act_type, options_.hidden,
@@ -114,13 +147,14 @@ class LowLatency final : public ByKExchange {
 
 }  // namespace
 
-int64_t DeepEpLowLatencyBytes(const Options& options) {
-  const Parts parts(options);
-  return static_cast<int64_t>(parts.regions.total()) + parts.unpacked_bytes;
+int64_t DeepEpLowLatencyBytes(const Options& options, const fabric::GroupHosts& hosts) {
+  const Parts parts(options, hosts);
+  return parts.TotalBytes(hosts) + parts.unpacked_bytes;
 }
 
-Result<std::unique_ptr<AllToAll>> CreateDeepEpLowLatency(const Options& options) {
-  const Parts parts(options);
+Result<std::unique_ptr<AllToAll>> CreateDeepEpLowLatency(const Options& options,
+                                                         const fabric::GroupHosts& hosts) {
+  const Parts parts(options, hosts);
   CADRE_ASSIGN(auto segment, RankSegment::Open(options, parts, parts.chunk_rows));
   sys::Region unpacked;
   if (parts.unpacked_bytes > 0) {

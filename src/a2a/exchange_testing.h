@@ -9,7 +9,6 @@
 
 #include "a2a/a2a.h"
 #include "a2a/algorithms.h"
-#include "a2a/allgather_hosts.h"
 #include "a2a/codec.h"
 #include "a2a/reference.h"
 #include "base/random.h"
@@ -40,16 +39,18 @@ struct Case {
   uint64_t seed = 1;
   int64_t chunk_rows = 0;
   bool fp8 = false;
-  int32_t ranks_per_host = 0;
-  uint64_t jitter = 0;  // seed of random delays before every call; 0: none
+  int32_t ranks_per_host = 0;   // of the tree on one host
+  std::vector<int> hosts = {};  // ranks of each, if several
+  uint64_t jitter = 0;          // seed of random delays before every call; 0: none
 
   Tree tree() const { return TreeOf(*AlgorithmOf(backend)); }
   std::string Text() const {
     return Format(
-        "{} ranks {} hidden {} top_k {} slots {} max_rows {} {} {} load {} chunk {} fp8 {} per host {} "
+        "{} ranks {} hosts {} hidden {} top_k {} slots {} max_rows {} {} {} load {} chunk {} fp8 {} per host "
+        "{} "
         "seed {}",
-        backend, ranks, hidden, top_k, slots, max_rows, DTypeName(type), sharded ? "sharded" : "whole",
-        static_cast<int>(load), chunk_rows, fp8, ranks_per_host, seed);
+        backend, ranks, fmt::join(hosts, "+"), hidden, top_k, slots, max_rows, DTypeName(type),
+        sharded ? "sharded" : "whole", static_cast<int>(load), chunk_rows, fp8, ranks_per_host, seed);
   }
 };
 
@@ -275,9 +276,23 @@ inline void RunRound(const Case& c, AllToAll& a2a, int round, int me, const Host
   std::vector<RankChoices> choices;
   for (const RankInput& i : inputs) choices.push_back({i.num_rows, i.slots.data()});
   const int64_t row_bytes = c.fp8 ? Fp8RowBytes(c.hidden) : c.hidden * DTypeBytes(c.type);
-  const CountArgs args{c.backend, c.top_k, row_bytes, c.hidden * 4, layout, choices, chunk_rows};
-  counted += hosts.size() > 1 ? CountHostBytes(args, hosts, row_bytes, me) : CountBytes(args, me);
-  EXPECT_EQ(a2a.bytes(), counted);
+  counted += CountBytes({.backend = c.backend,
+                         .top_k = c.top_k,
+                         .row_bytes = row_bytes,
+                         .partial_bytes = c.hidden * 4,
+                         .layout = layout,
+                         .ranks = choices,
+                         .chunk_rows = chunk_rows,
+                         .hosts = hosts,
+                         .sum_bytes = c.hidden * DTypeBytes(c.type)},
+                        me);
+  const ByteCounts got = a2a.bytes();
+  EXPECT_EQ(got.dispatch_algorithmic, counted.dispatch_algorithmic);
+  EXPECT_EQ(got.dispatch_physical, counted.dispatch_physical);
+  EXPECT_EQ(got.combine_algorithmic, counted.combine_algorithmic);
+  EXPECT_EQ(got.combine_physical, counted.combine_physical);
+  EXPECT_EQ(got.dispatch_wire, counted.dispatch_wire);
+  EXPECT_EQ(got.combine_wire, counted.combine_wire);
 }
 
 inline void RunRank(const Case& c, fabric::Rendezvous& rendezvous) {

@@ -23,16 +23,17 @@ class FlashInfer final : public ByRankExchange {
   }
   bool contiguous() const override { return false; }
   int64_t header_bytes() const override { return options_.top_k * 8; }
+  bool formula_sums_by_host() const override { return false; }
 };
 
 }  // namespace
 
-int64_t FlashInferBytes(const Options& options) {
-  return static_cast<int64_t>(ByRankParts(options, Algorithm::kFlashInfer).regions.total());
+int64_t FlashInferBytes(const Options& options, const fabric::GroupHosts& hosts) {
+  return ByRankParts(options, hosts, Algorithm::kFlashInfer).TotalBytes(hosts);
 }
 
-Result<std::unique_ptr<AllToAll>> CreateFlashInfer(const Options& options) {
-  const ByRankParts parts(options, Algorithm::kFlashInfer);
+Result<std::unique_ptr<AllToAll>> CreateFlashInfer(const Options& options, const fabric::GroupHosts& hosts) {
+  const ByRankParts parts(options, hosts, Algorithm::kFlashInfer);
   CADRE_ASSIGN(auto segment, RankSegment::Open(options, parts, parts.chunk_rows));
   return std::make_unique<FlashInfer>(options, parts, std::move(segment));
 }

@@ -26,7 +26,7 @@ uint64_t RanksOfRow(const eplb::SlotLayout& layout, fabric::MemberRange range,
 }
 
 void HostRows::Build(const eplb::SlotLayout& layout, int32_t top_k, std::span<const Source> sources,
-                     fabric::MemberRange from, fabric::MemberRange here) {
+                     fabric::MemberRange from, fabric::MemberRange here, bool all) {
   num_here_ = static_cast<size_t>(here.count);
   rows_.clear();
   places_.clear();
@@ -34,27 +34,16 @@ void HostRows::Build(const eplb::SlotLayout& layout, int32_t top_k, std::span<co
     const Source& source = sources[static_cast<size_t>(home)];
     std::array<int32_t, kMaxRanks> next = {};
     for (int64_t t = 0; t < source.num_rows; ++t) {
+      if (all) {
+        rows_.push_back({home, static_cast<int32_t>(t)});
+        places_.insert(places_.end(), num_here_, static_cast<int32_t>(t));
+        continue;
+      }
       const uint64_t ranks = RanksOfRow(layout, here, SlotsOf(source, t, top_k));
       if (ranks == 0) continue;
       rows_.push_back({home, static_cast<int32_t>(t)});
       for (size_t j = 0; j < num_here_; ++j) places_.push_back((ranks >> j & 1) != 0 ? next[j]++ : -1);
     }
-  }
-}
-
-void HomeRows::Build(const eplb::SlotLayout& layout, int32_t top_k, std::span<const Source> sources, int home,
-                     fabric::MemberRange here, fabric::MemberRange there) {
-  places_.clear();
-  num_in_message_ = 0;
-  for (int r = here.begin; r < here.begin + here.count; ++r) {
-    const Source& source = sources[static_cast<size_t>(r)];
-    const int64_t before = num_in_message_;
-    for (int64_t t = 0; t < source.num_rows; ++t) {
-      const bool some = RanksOfRow(layout, there, SlotsOf(source, t, top_k)) != 0;
-      if (r == home) places_.push_back(some ? static_cast<int32_t>(num_in_message_) : -1);
-      num_in_message_ += some;
-    }
-    if (r == home) num_own_ = num_in_message_ - before;
   }
 }
 

@@ -28,12 +28,12 @@ class Mori final : public ByRankExchange {
 
 }  // namespace
 
-int64_t MoriBytes(const Options& options) {
-  return static_cast<int64_t>(ByRankParts(options, Algorithm::kMori).regions.total());
+int64_t MoriBytes(const Options& options, const fabric::GroupHosts& hosts) {
+  return ByRankParts(options, hosts, Algorithm::kMori).TotalBytes(hosts);
 }
 
-Result<std::unique_ptr<AllToAll>> CreateMori(const Options& options) {
-  const ByRankParts parts(options, Algorithm::kMori);
+Result<std::unique_ptr<AllToAll>> CreateMori(const Options& options, const fabric::GroupHosts& hosts) {
+  const ByRankParts parts(options, hosts, Algorithm::kMori);
   CADRE_ASSIGN(auto segment, RankSegment::Open(options, parts, parts.chunk_rows));
   return std::make_unique<Mori>(options, parts, std::move(segment));
 }

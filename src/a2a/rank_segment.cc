@@ -12,7 +12,7 @@ namespace {
 
 constexpr size_t kGapBytes = 64;
 constexpr int kCanary = 0xA5;
-constexpr int kPoison = 0xFF;  // floats of it are NaN, numbers -1
+constexpr uint8_t kPoison = 0xFF;  // floats of it are NaN, numbers -1
 
 }  // namespace
 
@@ -22,6 +22,15 @@ SegmentParts::SegmentParts(const Options& options) : regions(options.poison ? kG
   rows = regions.Add(max_rows * static_cast<size_t>(options.hidden * DTypeBytes(options.act_type)));
   slots = regions.Add(max_rows * top_k * sizeof(int32_t));
   weights = regions.Add(max_rows * top_k * sizeof(float));
+}
+
+int64_t SegmentParts::TotalBytes(const fabric::GroupHosts& hosts) const {
+  const fabric::FabricSpec spec{.segment_bytes = regions.total(), .landing_bytes = landing_bytes};
+  const auto [begin, count] = hosts.members[static_cast<size_t>(hosts.own)];
+  size_t most = 0;
+  for (int r = begin; r < begin + count; ++r)
+    most = std::max(most, fabric::Fabric::SegmentBytes(spec, hosts, r));
+  return static_cast<int64_t>(most);
 }
 
 RankSegment::RankSegment(const Options& options, const SegmentParts& parts, int64_t chunk_rows,
@@ -41,6 +50,12 @@ Result<std::unique_ptr<RankSegment>> RankSegment::Open(const Options& options, c
     return Fail(Code::kInternal, "an exchange between {} ranks was given no way to reach them",
                 options.layout.num_ranks);
   }
+  if (parts.message_bytes > UINT32_MAX) {
+    return Fail(Code::kInvalidArgument,
+                "{} would send up to {} MiB to a host at once; at most 4096 are possible: lower "
+                "--max-num-batched-tokens, or take an exchange that works in chunks",
+                options.backend, parts.message_bytes >> 20);
+  }
   fabric::FabricSpec spec{.name = "a2a." + options.backend,
                           .ranks = options.ranks,
                           .segment_bytes = parts.regions.total(),
@@ -49,6 +64,7 @@ Result<std::unique_ptr<RankSegment>> RankSegment::Open(const Options& options, c
                           .spin = options.spin,
                           .num_channels = parts.num_channels,
                           .landing_bytes = parts.landing_bytes};
+  if (options.poison) spec.fill = kPoison;
   CADRE_ASSIGN(auto fabric, options.rendezvous->Open(spec, options.join_deadline));
   if (fabric->size() != options.layout.num_ranks) {
     return Fail(Code::kInternal, "slots are laid out over {} ranks, but the group has {}",
@@ -56,7 +72,6 @@ Result<std::unique_ptr<RankSegment>> RankSegment::Open(const Options& options, c
   }
   sys::TouchPages(fabric->own(), parts.regions.total(), options.device.pool);
   if (options.poison) {
-    std::memset(fabric->own(), kPoison, parts.regions.total());
     for (const size_t gap : parts.regions.gaps()) std::memset(fabric->own() + gap, kCanary, kGapBytes);
   }
   return std::unique_ptr<RankSegment>(new RankSegment(options, parts, chunk_rows, std::move(fabric)));
@@ -103,35 +118,33 @@ Status RankSegment::AwaitPieces(Flag flag) {
     return {};
   }
   CADRE_TRY(fabric_->AwaitAll(flag, round(), counts_.data(), context));
-  for (int r = begin; r < begin + count; ++r) {
-    const int64_t rows = counts_[static_cast<size_t>(r)];
-    if (rows > max_rows_) {
-      return Fail(Code::kDataLoss, "rank {} sent {} rows; at most {} were agreed", fabric_->world_rank(r),
-                  rows, max_rows_);
-    }
-    num_chunks_ = std::max(num_chunks_, NumPieces(rows, chunk_rows_));
-  }
+  for (int r = begin; r < begin + count; ++r) CADRE_TRY(NoteRows(r, counts_[static_cast<size_t>(r)]));
   return {};
 }
 
-bool RankSegment::HasPiece(int rank) const {
-  return chunk_ < NumPieces(counts_[static_cast<size_t>(rank)], chunk_rows_);
+Status RankSegment::NoteRows(int rank, int64_t rows) {
+  if (rows > max_rows_) {
+    return Fail(Code::kDataLoss, "rank {} sent {} rows; at most {} were agreed", fabric_->world_rank(rank),
+                rows, max_rows_);
+  }
+  counts_[static_cast<size_t>(rank)] = static_cast<uint32_t>(rows);
+  num_chunks_ = std::max(num_chunks_, NumPieces(rows, chunk_rows_));
+  return {};
 }
 
-Source RankSegment::SourceOf(int rank) const {
-  const RowRange piece = PieceOf(counts_[static_cast<size_t>(rank)], chunk_rows_, chunk_);
+bool RankSegment::HasPiece(int rank, int64_t chunk) const {
+  return chunk < NumPieces(counts_[static_cast<size_t>(rank)], chunk_rows_);
+}
+
+RowRange RankSegment::PieceOfRank(int rank) const {
+  return PieceOf(counts_[static_cast<size_t>(rank)], chunk_rows_, chunk_);
+}
+
+Source RankSegment::PieceAt(int rank, RowRange piece) const {
   const std::byte* segment = fabric_->peer(rank);
   return {segment + parts_.rows + piece.begin * row_bytes_,
           reinterpret_cast<const int32_t*>(segment + parts_.slots) + piece.begin * top_k_,
           reinterpret_cast<const float*>(segment + parts_.weights) + piece.begin * top_k_, piece.count};
-}
-
-Status RankSegment::AwaitSources(std::vector<Source>& sources) {
-  CADRE_TRY(AwaitPieces(kDispatchFlag));
-  sources.resize(counts_.size());
-  const auto [begin, count] = fabric_->local();
-  for (int r = begin; r < begin + count; ++r) sources[static_cast<size_t>(r)] = SourceOf(r);
-  return {};
 }
 
 Status RankSegment::AwaitCombine() {

@@ -17,14 +17,26 @@
 namespace cadre::a2a {
 
 /// The flags that a rank raises, each at most once a round.
-enum Flag : int { kDispatchFlag, kCombineFlag, kGatherFlag, kCountsFlag, kConsumedFlag, kNumFlags };
+enum Flag : int {
+  kDispatchFlag,
+  kCombineFlag,
+  kGatherFlag,
+  kCountsFlag,
+  kConsumedFlag,
+  kSumsFlag,
+  kNumFlags
+};
 
 struct SegmentParts {
   explicit SegmentParts(const Options& options);
   fabric::Regions regions;
   size_t rows, slots, weights;
-  int num_channels = 0;  // between hosts
-  size_t landing_bytes = 0;
+  int num_channels = 0;      // between hosts
+  size_t landing_bytes = 0;  // of a zone, one for each host that a rank carries for
+  size_t message_bytes = 0;  // the most in one message
+
+  /// Bytes of segment and landing zones on the busiest rank of this host.
+  int64_t TotalBytes(const fabric::GroupHosts& hosts) const;
 };
 
 class RankSegment {
@@ -40,8 +52,10 @@ class RankSegment {
   int64_t num_rows() const { return num_rows_; }
   int64_t chunk_rows() const { return chunk_rows_; }
   /// Of the chunk that is being received.
-  uint32_t round() const { return first_round_ + static_cast<uint32_t>(chunk_); }
+  uint32_t round() const { return RoundOf(chunk_); }
+  uint32_t RoundOf(int64_t chunk) const { return first_round_ + static_cast<uint32_t>(chunk); }
   int64_t chunk() const { return chunk_; }
+  /// As far as is known: whole once the first chunk has come.
   int64_t num_chunks() const { return num_chunks_; }
   fabric::WaitContext Context(const char* what) const { return {what, step_, deadline_}; }
 
@@ -63,11 +77,16 @@ class RankSegment {
 
   /// Waits for the pieces of this chunk of all ranks of this host.
   Status AwaitPieces(Flag flag);
-  /// After AwaitPieces: whether `rank` has sent a piece of this chunk, and its rows and choices in place.
-  bool HasPiece(int rank) const;
-  Source SourceOf(int rank) const;
-  /// Both, for all ranks of this host; other entries are left alone.
-  Status AwaitSources(std::vector<Source>& sources);
+  /// Takes down how many rows a rank of another host has in this exchange. kDataLoss if more than Tmax.
+  Status NoteRows(int rank, int64_t rows);
+  /// After AwaitPieces (and NoteRows): whether `rank` has a piece of this chunk, or of another.
+  bool HasPiece(int rank) const { return HasPiece(rank, chunk_); }
+  bool HasPiece(int rank, int64_t chunk) const;
+  /// Its rows within the exchange.
+  RowRange PieceOfRank(int rank) const;
+  /// Rows and choices, in place, of a rank of this host: of this chunk, or of any rows.
+  Source SourceOf(int rank) const { return PieceAt(rank, PieceOfRank(rank)); }
+  Source PieceAt(int rank, RowRange rows) const;
 
   /// This rank has published its results of the chunk; then everybody has.
   void PublishCombine() { fabric_->Publish(kCombineFlag, round(), 0); }

@@ -6,7 +6,9 @@
 #include <vector>
 
 #include "eplb/slot_layout.h"
+#include "fabric/fabric.h"
 #include "sys/threads.h"
+#include "tensor/dtype.h"
 
 namespace cadre::a2a {
 
@@ -36,5 +38,11 @@ struct ReferenceArgs {
 /// [num_rows, hidden] of `home`. By k, a sharded expert's row is the sum of its shards in rank order, before
 /// the weight. Ranks without a choice of a row take no part in its sum; rows without any choice are 0.
 std::vector<float> ReferenceCombine(const ReferenceArgs& args, int home);
+
+/// The same for a group over hosts. By k nothing changes. All others sum by host, then rank: each host sums
+/// its ranks' partial sums in rank order; what comes from another host than the home rank's is rounded to
+/// `wire_type`; the home rank sums the hosts in order.
+std::vector<float> ReferenceHostCombine(const ReferenceArgs& args, std::span<const fabric::MemberRange> hosts,
+                                        DType wire_type, int home);
 
 }  // namespace cadre::a2a

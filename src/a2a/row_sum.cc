@@ -54,6 +54,15 @@ void TakeTerms(const RowTerms& terms, int64_t c, Block& block) {
   for (const float* partial : terms.after) block.Take(partial + c);
 }
 
+// Columns [c, c + block.n) of a row of a type.
+void TakeTyped(const std::byte* row, DType type, int64_t c, Block& block) {
+  if (type == DType::kF32) return block.Take(reinterpret_cast<const float*>(row) + c);
+  alignas(64) float values[kColumns];
+  const auto* from = reinterpret_cast<const Bf16*>(row) + c;
+  for (int64_t i = 0; i < block.n; ++i) values[i] = ToFloat(from[i]);
+  block.Take(values);
+}
+
 }  // namespace
 
 void SumRow(const RowTerms& terms, int64_t width, float* out, bool accumulate) {
@@ -64,15 +73,30 @@ void SumRow(const RowTerms& terms, int64_t width, float* out, bool accumulate) {
   }
 }
 
-void SumRowByHost(std::span<const RowTerms> hosts, int64_t width, float* out, bool accumulate) {
+void SumRowByHost(std::span<const HostTerm> hosts, DType type, int64_t width, float* out, bool accumulate) {
   for (int64_t c = 0; c < width; c += kColumns) {
     Block total{.n = std::min(kColumns, width - c)};
-    for (const RowTerms& terms : hosts) {
-      Block host{.n = total.n};
-      TakeTerms(terms, c, host);
-      if (!host.empty) total.Take(host.sum);
+    for (const HostTerm& host : hosts) {
+      if (host.there != nullptr) {
+        TakeTyped(host.there, type, c, total);
+        continue;
+      }
+      Block sum{.n = total.n};
+      TakeTerms(host.here, c, sum);
+      if (!sum.empty) total.Take(sum.sum);
     }
     total.Give(out + c, accumulate);
+  }
+}
+
+void SumRowTo(const RowTerms& terms, DType type, int64_t width, std::byte* out) {
+  if (type == DType::kF32) return SumRow(terms, width, reinterpret_cast<float*>(out), false);
+  for (int64_t c = 0; c < width; c += kColumns) {
+    Block block{.n = std::min(kColumns, width - c)};
+    TakeTerms(terms, c, block);
+    if (block.empty) std::fill(block.sum, block.sum + block.n, 0.0f);
+    auto* to = reinterpret_cast<Bf16*>(out) + c;
+    for (int64_t i = 0; i < block.n; ++i) to[i] = ToBf16(block.sum[i]);
   }
 }
 

@@ -1,10 +1,11 @@
 #pragma once
-// The walk that the chunked back ends share, on one rank's segment.
+// The walk that the back ends share, on one rank's segment and, over hosts, on the mail.
 #include <memory>
 #include <string>
 #include <utility>
 
 #include "a2a/algorithms.h"
+#include "a2a/host_mail.h"
 #include "a2a/rank_segment.h"
 #include "base/check.h"
 
@@ -16,23 +17,28 @@ class SegmentExchange : public AllToAll {
   int64_t chunk_rows() const override { return segment_->chunk_rows(); }
   bool more() const override { return segment_->more(); }
   std::byte* Stage(int64_t num_rows) override { return segment_->Stage(num_rows); }
-  ByteCounts bytes() const override { return bytes_; }
+  ByteCounts bytes() const override;
   const char* name() const override { return NameOf(algorithm_).data(); }
   std::string Describe() const override;
   bool CanariesIntact() const override { return segment_->CanariesIntact(); }
 
  protected:
-  SegmentExchange(const Options& options, Algorithm algorithm, std::unique_ptr<RankSegment> segment)
+  SegmentExchange(const Options& options, Algorithm algorithm, const MailParts& mail,
+                  std::unique_ptr<RankSegment> segment)
       : options_(options),
         algorithm_(algorithm),
         segment_(std::move(segment)),
         me_(segment_->rank()),
-        num_ranks_(segment_->size()) {}
+        num_ranks_(segment_->size()),
+        here_(segment_->fabric().local()),
+        mail_(options_, mail, *segment_) {}
 
   /// What the algorithm does, for Describe: "rows once per rank, ...".
   virtual std::string Idea() const = 0;
+  /// And what crosses between hosts.
+  virtual std::string IdeaOverHosts() const = 0;
 
-  /// A part of `rank`'s segment.
+  /// A part of the segment of a rank of this host.
   template <typename T>
   const T* Peer(int rank, size_t offset) const {
     return reinterpret_cast<const T*>(segment_->fabric().peer(rank) + offset);
@@ -46,6 +52,8 @@ class SegmentExchange : public AllToAll {
   Algorithm algorithm_;
   std::unique_ptr<RankSegment> segment_;
   int me_, num_ranks_;
+  fabric::MemberRange here_;  // the ranks of this host
+  HostMail mail_;
   ByteCounts bytes_;
 };
 

@@ -3,6 +3,22 @@
 #include <algorithm>
 
 namespace cadre::a2a {
+namespace {
+
+std::vector<int32_t> BySize(int32_t num_ranks, int32_t ranks_per_group) {
+  std::vector<int32_t> groups;
+  for (int32_t r = 0; r < num_ranks; ++r) groups.push_back(r / ranks_per_group);
+  return groups;
+}
+
+std::vector<int32_t> ByHost(std::span<const fabric::MemberRange> hosts) {
+  std::vector<int32_t> groups;
+  for (size_t h = 0; h < hosts.size(); ++h)
+    groups.insert(groups.end(), static_cast<size_t>(hosts[h].count), static_cast<int32_t>(h));
+  return groups;
+}
+
+}  // namespace
 
 Status CheckSlots(std::span<const int32_t> slots, int32_t num_slots) {
   for (const int32_t slot : slots) {
@@ -13,14 +29,21 @@ Status CheckSlots(std::span<const int32_t> slots, int32_t num_slots) {
   return {};
 }
 
-GroupLists::GroupLists(int32_t top_k, const eplb::SlotLayout& layout, int32_t ranks_per_group)
+GroupLists::GroupLists(int32_t top_k, const eplb::SlotLayout& layout, std::vector<int32_t> group_of_rank)
     : top_k_(top_k),
-      ranks_per_group_(ranks_per_group),
-      num_groups_((layout.num_ranks + ranks_per_group - 1) / ranks_per_group),
+      num_groups_(group_of_rank.back() + 1),
       layout_(layout),
+      group_of_rank_(std::move(group_of_rank)),
       list_begin_(static_cast<size_t>(num_groups_) + 1),
       cursor_(static_cast<size_t>(num_groups_)),
       stop_begin_(1) {}
+
+GroupLists::GroupLists(int32_t top_k, const eplb::SlotLayout& layout, int32_t ranks_per_group)
+    : GroupLists(top_k, layout, BySize(layout.num_ranks, ranks_per_group)) {}
+
+GroupLists::GroupLists(int32_t top_k, const eplb::SlotLayout& layout,
+                       std::span<const fabric::MemberRange> hosts)
+    : GroupLists(top_k, layout, ByHost(hosts)) {}
 
 void GroupLists::Build(const int32_t* slots, int64_t num_rows) {
   std::fill(cursor_.begin(), cursor_.end(), 0);
@@ -34,7 +57,7 @@ void GroupLists::Build(const int32_t* slots, int64_t num_rows) {
         for (int32_t g = 0; g < num_groups_; ++g) stops_.push_back({g, 0});
         break;
       }
-      const int32_t group = layout_.RankOf(slot) / ranks_per_group_;
+      const int32_t group = group_of_rank_[static_cast<size_t>(layout_.RankOf(slot))];
       size_t at = stops_.size();  // kept sorted: a row has few stops
       while (at > first && stops_[at - 1].group > group) --at;
       if (at > first && stops_[at - 1].group == group) continue;

@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "eplb/slot_layout.h"
+#include "fabric/fabric.h"
 
 namespace cadre::a2a {
 
@@ -18,6 +19,8 @@ Status CheckSlots(std::span<const int32_t> slots, int32_t num_slots);
 class GroupLists {
  public:
   GroupLists(int32_t top_k, const eplb::SlotLayout& layout, int32_t ranks_per_group = 1);
+  /// Groups that are the hosts of a group of ranks.
+  GroupLists(int32_t top_k, const eplb::SlotLayout& layout, std::span<const fabric::MemberRange> hosts);
 
   /// slots [num_rows, K], checked. Cost: O(num_rows * K), and O(groups).
   void Build(const int32_t* slots, int64_t num_rows);
@@ -34,8 +37,11 @@ class GroupLists {
   std::span<const Stop> StopsOf(int64_t row) const;
 
  private:
-  int32_t top_k_, ranks_per_group_, num_groups_;
+  GroupLists(int32_t top_k, const eplb::SlotLayout& layout, std::vector<int32_t> group_of_rank);
+
+  int32_t top_k_, num_groups_;
   eplb::SlotLayout layout_;
+  std::vector<int32_t> group_of_rank_;
   std::vector<int32_t> lists_, list_begin_, cursor_;
   std::vector<Stop> stops_;
   std::vector<int32_t> stop_begin_;

@@ -96,6 +96,12 @@ Status Fabric::AwaitLine(FlagLine& line, uint32_t round, TimePoint deadline, int
   return status;
 }
 
+std::optional<uint32_t> Fabric::Peek(int r, int flag, uint32_t round) const {
+  const uint64_t word = Line(r, flag).word.load(std::memory_order_acquire);
+  if (!Reached(word, round)) return std::nullopt;
+  return static_cast<uint32_t>(word);
+}
+
 Result<uint32_t> Fabric::Await(int r, int flag, uint32_t round, const WaitContext& context) {
   const TimePoint start = Now();
   if (const Status status = AwaitLine(Line(r, flag), round, context.deadline, -1); !status) {

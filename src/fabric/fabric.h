@@ -30,6 +30,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -71,8 +72,9 @@ struct FabricSpec {
   uint32_t first_round = 1;     ///< the first round that will be published
   bool spin = true;
   // For groups that span hosts; without meaning on one host.
-  int num_channels = 0;      ///< kinds of messages between two hosts
-  size_t landing_bytes = 0;  ///< of each landing zone
+  int num_channels = 0;              ///< kinds of messages between two hosts
+  size_t landing_bytes = 0;          ///< of each landing zone
+  std::optional<uint8_t> fill = {};  ///< tests: what segments and landing zones hold at first; else zeros
 };
 
 /// Members [begin, begin + count) of a group.
@@ -155,11 +157,16 @@ class Fabric {
   /// are left alone, or null.
   Status AwaitAll(int flag, uint32_t round, uint32_t* counts, const WaitContext& context);
 
+  /// Without waiting: whether member `r` (of this host) has published `round` or a later one, and its count.
+  std::optional<uint32_t> Peek(int r, int flag, uint32_t round) const;
+
   /// Whether this rank sends this host's messages to `host`.
   bool carries(int host) const { return host != hosts_.own && hosts_.Carrier(hosts_.own, host) == index_; }
   /// Sends a message (at most 4 GiB) to another host's landing zone, at `offset`. Carrier only. Does not
   /// wait; the pieces' memory must not change before that host has answered.
   void Post(int host, int channel, uint32_t round, size_t offset, std::span<const Piece> pieces);
+  /// Whether it sends any.
+  bool carries_any() const;
   /// Waits for another host's message; the number of its bytes, which lie in landing(host).
   Result<uint32_t> AwaitHost(int host, int channel, uint32_t round, const WaitContext& context);
   /// Whether it has come already; does not wait.
@@ -167,9 +174,12 @@ class Fabric {
 
   /// Puts together what goes to `host`.
   using Gather = sys::FunctionRef<void(int host, std::vector<Piece>& pieces)>;
-  /// One round with all other hosts: carriers Post what `gather` gives them, then all wait for everybody's
-  /// message, carriers also until their own have gone. Call it after AwaitAll of what is sent. bytes
+  /// Carriers Post what `gather` gives them. Call it after AwaitAll of what is sent. Does not wait.
+  void PostAll(int channel, uint32_t round, size_t offset, Gather gather);
+  /// Waits for the messages of all other hosts, carriers also until what they have posted has gone. bytes
   /// [num_hosts] or null; the own one's is left alone.
+  Status AwaitHosts(int channel, uint32_t round, uint32_t* bytes, const WaitContext& context);
+  /// Both: one round with all other hosts.
   Status Trade(int channel, uint32_t round, size_t offset, uint32_t* bytes, const WaitContext& context,
                Gather gather);
 

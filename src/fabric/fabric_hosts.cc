@@ -200,8 +200,14 @@ Result<uint32_t> Fabric::AwaitHost(int host, int channel, uint32_t round, const 
   return static_cast<uint32_t>(line.word.load(std::memory_order_acquire));
 }
 
-Status Fabric::Trade(int channel, uint32_t round, size_t offset, uint32_t* bytes, const WaitContext& context,
-                     Gather gather) {
+bool Fabric::carries_any() const {
+  for (int h = 0; h < num_hosts(); ++h) {
+    if (carries(h)) return true;
+  }
+  return false;
+}
+
+void Fabric::PostAll(int channel, uint32_t round, size_t offset, Gather gather) {
   std::vector<Piece> pieces;
   for (int h = 0; h < num_hosts(); ++h) {
     if (!carries(h)) continue;
@@ -209,12 +215,21 @@ Status Fabric::Trade(int channel, uint32_t round, size_t offset, uint32_t* bytes
     gather(h, pieces);
     Post(h, channel, round, offset, pieces);
   }
+}
+
+Status Fabric::AwaitHosts(int channel, uint32_t round, uint32_t* bytes, const WaitContext& context) {
   for (int h = 0; h < num_hosts(); ++h) {
     if (h == hosts_.own) continue;
     CADRE_ASSIGN(const uint32_t got, AwaitHost(h, channel, round, context));
     if (bytes != nullptr) bytes[h] = got;
   }
   return Flush(context);
+}
+
+Status Fabric::Trade(int channel, uint32_t round, size_t offset, uint32_t* bytes, const WaitContext& context,
+                     Gather gather) {
+  PostAll(channel, round, offset, gather);
+  return AwaitHosts(channel, round, bytes, context);
 }
 
 bool Fabric::AllSent() const {

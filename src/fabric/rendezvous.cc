@@ -1,6 +1,7 @@
 #include "fabric/rendezvous.h"
 
 #include <algorithm>
+#include <cstring>
 
 #include "base/check.h"
 #include "base/format.h"
@@ -104,6 +105,9 @@ Result<std::unique_ptr<Fabric>> Rendezvous::Open(const FabricSpec& wanted, TimeP
   const size_t flag_bytes = Fabric::FlagBytes(spec, parts.hosts);
   CADRE_ASSIGN(NewSegment data,
                MakeSegment(spec.name, Fabric::SegmentBytes(spec, parts.hosts, parts.index), false));
+  // Now: once the links stand, messages may come.
+  if (spec.fill)
+    std::memset(data.mapping.data, *spec.fill, Fabric::SegmentBytes(spec, parts.hosts, parts.index));
   CADRE_ASSIGN(NewSegment flags, MakeSegment(spec.name + ".flags", flag_bytes, true));
   // Nobody has published anything yet: all flags stand one round before the first.
   auto* lines = reinterpret_cast<FlagLine*>(flags.mapping.data);

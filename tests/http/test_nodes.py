@@ -1,7 +1,11 @@
 """Deployments over several nodes: `cadre serve` processes that meet on this machine's loopback."""
 
+import json
+import os
+import pathlib
 import re
 import socket
+import struct
 import subprocess
 import threading
 import time
@@ -14,6 +18,8 @@ from node import Node
 
 pytestmark = pytest.mark.skipif(not BIN.exists(), reason="%s is not built" % BIN)
 
+GOLDEN = pathlib.Path(os.environ.get("CADRE_GOLDEN", pathlib.Path(__file__).resolve().parents[3] / "shared/golden"))
+GOLDEN = GOLDEN / "models/deepseek_v3"
 SMALL = ["--kv-cache-memory-bytes", "32M", "--enable-expert-parallel"]
 QUESTION = {"temperature": 0, "messages": [{"role": "user", "content": "What is 17 + 25?"}]}
 
@@ -189,6 +195,53 @@ def test_address_of_another_machine_is_explained(nodes):
     node = nodes("-dp", 2, "-dpl", 1, "-dpa", "192.0.2.1", "--port", free_port())
     assert node.end() != 0
     assert "192.0.2.1" in node.log() and "its own interfaces are" in node.log() and "lo (127.0.0.1)" in node.log()
+
+
+def golden():
+    """The first golden prompt of DeepSeek-V3 and its greedy tokens: safetensors is a header and bytes."""
+    raw = (GOLDEN / "golden.safetensors").read_bytes()
+    size = int.from_bytes(raw[:8], "little")
+    header = json.loads(raw[8:8 + size])
+
+    def integers(name):
+        begin, end = header[name]["data_offsets"]
+        return list(struct.unpack("<%di" % ((end - begin) // 4), raw[8 + size + begin:8 + size + end]))
+
+    return integers("prompt_0"), integers("greedy_0")
+
+
+@pytest.mark.skipif(not (GOLDEN / "golden.json").exists(), reason="no golden DeepSeek-V3 at %s" % GOLDEN)
+@pytest.mark.parametrize("prefill,decode", [
+    ("deepep_high_throughput", "deepep_low_latency"),
+    ("pplx", "mori"),
+    ("naive", "flashinfer_all2allv"),
+])
+def test_exchanges_over_nodes_give_the_golden_tokens(prefill, decode):
+    port, meet = free_port(), free_port()
+    common = [BIN, "serve", GOLDEN, "-dp", 4, "-dpl", 2, "-dpa", "127.0.0.1", "-dpp", meet, "--enable-expert-parallel",
+              "--prefill-all2all-backend", prefill, "--decode-all2all-backend", decode, "--dtype", "float32",
+              "--skip-tokenizer-init", "--kv-cache-memory-bytes", "4M", "--max-model-len", 256,
+              "--max-num-batched-tokens", 256, "--served-model-name", "golden"]
+    first = Node([*common, "--port", port])
+    second = Node([*common, "-dpr", 2, "--headless"])
+    try:
+        first.wait_for("ready after", 120)
+        for node in (first, second):
+            node.wait_for("prefill steps: %s: .*4 ranks on 2 hosts" % prefill)
+            node.wait_for("decode steps: %s: .*4 ranks on 2 hosts" % decode)
+        prompt, wanted = golden()
+        for rank in range(4):
+            body = {"model": "golden", "prompt": prompt, "max_tokens": len(wanted), "temperature": 0, "ignore_eos": True,
+                    "return_token_ids": True}
+            answer = httpx.post("http://127.0.0.1:%d/v1/completions" % port, json=body, timeout=120,
+                                headers={"X-data-parallel-rank": str(rank)})
+            assert answer.status_code == 200, answer.text
+            assert answer.json()["choices"][0]["token_ids"] == wanted
+        first.process.terminate()
+        assert (first.end(), second.end()) == (0, 0)
+    finally:
+        first.kill()
+        second.kill()
 
 
 def alive(pid):
