@@ -3,10 +3,9 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
-#include <new>
-
 #include <chrono>
 #include <mutex>
+#include <new>
 #include <set>
 #include <thread>
 
