@@ -94,7 +94,8 @@ void ThreadPool::Run(FunctionRef<void(int)> fn) {
   s.running.store(static_cast<uint32_t>(s.threads.size()));
   s.round.fetch_add(1);
   WakeAfterChange(s.round, s.round_sleepers);
-  fn(0);
+  // The others work on what the caller's stack holds: an exception (memory that ran out) must not unwind it.
+  [&]() noexcept { fn(0); }();
   for (uint32_t left = s.running.load(); left != 0; left = s.running.load()) {
     WaitForChange(s.running, left, s.running_sleepers, s.options.spin);
   }

@@ -1,9 +1,11 @@
 #include "sys/threads.h"
 
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <chrono>
 #include <mutex>
+#include <new>
 #include <set>
 #include <thread>
 
@@ -49,6 +51,22 @@ TEST(ThreadPool, ManyShortRoundsKeepOrder) {
     sum += part;
   }
   EXPECT_EQ(sum, 2000 * 10 + 5 * (1999 * 2000 / 2));
+}
+
+TEST(ThreadPoolDeathTest, AnExceptionOfTheCallersShareDoesNotUnwindWhatOthersUse) {
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
+  EXPECT_DEATH(
+      {
+        ThreadPool pool({.num_threads = 2});
+        try {
+          pool.Run([](int worker) {
+            if (worker == 0) throw std::bad_alloc();
+          });
+        } catch (...) {
+          _exit(0);  // unwound: wrong
+        }
+      },
+      "");
 }
 
 }  // namespace
