@@ -125,9 +125,8 @@ constexpr Setting kBenchEplb[] = {
     Works("drift", Type::kInt, "0", Into<&E::drift>,
           "Every so many steps the heat moves on by a third of the experts; 0: it stays.")
         .Range(0, 1 << 30),
-    Works("eplb", Type::kString,
-          R"({"window_size":100,"step_interval":200,"num_redundant_experts":8})", Into<&E::eplb>,
-          "--eplb-config of the balanced run."),
+    Works("eplb", Type::kString, R"({"window_size":100,"step_interval":200,"num_redundant_experts":8})",
+          Into<&E::eplb>, "--eplb-config of the balanced run."),
     Works("repeats", Type::kInt, "1", Into<&E::repeats>, "How often each is measured; the median counts.")
         .Range(1, 1000),
 };

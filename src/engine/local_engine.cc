@@ -240,7 +240,7 @@ Status LocalEngine::Turn(bool& stop) {
     return {};
   }
   StepGate::Offer offer{.num_sequences = std::ssize(plan),
-                        .wants_step = runner_->wants_step(),
+                        .wants_step = runner_ != nullptr && runner_->wants_step(),
                         .wants_stop = draining && scheduler_.empty()};
   for (const ScheduledSequence& scheduled : plan) offer.num_tokens += scheduled.num_tokens;
   CADRE_ASSIGN(const StepGate::Turn turn, gate_->Agree(offer));
@@ -371,8 +371,7 @@ EplbStats EplbStatsOf(const rebalance::Snapshot& s) {
                   .stalled = s.stalled,
                   .waits_for = s.waits_for,
                   .balancedness = s.balance.balancedness()};
-  for (const eplb::Balance& layer : s.layer_balance)
-    stats.layer_balancedness.push_back(layer.balancedness());
+  for (const eplb::Balance& layer : s.layer_balance) stats.layer_balancedness.push_back(layer.balancedness());
   stats.rank_tokens.resize(static_cast<size_t>(s.layout.num_ranks));
   for (size_t layer = 0; layer < s.slots.size(); ++layer) {
     const auto loads = eplb::RankLoads(s.layout, s.slots[layer], s.load.Layer(static_cast<int32_t>(layer)));
@@ -401,7 +400,7 @@ void LocalEngine::PublishStats() {
   stats_.num_steps = num_steps_;
   stats_.step_sizes = step_sizes_;
   stats_.cpu_seconds = CpuSeconds();
-  const rebalance::Rebalancer* const rebalancer = runner_->rebalancer();
+  const rebalance::Rebalancer* const rebalancer = runner_ == nullptr ? nullptr : runner_->rebalancer();
   if (rebalancer != nullptr && rebalancer->version() != eplb_version_) {
     eplb_version_ = rebalancer->version();
     stats_.eplb = EplbStatsOf(rebalancer->snapshot());
