@@ -217,6 +217,7 @@ def one_deployment(hosts, draw, end, faults, outcomes):
     if draw.random() < 0.5:  # experts move all the time
         backend += ["--enable-eplb", "--eplb-config", '{"window_size":8,"step_interval":16,"num_redundant_experts":4}']
     d = Deployment(hosts, ranks, backend)
+    print("%d ranks, %s" % (ranks, " ".join(backend)), flush=True)
     wrong, clients = [], []
     try:
         d.start_all(120)
