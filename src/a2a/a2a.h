@@ -108,6 +108,9 @@ class AllToAll {
   virtual std::byte* Stage(int64_t num_rows) = 0;
 
   virtual Status Send(const Routing& routing) = 0;
+  /// For calls within the work between Send and Receive: moves messages to and from other hosts, without
+  /// waiting. Errors show in Receive. About 0.3 us over hosts, nothing on one.
+  virtual void Progress() {}
   virtual Result<RowTable> Receive() = 0;
   /// After Receive: where the expert rows are best written, [N, H]; null: anywhere.
   virtual float* StageResults() { return nullptr; }

@@ -245,6 +245,7 @@ inline void RunRound(const Case& c, AllToAll& a2a, int round, int me, const Host
   do {
     if (chunk + 1 < num_pieces) send(chunk + 1);
     delay();
+    if ((me + chunk) % 2 == 0) a2a.Progress();
     const auto table = a2a.Receive();
     ASSERT_TRUE(table) << table.error().message;
     EXPECT_LE(table->num_rows, *MaxTableRows(OptionsOf(c)));

@@ -22,6 +22,7 @@ class Phased final : public AllToAll {
   bool more() const override { return current_->more(); }
   std::byte* Stage(int64_t num_rows) override { return current_->Stage(num_rows); }
   Status Send(const Routing& routing) override { return current_->Send(routing); }
+  void Progress() override { current_->Progress(); }
   Result<RowTable> Receive() override { return current_->Receive(); }
   float* StageResults() override { return current_->StageResults(); }
   Status SendResults(const float* expert_rows) override { return current_->SendResults(expert_rows); }

@@ -17,6 +17,11 @@ class SegmentExchange : public AllToAll {
   int64_t chunk_rows() const override { return segment_->chunk_rows(); }
   bool more() const override { return segment_->more(); }
   std::byte* Stage(int64_t num_rows) override { return segment_->Stage(num_rows); }
+  void Progress() override {
+    if (!mail_.any()) return;
+    mail_.TryPost();
+    segment_->fabric().Progress();
+  }
   ByteCounts bytes() const override;
   const char* name() const override { return NameOf(algorithm_).data(); }
   std::string Describe() const override;

@@ -120,6 +120,7 @@ void SharedExperts(const StepContext& context, const MoeInput& in, const Shape& 
   const ArenaScope scope(arena);
   const FeedForwardWeights& w = in.weights->shared;
   const void* gated = GatedRows(context, w, x.rounded, arena);
+  context.exchange->Progress();  // the rows are on their way to other hosts
   kernels::Gemm(
       context.device,
       {.m = s.num_tokens, .a = gated, .a_stride = w.down.k, .w = w.down, .c = out, .c_stride = s.hidden});
