@@ -130,8 +130,8 @@ Status RunAll(const config::BenchEplbOptions& options, Args args) {
   for (size_t v = 0; v < outcomes.size(); ++v) {
     Json::Array speeds;
     for (const double speed : outcomes[v].tokens_per_second) speeds.push_back(speed);
-    all.emplace_back(kVariants[v],
-                     Json::Object{{"tokens_per_second", Json(std::move(speeds))}, {"last", outcomes[v].last}});
+    all.emplace_back(kVariants[v], Json::Object{{"tokens_per_second", Json(std::move(speeds))},
+                                                {"last", outcomes[v].last}});
   }
   return WriteJsonFile(*options.throughput.json, Json(std::move(all)));
 }

@@ -3,7 +3,6 @@
 #include <algorithm>
 
 #include "a2a/algorithms.h"
-#include "a2a/allgather_hosts.h"
 #include "a2a/counts.h"
 #include "base/random.h"
 #include "eplb/placement.h"
@@ -32,12 +31,11 @@ std::vector<int32_t> DrawSlots(const CountCase& c, const eplb::ExpertMap& map, i
   return slots;
 }
 
-// The formulas over several hosts, of those back ends that work over hosts.
-std::optional<a2a::ByteCounts> CountOverHosts(const a2a::CountArgs& args,
-                                              const std::vector<fabric::MemberRange>& hosts,
-                                              int64_t wire_row_bytes, int rank) {
-  if (a2a::AlgorithmOf(args.backend).value() != a2a::Algorithm::kAllGatherReduceScatter) return std::nullopt;
-  return a2a::CountHostBytes(args, hosts, wire_row_bytes, rank);
+fabric::GroupHosts HostsOf(const CountCase& c) {
+  fabric::GroupHosts hosts;
+  hosts.entries.resize(static_cast<size_t>(c.hosts));
+  for (int h = 0; h < c.hosts; ++h) hosts.members.push_back({h * c.ranks_per_host, c.ranks_per_host});
+  return hosts;
 }
 
 std::string Mib(int64_t bytes) {
@@ -62,30 +60,21 @@ Result<HostBytes> CountExchange(const CountCase& c) {
   options.top_k = c.top_k;
   options.max_rows = c.rows;
   options.layout = map.layout();
+  const fabric::GroupHosts hosts = HostsOf(c);
   const a2a::CountArgs args{.backend = c.backend,
                             .top_k = c.top_k,
                             .row_bytes = c.hidden * kValueBytes,
                             .partial_bytes = int64_t{c.hidden} * 4,
                             .layout = map.layout(),
                             .ranks = choices,
-                            .chunk_rows = a2a::ChunkRows(options, algorithm)};
-  std::vector<fabric::MemberRange> hosts;
-  for (int h = 0; h < c.hosts; ++h) hosts.push_back({h * c.ranks_per_host, c.ranks_per_host});
-  a2a::ByteCounts sum, over;
-  bool works = true;
-  for (int r = 0; r < c.ranks_per_host; ++r) {
-    sum += a2a::CountBytes(args, r);
-    if (c.hosts == 1) continue;
-    const auto counted = CountOverHosts(args, hosts, c.hidden * kValueBytes, r);
-    works = works && counted.has_value();
-    if (counted) over += *counted;
-  }
-  HostBytes bytes;
-  bytes.formula = (sum.dispatch_algorithmic + sum.combine_algorithmic) * c.layers;
-  const a2a::ByteCounts& here = c.hosts == 1 ? sum : over;
-  bytes.shared = (here.dispatch_physical + here.combine_physical) * c.layers;
-  if (works) bytes.wire = (over.dispatch_wire + over.combine_wire) * c.layers;
-  return bytes;
+                            .chunk_rows = a2a::ChunkRows(options, hosts, algorithm),
+                            .hosts = hosts.members,
+                            .sum_bytes = c.hidden * kValueBytes};
+  a2a::ByteCounts sum;
+  for (int r = 0; r < c.ranks_per_host; ++r) sum += a2a::CountBytes(args, r);
+  return HostBytes{.formula = (sum.dispatch_algorithmic + sum.combine_algorithmic) * c.layers,
+                   .shared = (sum.dispatch_physical + sum.combine_physical) * c.layers,
+                   .wire = (sum.dispatch_wire + sum.combine_wire) * c.layers};
 }
 
 Result<std::string> CountTable(const CountCase& shape, const std::vector<std::string>& backends,
@@ -100,17 +89,14 @@ Result<std::string> CountTable(const CountCase& shape, const std::vector<std::st
       c.backend = backend;
       c.hosts = static_cast<int>(count);
       CADRE_ASSIGN(const HostBytes bytes, CountExchange(c));
-      const bool built = bytes.wire.has_value();
       text += Format("| {} | {} | `{}` | {} | {} | {} |\n", count, count * c.ranks_per_host, backend,
-                     Mib(bytes.formula), built ? Mib(bytes.shared) : "not built",
-                     built ? Mib(*bytes.wire) : "not built");
-      Json row = Json::Object{{"hosts", count},
-                              {"ranks", count * c.ranks_per_host},
-                              {"backend", backend},
-                              {"formula_bytes", bytes.formula}};
-      row.Set("read_bytes", built ? Json(bytes.shared) : Json(nullptr));
-      row.Set("wire_bytes", built ? Json(*bytes.wire) : Json(nullptr));
-      rows.Push(std::move(row));
+                     Mib(bytes.formula), Mib(bytes.shared), Mib(bytes.wire));
+      rows.Push(Json::Object{{"hosts", count},
+                             {"ranks", count * c.ranks_per_host},
+                             {"backend", backend},
+                             {"formula_bytes", bytes.formula},
+                             {"read_bytes", bytes.shared},
+                             {"wire_bytes", bytes.wire}});
     }
   }
   return text;

@@ -2,7 +2,6 @@
 // What an exchange moves on deployments of any size, worked out from random choices by the code that the byte
 // counters of running exchanges are checked against (a2a/counts.h).
 #include <cstdint>
-#include <optional>
 #include <string>
 #include <vector>
 
@@ -22,10 +21,9 @@ struct CountCase {
 /// Bytes of one step (all layers, there and back) and one host: the first one, whose ranks are like all
 /// others.
 struct HostBytes {
-  int64_t formula = 0;          ///< what its ranks draw from all other ranks by the name's formula
-  int64_t shared = 0;           ///< what they read from other ranks' memory and from landing zones here
-  std::optional<int64_t> wire;  ///< what the host receives from other hosts; nothing where the back end does
-                                ///< not work over hosts
+  int64_t formula = 0;  ///< what its ranks draw from all other ranks by the name's formula
+  int64_t shared = 0;   ///< what they read from other ranks' memory and from landing zones here
+  int64_t wire = 0;     ///< what the host receives from other hosts
 };
 
 /// Choices are even and distinct, the same for the same shape. Where there are more ranks than experts,

@@ -34,10 +34,9 @@ TEST(CountExchange, TwoHostsOfOneRankByHand) {
   // All four experts are chosen by every row, so each row is wanted on both hosts and one result comes home.
   const auto bytes = CountExchange(c);
   ASSERT_TRUE(bytes) << bytes.error().message;
-  ASSERT_TRUE(bytes->wire);
   const int64_t rows_there = 5 * (16 * 2 + 4 * 8), results_home = 5 * 16 * 2;
-  EXPECT_EQ(*bytes->wire, 3 * (rows_there + results_home));
-  EXPECT_EQ(bytes->formula, 3 * 5 * (16 * 2 + 4 * 8 + 16 * 4));
+  EXPECT_EQ(bytes->wire, 3 * (rows_there + results_home));
+  EXPECT_EQ(bytes->formula, 3 * 5 * (16 * 2 + 4 * 8 + 16 * 2));
 }
 
 TEST(CountExchange, BytesAreProportionalToRowsAndLayersAndLevelOff) {
@@ -53,7 +52,7 @@ TEST(CountExchange, BytesAreProportionalToRowsAndLayersAndLevelOff) {
   };
   // Rows go to at most 8 ranks, or everywhere.
   EXPECT_LT(of("deepep_high_throughput", 32) / of("deepep_high_throughput", 4), 1.3);
-  EXPECT_GT(of("allgather_reducescatter", 32) / of("allgather_reducescatter", 4), 7);
+  EXPECT_GT(of("allgather_reducescatter", 32) / of("allgather_reducescatter", 4), 6);
   EXPECT_FALSE(CountExchange({.backend = "nonesuch"}));
 }
 

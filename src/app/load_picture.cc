@@ -56,32 +56,32 @@ class Drawing {
   double y = kMargin;
 
   void Text(double x, double at, std::string_view text, const TextStyle& style = {}) {
-    body_ += Format(R"(<text x="{:.1f}" y="{:.1f}" font-size="{:.0f}" text-anchor="{}" fill="{}"{}>{}</text>)", x,
-                    at, style.size, style.anchor, style.fill, style.bold ? R"( font-weight="600")" : "",
-                    Escaped(text));
+    body_ += Format(
+        R"(<text x="{:.1f}" y="{:.1f}" font-size="{:.0f}" text-anchor="{}" fill="{}"{}>{}</text>)", x, at,
+        style.size, style.anchor, style.fill, style.bold ? R"( font-weight="600")" : "", Escaped(text));
     body_ += "\n";
   }
   void Rect(double x, double at, double width, double height, const char* fill, const std::string& tip = {}) {
-    body_ += Format(R"(<rect x="{:.2f}" y="{:.2f}" width="{:.2f}" height="{:.2f}" fill="{}")", x, at, width, height,
-                    fill);
+    body_ += Format(R"(<rect x="{:.2f}" y="{:.2f}" width="{:.2f}" height="{:.2f}" fill="{}")", x, at, width,
+                    height, fill);
     body_ += tells_ && !tip.empty() ? "><title>" + Escaped(tip) + "</title></rect>\n" : "/>\n";
   }
   void Line(double x1, double y1, double x2, double y2, const char* stroke, bool dashed = false) {
-    body_ += Format(R"(<line x1="{:.1f}" y1="{:.1f}" x2="{:.1f}" y2="{:.1f}" stroke="{}"{}/>)", x1, y1, x2, y2,
-                    stroke, dashed ? R"( stroke-dasharray="4 3")" : "");
+    body_ += Format(R"(<line x1="{:.1f}" y1="{:.1f}" x2="{:.1f}" y2="{:.1f}" stroke="{}"{}/>)", x1, y1, x2,
+                    y2, stroke, dashed ? R"( stroke-dasharray="4 3")" : "");
     body_ += "\n";
   }
   void Frame(double x, double at, double width, double height) {
-    body_ += Format(R"(<rect x="{:.2f}" y="{:.2f}" width="{:.2f}" height="{:.2f}" fill="none" stroke="{}"/>)", x, at,
-                    width, height, kFaint);
+    body_ += Format(R"(<rect x="{:.2f}" y="{:.2f}" width="{:.2f}" height="{:.2f}" fill="none" stroke="{}"/>)",
+                    x, at, width, height, kFaint);
     body_ += "\n";
   }
   std::string Take() {
     return Format(
                R"(<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {0:.0f} {1:.0f}" width="{0:.0f}" height="{1:.0f}" font-family="system-ui, 'DejaVu Sans', sans-serif">)",
                kWidth, y + kMargin) +
-           "\n" + Format(R"(<rect width="{:.0f}" height="{:.0f}" fill="#ffffff"/>)", kWidth, y + kMargin) + "\n" +
-           body_ + "</svg>\n";
+           "\n" + Format(R"(<rect width="{:.0f}" height="{:.0f}" fill="#ffffff"/>)", kWidth, y + kMargin) +
+           "\n" + body_ + "</svg>\n";
   }
 
  private:
@@ -101,7 +101,7 @@ struct MapPlace {
 };
 
 struct MapWords {
-  const char* column = "";  // "expert"
+  const char* column = "";                // "expert"
   int32_t num_rows = 0, num_columns = 0;  // values, not cells
 };
 
@@ -110,7 +110,8 @@ std::string TipOf(const Grid& grid, int32_t row, int32_t column, const MapWords&
     const int32_t last = std::min(first + step, end) - 1;
     return last > first ? Format("{}s {}-{}", name, first, last) : Format("{} {}", name, first);
   };
-  return Format("{}, {}: {:.2f} x the mean", range("layer", row * grid.row_step, grid.row_step, words.num_rows),
+  return Format("{}, {}: {:.2f} x the mean",
+                range("layer", row * grid.row_step, grid.row_step, words.num_rows),
                 range(words.column, column * grid.column_step, grid.column_step, words.num_columns),
                 grid.At(row, column));
 }
@@ -122,20 +123,21 @@ void DrawMap(Drawing& drawing, const Grid& grid, const MapPlace& place, const Ma
   const double gap = std::min(cell, place.row_height) >= 6 ? 0.6 : 0;
   for (int32_t row = 0; row < grid.rows; ++row) {
     for (int32_t column = 0; column < grid.columns; ++column) {
-      drawing.Rect(place.x + column * cell, place.y + row * place.row_height, cell - gap, place.row_height - gap,
-                   kColors[level(grid.At(row, column))], TipOf(grid, row, column, words));
+      drawing.Rect(place.x + column * cell, place.y + row * place.row_height, cell - gap,
+                   place.row_height - gap, kColors[level(grid.At(row, column))],
+                   TipOf(grid, row, column, words));
     }
   }
   drawing.Frame(place.x - 0.5, place.y - 0.5, place.width + 1 - gap, height + 1 - gap);
   const TextStyle tick{.size = 11, .anchor = "end", .fill = kFaint};
   const int32_t rows_at = TickStep(words.num_rows, std::max(1, static_cast<int32_t>(height / 16)));
   for (int32_t layer = 0; layer < words.num_rows; layer += rows_at)
-    drawing.Text(place.x - 7, place.y + (layer / grid.row_step + 0.5) * place.row_height + 4, Format("{}", layer),
-                 tick);
+    drawing.Text(place.x - 7, place.y + (layer / grid.row_step + 0.5) * place.row_height + 4,
+                 Format("{}", layer), tick);
   const int32_t columns_at = TickStep(words.num_columns, static_cast<int32_t>(place.width / 34));
   for (int32_t column = 0; column < words.num_columns; column += columns_at)
-    drawing.Text(place.x + (column / grid.column_step + 0.5) * cell, place.y + height + 16, Format("{}", column),
-                 {.size = 11, .anchor = "middle", .fill = kFaint});
+    drawing.Text(place.x + (column / grid.column_step + 0.5) * cell, place.y + height + 16,
+                 Format("{}", column), {.size = 11, .anchor = "middle", .fill = kFaint});
 }
 
 // Right-aligned, on the line of the panel's heading.
@@ -145,7 +147,8 @@ void DrawLegend(Drawing& drawing, double right, double baseline, const char* (*n
   for (int level = 0; level <= kNumLevels; ++level, x += kBox) {
     drawing.Rect(x, baseline - 20, kBox - 2, 10, kColors[level]);
     if (level == 0) drawing.Frame(x + 0.5, baseline - 19.5, kBox - 3, 9);
-    drawing.Text(x + kBox / 2 - 1, baseline + 3, name(level), {.size = 10, .anchor = "middle", .fill = kFaint});
+    drawing.Text(x + kBox / 2 - 1, baseline + 3, name(level),
+                 {.size = 10, .anchor = "middle", .fill = kFaint});
   }
 }
 
@@ -156,7 +159,8 @@ void Heading(Drawing& drawing, const std::string& title, const std::string& what
 
 // All labels below and left of a map: what its axes are.
 void AxisNames(Drawing& drawing, const MapPlace& place, double height, const char* columns) {
-  drawing.Text(place.x + place.width, place.y + height + 31, columns, {.size = 11, .anchor = "end", .fill = kFaint});
+  drawing.Text(place.x + place.width, place.y + height + 31, columns,
+               {.size = 11, .anchor = "end", .fill = kFaint});
   drawing.Text(place.x - 7, place.y - 7, "layer", {.size = 11, .anchor = "end", .fill = kFaint});
 }
 
@@ -187,8 +191,9 @@ void DrawRankMaps(Drawing& drawing, const LoadView& view) {
   constexpr double kGap = 36;
   const double half = (kInner - kGap) / 2;
   const int32_t num_layers = view.record.load.num_layers;
-  Heading(drawing, "What the ranks carry", "load of each rank, in multiples of the layer's mean; a step takes as "
-                                           "long as its fullest rank");
+  Heading(drawing, "What the ranks carry",
+          "load of each rank, in multiples of the layer's mean; a step takes as "
+          "long as its fullest rank");
   DrawLegend(drawing, kMargin + kInner, drawing.y + 12, RankLevelName);
   double bottom = 0;
   for (const PlacedLoad* placed : {&*view.before, &*view.after}) {
@@ -213,8 +218,9 @@ void DrawBars(Drawing& drawing, const LoadView& view) {
   const auto shown = std::min<size_t>(before.size(), kMaxBars);
   const double most = 1.1 * std::max(*std::ranges::max_element(before), *std::ranges::max_element(after));
   Heading(drawing, "Each rank, all layers",
-          shown < before.size() ? Format("load in multiples of the mean; the first {} of {} ranks", shown, before.size())
-                                : "load in multiples of the mean");
+          shown < before.size()
+              ? Format("load in multiples of the mean; the first {} of {} ranks", shown, before.size())
+              : "load in multiples of the mean");
   const double x = kMargin + kLabels, width = kInner - kLabels, height = 150, top = drawing.y + 40;
   const auto at = [&](double value) { return top + height - value / most * height; };
   double legend = kMargin + kInner - 260;
@@ -236,9 +242,11 @@ void DrawBars(Drawing& drawing, const LoadView& view) {
         drawing.Text(left + bar / 2, at(value) - 4, Format("{:.2f}", value),
                      {.size = 10, .anchor = "middle", .fill = kFaint});
     }
-    const auto every = static_cast<size_t>(TickStep(static_cast<int32_t>(shown), static_cast<int32_t>(width / 30)));
+    const auto every =
+        static_cast<size_t>(TickStep(static_cast<int32_t>(shown), static_cast<int32_t>(width / 30)));
     if (r % every == 0)
-      drawing.Text(middle, top + height + 16, Format("{}", r), {.size = 11, .anchor = "middle", .fill = kFaint});
+      drawing.Text(middle, top + height + 16, Format("{}", r),
+                   {.size = 11, .anchor = "middle", .fill = kFaint});
   }
   drawing.Line(x, top + height, x + width, top + height, kFaint);
   drawing.Line(x, at(1), x + width, at(1), kInk, true);
@@ -251,7 +259,8 @@ void DrawBars(Drawing& drawing, const LoadView& view) {
 std::string Svg(const LoadView& view, bool tells) {
   Drawing drawing(tells);
   const eplb::LoadRecord& record = view.record;
-  drawing.Text(kMargin, drawing.y + 8, "Expert load" + (view.before ? Format(" on {} ranks", view.layout.num_ranks) : ""),
+  drawing.Text(kMargin, drawing.y + 8,
+               "Expert load" + (view.before ? Format(" on {} ranks", view.layout.num_ranks) : ""),
                {.size = 24, .bold = true});
   drawing.Text(kMargin, drawing.y + 32,
                Format("{} · {} MoE layers × {} experts, {} a token{} · {} steps", Excerpt(record.model, 70),
@@ -271,9 +280,10 @@ std::string Svg(const LoadView& view, bool tells) {
 
 std::string RankTable(const LoadView& view) {
   const std::vector<double> before = view.before->RankShares(), after = view.after->RankShares();
-  std::string html = Format("<table><caption>Load of each rank, all layers, in multiples of the mean</caption>\n"
-                            "<tr><th>rank</th><th>{}</th><th>{}</th></tr>\n",
-                            Escaped(view.before->name), Escaped(view.after->name));
+  std::string html = Format(
+      "<table><caption>Load of each rank, all layers, in multiples of the mean</caption>\n"
+      "<tr><th>rank</th><th>{}</th><th>{}</th></tr>\n",
+      Escaped(view.before->name), Escaped(view.after->name));
   for (size_t r = 0; r < before.size(); ++r)
     html += Format("<tr><td>{}</td><td>{:.3f}</td><td>{:.3f}</td></tr>\n", r, before[r], after[r]);
   return html + Format("<tr><th>balancedness</th><th>{:.4f}</th><th>{:.4f}</th></tr>\n</table>\n",
@@ -291,8 +301,10 @@ std::string LoadHtml(const LoadView& view) {
          Escaped(view.record.model) +
          "</title>\n<style>body{margin:0 auto;max-width:1120px;font:14px system-ui,sans-serif;color:#23211f}"
          "svg{width:100%;height:auto}rect:hover{stroke:#23211f;stroke-width:1.5}"
-         "table{margin:0 44px 44px;border-collapse:collapse}caption{text-align:left;font-weight:600;padding:6px 0}"
-         "td,th{padding:3px 18px 3px 0;text-align:right;border-top:1px solid #e5e1da}</style></head>\n<body>\n" +
+         "table{margin:0 44px "
+         "44px;border-collapse:collapse}caption{text-align:left;font-weight:600;padding:6px 0}"
+         "td,th{padding:3px 18px 3px 0;text-align:right;border-top:1px solid "
+         "#e5e1da}</style></head>\n<body>\n" +
          Svg(view, true) + (view.before ? RankTable(view) : "") +
          "<p style=\"margin:0 44px 44px;color:#6f6a64\">" + Escaped(view.source) + "</p>\n</body></html>\n";
 }

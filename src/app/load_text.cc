@@ -146,12 +146,14 @@ void DrawRanks(const LoadView& view, int32_t width, Page& page) {
     return Padded(Cut(Format("{}: balancedness {:.3f}", placed.name, placed.balancedness), bar + 5), bar + 7);
   };
   page.Add("\nranks, all layers, in multiples of the mean\n");
-  page.Add(std::string(static_cast<size_t>(label + 2), ' ') + column(*view.before) + column(*view.after) + "\n");
+  page.Add(std::string(static_cast<size_t>(label + 2), ' ') + column(*view.before) + column(*view.after) +
+           "\n");
   for (size_t r = 0; r < before.size() && r < kMaxRanks; ++r) {
-    page.Add(Padded(Format("rank {}", r), label + 2) + Bar(before[r], most, bar) + Format(" {:4.2f}  ", before[r]) +
-             Bar(after[r], most, bar) + Format(" {:4.2f}\n", after[r]));
+    page.Add(Padded(Format("rank {}", r), label + 2) + Bar(before[r], most, bar) +
+             Format(" {:4.2f}  ", before[r]) + Bar(after[r], most, bar) + Format(" {:4.2f}\n", after[r]));
   }
-  if (before.size() > kMaxRanks) page.Add(Format("... and {} more (--json has all)\n", before.size() - kMaxRanks));
+  if (before.size() > kMaxRanks)
+    page.Add(Format("... and {} more (--json has all)\n", before.size() - kMaxRanks));
 }
 
 }  // namespace
@@ -164,8 +166,9 @@ std::string LoadText(const LoadView& view, const LoadTextOptions& options) {
   page.Add(Cut(record.model, options.width) + "\n");
   page.Add(Format("{} MoE layers, {} experts, {} a token; {} steps, {} choices{}\n", record.load.num_layers,
                   record.load.num_experts, record.top_k, record.steps, rows,
-                  view.before ? Format("; {} ranks, {} slots a layer", view.layout.num_ranks, view.layout.num_slots)
-                              : ""));
+                  view.before
+                      ? Format("; {} ranks, {} slots a layer", view.layout.num_ranks, view.layout.num_slots)
+                      : ""));
   DrawExperts(view, options.width, page);
   if (view.before) {
     DrawRankLayers(view, options.width, page);

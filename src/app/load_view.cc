@@ -47,7 +47,8 @@ Result<std::string> Fetch(std::string url) {
   request.idle_timeout = std::chrono::seconds(15);
   const auto response = client->Fetch(std::move(request));
   if (!response) {
-    return FailParam(response.error().code, "--load", "--load {}: {}", parsed->Text(), response.error().message);
+    return FailParam(response.error().code, "--load", "--load {}: {}", parsed->Text(),
+                     response.error().message);
   }
   if (response->status == 200) return std::move(response->body);
   return FailParam(Code::kUnavailable, "--load", "--load {}: the server answers {}: {}", parsed->Text(),
@@ -55,7 +56,8 @@ Result<std::string> Fetch(std::string url) {
 }
 
 PlacedLoad Place(std::string name, std::vector<std::vector<int32_t>> slots, const LoadView& view) {
-  PlacedLoad placed{.name = std::move(name), .slots = std::move(slots), .rank_loads = {}, .layer_balancedness = {}};
+  PlacedLoad placed{
+      .name = std::move(name), .slots = std::move(slots), .rank_loads = {}, .layer_balancedness = {}};
   eplb::Balance whole;
   for (size_t l = 0; l < placed.slots.size(); ++l) {
     placed.rank_loads.push_back(
@@ -83,15 +85,17 @@ std::vector<std::vector<int32_t>> Rows(const std::vector<int32_t>& values, int32
 }
 
 LoadView ViewOf(const engine::EplbState& state) {
-  LoadView view{.source = {},
-                .record = {.model = state.model, .top_k = state.top_k, .steps = state.window_steps, .load = {}},
-                .layout = {.num_slots = state.num_slots, .num_ranks = state.num_ranks},
-                .before = {},
-                .after = {}};
+  LoadView view{
+      .source = {},
+      .record = {.model = state.model, .top_k = state.top_k, .steps = state.window_steps, .load = {}},
+      .layout = {.num_slots = state.num_slots, .num_ranks = state.num_ranks},
+      .before = {},
+      .after = {}};
   view.record.load = eplb::LoadTable(state.num_layers, state.num_experts);
   view.record.load.counts = state.load;
   view.before = Place("start map", Rows(state.start_slots, state.num_slots), view);
-  view.after = Place(Format("present map (epoch {})", state.stats.epoch), Rows(state.slots, state.num_slots), view);
+  view.after =
+      Place(Format("present map (epoch {})", state.stats.epoch), Rows(state.slots, state.num_slots), view);
   return view;
 }
 
@@ -218,9 +222,10 @@ Json LoadJson(const LoadView& view) {
 }
 
 Grid ExpertGrid(const eplb::LoadTable& load, int32_t max_rows, int32_t max_columns) {
-  return MakeGrid(load.num_layers, load.num_experts, max_rows, max_columns, [&](int32_t layer, int32_t expert) {
-    return static_cast<double>(load.Layer(layer)[static_cast<size_t>(expert)]);
-  });
+  return MakeGrid(load.num_layers, load.num_experts, max_rows, max_columns,
+                  [&](int32_t layer, int32_t expert) {
+                    return static_cast<double>(load.Layer(layer)[static_cast<size_t>(expert)]);
+                  });
 }
 
 Grid RankGrid(const PlacedLoad& placed, int32_t max_rows, int32_t max_columns) {
@@ -253,7 +258,8 @@ const char* ExpertLevelName(int level) {
   return kNames[level];
 }
 const char* RankLevelName(int level) {
-  static constexpr const char* kNames[] = {"none", "<0.5", "<0.75", "<0.9", "even", "<1.25", "<1.5", "<2", "≥2"};
+  static constexpr const char* kNames[] = {"none",  "<0.5", "<0.75", "<0.9", "even",
+                                           "<1.25", "<1.5", "<2",    "≥2"};
   return kNames[level];
 }
 

@@ -87,10 +87,12 @@ TEST_F(Load, AServerIsAskedAndItsErrorsAreShown) {
   http::ServerOptions serve;
   serve.host = "127.0.0.1";
   serve.port = 0;
-  const auto server = *http::Server::Start(
-      serve, [&](http::Request request, std::shared_ptr<http::ResponseWriter> writer) {
+  const auto server =
+      *http::Server::Start(serve, [&](http::Request request, std::shared_ptr<http::ResponseWriter> writer) {
         target = request.path;
-        writer->Send({status, "application/json", {},
+        writer->Send({status,
+                      "application/json",
+                      {},
                       status == 200 ? engine::EplbStateJson(engine::SampleEplbState()).Dump()
                                     : R"({"error":{"message":"start it with --enable-eplb"}})"});
       });
@@ -111,7 +113,8 @@ TEST_F(Load, WhatIsNoLoadOrAnotherModelsIsRefused) {
   EXPECT_THAT(Look("hello").error().message, HasSubstr(*options_.load));
   EXPECT_THAT(Look(R"({"maps":[]})").error().message, HasSubstr("lacks 'load'"));
   options_.engine.model.model = CADRE_SOURCE_DIR "/models/demo";
-  EXPECT_THAT(Look(eplb::WriteLoadRecord(Zipf(6, 32))).error().message, HasSubstr("Record one with this model"));
+  EXPECT_THAT(Look(eplb::WriteLoadRecord(Zipf(6, 32))).error().message,
+              HasSubstr("Record one with this model"));
   options_.load = folder_.path() + "/none";
   EXPECT_EQ(LookAtLoad(options_).error().code, Code::kNotFound);
 }
@@ -145,13 +148,19 @@ TEST_F(Load, LevelsAreNamedByTheirBounds) {
 }
 
 TEST_F(Load, TheTextFitsItsWidth) {
-  for (const auto& [layers, experts, ranks] :
-       {std::tuple(6, 32, 4), {58, 256, 8}, {1, 8, 2}, {94, 128, 32}, {3, 300, 100}, {200, 1000, 3}, {2, 5, 1}}) {
+  for (const auto& [layers, experts, ranks] : {std::tuple(6, 32, 4),
+                                               {58, 256, 8},
+                                               {1, 8, 2},
+                                               {94, 128, 32},
+                                               {3, 300, 100},
+                                               {200, 1000, 3},
+                                               {2, 5, 1}}) {
     Ranks(ranks, ranks == 1 ? 0 : 5);
     const auto view = Look(eplb::WriteLoadRecord(Zipf(layers, experts)));
     ASSERT_TRUE(view) << view.error().message;
     for (const int32_t width : {40, 80, 132}) {
-      const std::string plain = LoadText(*view, {.width = width}), color = LoadText(*view, {.width = width, .color = true});
+      const std::string plain = LoadText(*view, {.width = width}),
+                        color = LoadText(*view, {.width = width, .color = true});
       if (width >= 80) EXPECT_LE(Widest(plain), static_cast<size_t>(width)) << plain;
       EXPECT_THAT(plain, Not(HasSubstr("\x1b")));  // nothing of a stranger's words either
       EXPECT_EQ(Widest(color), Widest(plain));
@@ -172,7 +181,8 @@ bool IsWellFormed(const std::string& xml) {
     if (end == std::string::npos) return false;
     const std::string tag = xml.substr(at + 1, end - at - 1);
     at = end;
-    const std::string name = tag.substr(tag.starts_with('/') ? 1 : 0, tag.find_first_of(" /", 1) - (tag.starts_with('/') ? 1 : 0));
+    const std::string name =
+        tag.substr(tag.starts_with('/') ? 1 : 0, tag.find_first_of(" /", 1) - (tag.starts_with('/') ? 1 : 0));
     if (tag.starts_with('/')) {
       if (open.empty() || open.back() != tag.substr(1)) return false;
       open.pop_back();

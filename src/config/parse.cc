@@ -201,10 +201,12 @@ Result<Parsed<InspectOptions>> ParseInspect(std::span<const std::string> args, c
   auto outcome = Parse(Command::kInspect, args, env, targets);
   if (outcome && !outcome->help) {
     if (options.load && options.tensors)
-      return FailParam(Code::kInvalidArgument, "--tensors", "--tensors lists a model's tensors, and --load draws a load; give one");
+      return FailParam(Code::kInvalidArgument, "--tensors",
+                       "--tensors lists a model's tensors, and --load draws a load; give one");
     for (const auto& [file, flag] : {std::pair(&options.svg, "--svg"), {&options.html, "--html"}})
       if (*file && !options.load)
-        return FailParam(Code::kInvalidArgument, flag, "{} wants --load FILE or --load URL: what it draws", flag);
+        return FailParam(Code::kInvalidArgument, flag, "{} wants --load FILE or --load URL: what it draws",
+                         flag);
   }
   return Finish(std::move(options), std::move(outcome));
 }

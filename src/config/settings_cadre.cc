@@ -82,10 +82,12 @@ constexpr Setting kInspect[] = {
     Works("tensors", Type::kBool, "false", Into<&InspectOptions::tensors>,
           "List every tensor with type, shape and place."),
     Works("json", Type::kBool, "false", Into<&InspectOptions::json>, "Print one JSON object."),
-    Works("load", Type::kString, "", Into<&InspectOptions::load>,
-          "Draw how the load lies on experts and ranks instead: a file of --eplb-record, or a running server "
-          "(http://HOST:PORT). A file is looked at with the flags of the deployment (-dp, --eplb-config ...)."),
-    Works("svg", Type::kString, "", Into<&InspectOptions::svg>, "With --load: a picture, written to this file."),
+    Works(
+        "load", Type::kString, "", Into<&InspectOptions::load>,
+        "Draw how the load lies on experts and ranks instead: a file of --eplb-record, or a running server "
+        "(http://HOST:PORT). A file is looked at with the flags of the deployment (-dp, --eplb-config ...)."),
+    Works("svg", Type::kString, "", Into<&InspectOptions::svg>,
+          "With --load: a picture, written to this file."),
     Works("html", Type::kString, "", Into<&InspectOptions::html>,
           "With --load: the same as a page that tells each cell's numbers, written to this file."),
 };
@@ -132,9 +134,8 @@ constexpr Setting kBenchEplb[] = {
     Works("drift", Type::kInt, "0", Into<&E::drift>,
           "Every so many steps the heat moves on by a third of the experts; 0: it stays.")
         .Range(0, 1 << 30),
-    Works("eplb", Type::kString,
-          R"({"window_size":100,"step_interval":200,"num_redundant_experts":8})", Into<&E::eplb>,
-          "--eplb-config of the balanced run."),
+    Works("eplb", Type::kString, R"({"window_size":100,"step_interval":200,"num_redundant_experts":8})",
+          Into<&E::eplb>, "--eplb-config of the balanced run."),
     Works("repeats", Type::kInt, "1", Into<&E::repeats>, "How often each is measured; the median counts.")
         .Range(1, 1000),
 };

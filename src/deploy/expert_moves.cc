@@ -14,8 +14,8 @@ Result<ExpertPlaces> PlacesOf(const config::ParallelOptions& parallel, const Mod
     return ExpertPlaces{};
   // All places are alike, and rank 0 has as many slots as any.
   CADRE_ASSIGN(const model::WeightPlan plan,
-               model::PlanWeights(setup.spec, WeightLayoutOf(setup, parallel, PlaceOf(parallel, 0),
-                                                             setup.expert_maps)));
+               model::PlanWeights(setup.spec,
+                                  WeightLayoutOf(setup, parallel, PlaceOf(parallel, 0), setup.expert_maps)));
   const eplb::SlotLayout& layout = setup.expert_maps.front().layout();
   const auto num_slots = static_cast<int32_t>(setup.expert_maps.size()) * layout.Count(0);
   ExpertPlaces places{.place_bytes = plan.expert_bytes / num_slots,
@@ -66,21 +66,20 @@ Status StartBalancing(const config::EngineOptions& options, const ModelSetup& se
     if (layer.moe.router.data != nullptr) parts.weights.push_back(&layer.moe);
   }
   const config::EplbOptions& eplb = options.parallel.eplb;
-  CADRE_ASSIGN(
-      moves.rebalancer,
-      rebalance::Rebalancer::Create(
-          {.window_size = static_cast<int32_t>(eplb.window_size),
-           .step_interval = static_cast<int32_t>(eplb.step_interval),
-           .use_async = eplb.use_async,
-           .policy = eplb.policy,
-           .log_balancedness = eplb.log_balancedness,
-           .log_balancedness_interval = static_cast<int32_t>(eplb.log_balancedness_interval),
-           .model_name = options.model.model,
-           .num_groups = setup.spec.moe.num_groups,
-           .num_spares = setup.expert_places.num_spares,
-           .load_model = LoadIdentity(setup),
-           .top_k = static_cast<int32_t>(setup.spec.moe.top_k)},
-          std::move(parts)));
+  CADRE_ASSIGN(moves.rebalancer,
+               rebalance::Rebalancer::Create(
+                   {.window_size = static_cast<int32_t>(eplb.window_size),
+                    .step_interval = static_cast<int32_t>(eplb.step_interval),
+                    .use_async = eplb.use_async,
+                    .policy = eplb.policy,
+                    .log_balancedness = eplb.log_balancedness,
+                    .log_balancedness_interval = static_cast<int32_t>(eplb.log_balancedness_interval),
+                    .model_name = options.model.model,
+                    .num_groups = setup.spec.moe.num_groups,
+                    .num_spares = setup.expert_places.num_spares,
+                    .load_model = LoadIdentity(setup),
+                    .top_k = static_cast<int32_t>(setup.spec.moe.top_k)},
+                   std::move(parts)));
   const bool first = rendezvous == nullptr || rendezvous->rank() == 0;
   if (first && eplb.record_file)
     moves.recorder = std::make_unique<LoadRecorder>(*eplb.record_file, *moves.rebalancer);

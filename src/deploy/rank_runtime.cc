@@ -119,8 +119,8 @@ Status RankRuntime::Connect(const config::EngineOptions& options, const ModelSet
       .tensor_parallel = links_.tensor_parallel.get(),
       .vocab_size = spec_.vocab_size};
   if (const std::string& strategy = options.model.routing_simulation; !strategy.empty() && setup.is_moe()) {
-    CADRE_ASSIGN(simulated_routing_, nn::SimulatedRouting::Create(strategy, spec_.moe.num_experts,
-                                                                  spec_.moe.top_k));
+    CADRE_ASSIGN(simulated_routing_,
+                 nn::SimulatedRouting::Create(strategy, spec_.moe.num_experts, spec_.moe.top_k));
     runner.simulated_routing = &*simulated_routing_;
     if (setup.local_rank(place) == 0)
       LogWarning("experts are chosen by {} and not by the router: answers are worth nothing", strategy);
@@ -139,7 +139,8 @@ Status RankRuntime::Connect(const config::EngineOptions& options, const ModelSet
                                      .block_size = layout.block_size}));
   }
   if (options.parallel.enable_eplb) {  // from here on: warming up is no load
-    CADRE_TRY(StartBalancing(options, setup, links_.rendezvous, *pool_, join_deadline, maps_, weights_, moves_));
+    CADRE_TRY(
+        StartBalancing(options, setup, links_.rendezvous, *pool_, join_deadline, maps_, weights_, moves_));
     made->Attach(*moves_.rebalancer);
   }
   if (place.tp_rank != 0) {

@@ -50,7 +50,8 @@ struct EplbStats {
   double balancedness = 0;                 ///< 0..1, over the window
   std::vector<double> layer_balancedness;  ///< [MoE layers]
   std::vector<double> rank_tokens;         ///< [ranks] of the window, all layers
-  /// Of the window: [MoE layers * experts] while that is at most kMaxExpertTokens, else [experts], all layers.
+  /// Of the window: [MoE layers * experts] while that is at most kMaxExpertTokens, else [experts], all
+  /// layers.
   std::vector<double> expert_tokens;
   bool one_row_of_experts = false;  ///< the latter
   int64_t version = 0;              ///< equal versions of one rank have equal vectors
@@ -68,11 +69,12 @@ struct EplbState {
   int64_t step_interval = 0, steps_until_next = 0;
   int64_t num_unchanged = 0;  ///< rebalances that found nothing worth moving
   int32_t top_k = 0;
-  int32_t num_layers = 0;  ///< MoE layers
+  int32_t num_layers = 0;                                                 ///< MoE layers
   int32_t num_experts = 0, num_slots = 0, num_ranks = 0, num_spares = 0;  ///< spares: places a rank
-  std::vector<int64_t> layer_epochs;        ///< [layers]
-  std::vector<int32_t> slots, start_slots;  ///< [layers, slots] the expert in each slot: now, and at the start
-  std::vector<int64_t> load;                ///< [layers, experts] rows of the window, all ranks
+  std::vector<int64_t> layer_epochs;                                      ///< [layers]
+  std::vector<int32_t> slots,
+      start_slots;            ///< [layers, slots] the expert in each slot: now, and at the start
+  std::vector<int64_t> load;  ///< [layers, experts] rows of the window, all ranks
 
   /// The sizes agree with each other and experts are in range: true of what an engine says.
   bool IsWhole() const;

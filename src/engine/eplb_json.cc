@@ -26,7 +26,8 @@ Json Rows(const std::vector<int32_t>& values, int32_t columns) {
 }
 
 eplb::LoadRecord RecordOf(const EplbState& state) {
-  eplb::LoadRecord record{.model = state.model, .top_k = state.top_k, .steps = state.window_steps, .load = {}};
+  eplb::LoadRecord record{
+      .model = state.model, .top_k = state.top_k, .steps = state.window_steps, .load = {}};
   record.load.num_layers = state.num_layers;
   record.load.num_experts = state.num_experts;
   record.load.counts = state.load;
@@ -37,7 +38,8 @@ Json Layout(const EplbState& state) {
   const eplb::SlotLayout layout{.num_slots = state.num_slots, .num_ranks = state.num_ranks};
   Json first{Json::Array()};
   for (int32_t rank = 0; rank <= state.num_ranks; ++rank) first.Push(layout.Begin(rank));
-  return Json::Object{{"ranks", state.num_ranks}, {"slots", state.num_slots}, {"first_slot", std::move(first)}};
+  return Json::Object{
+      {"ranks", state.num_ranks}, {"slots", state.num_slots}, {"first_slot", std::move(first)}};
 }
 
 // ---- and back
@@ -77,33 +79,32 @@ Result<int32_t> ReadSize(const Json& layout, const char* key) {
 
 Json EplbStateJson(const EplbState& state) {
   const EplbStats& stats = state.stats;
-  return Json::Object{
-      {"epoch", stats.epoch},
-      {"moving", stats.moving},
-      {"stalled", stats.stalled},
-      {"waits_for", stats.waits_for},
-      {"steps_until_next", state.steps_until_next},
-      {"balancedness", stats.balancedness},
-      {"counters", Json::Object{{"rebalances", stats.num_rebalances},
-                                {"unchanged", state.num_unchanged},
-                                {"moved_experts", stats.num_moved},
-                                {"moved_bytes", stats.moved_bytes},
-                                {"moving_seconds", stats.moving_seconds},
-                                {"failed_waves", stats.num_failed_waves}}},
-      {"options", Json::Object{{"window_size", state.window_size},
-                               {"step_interval", state.step_interval},
-                               {"num_redundant_experts", state.num_slots - state.num_experts},
-                               {"num_spare_slots", state.num_spares},
-                               {"use_async", state.use_async},
-                               {"policy", state.policy},
-                               {"replica_routing", state.replica_routing}}},
-      {"layout", Layout(state)},
-      {"rank_tokens", Numbers(stats.rank_tokens)},
-      {"layer_balancedness", Numbers(stats.layer_balancedness)},
-      {"layer_epochs", Numbers(state.layer_epochs)},
-      {"maps", Rows(state.slots, state.num_slots)},
-      {"start_maps", Rows(state.start_slots, state.num_slots)},
-      {"load", eplb::LoadRecordJson(RecordOf(state))}};
+  return Json::Object{{"epoch", stats.epoch},
+                      {"moving", stats.moving},
+                      {"stalled", stats.stalled},
+                      {"waits_for", stats.waits_for},
+                      {"steps_until_next", state.steps_until_next},
+                      {"balancedness", stats.balancedness},
+                      {"counters", Json::Object{{"rebalances", stats.num_rebalances},
+                                                {"unchanged", state.num_unchanged},
+                                                {"moved_experts", stats.num_moved},
+                                                {"moved_bytes", stats.moved_bytes},
+                                                {"moving_seconds", stats.moving_seconds},
+                                                {"failed_waves", stats.num_failed_waves}}},
+                      {"options", Json::Object{{"window_size", state.window_size},
+                                               {"step_interval", state.step_interval},
+                                               {"num_redundant_experts", state.num_slots - state.num_experts},
+                                               {"num_spare_slots", state.num_spares},
+                                               {"use_async", state.use_async},
+                                               {"policy", state.policy},
+                                               {"replica_routing", state.replica_routing}}},
+                      {"layout", Layout(state)},
+                      {"rank_tokens", Numbers(stats.rank_tokens)},
+                      {"layer_balancedness", Numbers(stats.layer_balancedness)},
+                      {"layer_epochs", Numbers(state.layer_epochs)},
+                      {"maps", Rows(state.slots, state.num_slots)},
+                      {"start_maps", Rows(state.start_slots, state.num_slots)},
+                      {"load", eplb::LoadRecordJson(RecordOf(state))}};
 }
 
 Result<EplbState> ReadEplbState(const Json& json) {

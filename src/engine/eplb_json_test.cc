@@ -21,8 +21,9 @@ TEST(EplbJson, SaysWhatTheEngineSays) {
   EXPECT_EQ(text("layer_epochs"), "[1,2]");
   EXPECT_EQ(text("layer_balancedness"), "[0.5,1.0]");
   EXPECT_EQ(text("layout"), R"({"ranks":2,"slots":4,"first_slot":[0,2,4]})");
-  EXPECT_EQ(text("counters"),
-            R"({"rebalances":3,"unchanged":1,"moved_experts":4,"moved_bytes":4096,"moving_seconds":0.5,"failed_waves":1})");
+  EXPECT_EQ(
+      text("counters"),
+      R"({"rebalances":3,"unchanged":1,"moved_experts":4,"moved_bytes":4096,"moving_seconds":0.5,"failed_waves":1})");
   EXPECT_EQ(json.Find("options")->Find("num_redundant_experts")->AsInt(), 1);
   EXPECT_EQ(json.Find("steps_until_next")->AsInt(), 260);
   const auto record = eplb::ReadLoadRecord(json.Find("load")->Dump());

@@ -15,7 +15,8 @@ std::vector<T> Flat(const std::vector<std::vector<T>>& rows) {
 std::vector<double> ExpertTokens(const eplb::LoadTable& load) {
   if (load.counts.size() <= EplbStats::kMaxExpertTokens) return {load.counts.begin(), load.counts.end()};
   std::vector<double> sums(static_cast<size_t>(load.num_experts));
-  for (size_t i = 0; i < load.counts.size(); ++i) sums[i % sums.size()] += static_cast<double>(load.counts[i]);
+  for (size_t i = 0; i < load.counts.size(); ++i)
+    sums[i % sums.size()] += static_cast<double>(load.counts[i]);
   return sums;
 }
 
@@ -36,8 +37,7 @@ EplbStats EplbStatsOf(const rebalance::Snapshot& s) {
                   .stalled = s.stalled,
                   .waits_for = s.waits_for,
                   .balancedness = s.balance.balancedness()};
-  for (const eplb::Balance& layer : s.layer_balance)
-    stats.layer_balancedness.push_back(layer.balancedness());
+  for (const eplb::Balance& layer : s.layer_balance) stats.layer_balancedness.push_back(layer.balancedness());
   stats.rank_tokens.resize(static_cast<size_t>(s.layout.num_ranks));
   for (size_t layer = 0; layer < s.slots.size(); ++layer) {
     const auto loads = eplb::RankLoads(s.layout, s.slots[layer], s.load.Layer(static_cast<int32_t>(layer)));

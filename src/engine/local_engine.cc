@@ -241,7 +241,7 @@ Status LocalEngine::Turn(bool& stop) {
     return {};
   }
   StepGate::Offer offer{.num_sequences = std::ssize(plan),
-                        .wants_step = runner_->wants_step(),
+                        .wants_step = runner_ != nullptr && runner_->wants_step(),
                         .wants_stop = draining && scheduler_.empty()};
   for (const ScheduledSequence& scheduled : plan) offer.num_tokens += scheduled.num_tokens;
   CADRE_ASSIGN(const StepGate::Turn turn, gate_->Agree(offer));
@@ -364,7 +364,7 @@ double CpuSeconds() {
 }  // namespace
 
 Result<EplbState> LocalEngine::Eplb(TimePoint deadline) const {
-  const rebalance::Rebalancer* const rebalancer = runner_->rebalancer();
+  const rebalance::Rebalancer* const rebalancer = runner_ == nullptr ? nullptr : runner_->rebalancer();
   return rebalancer == nullptr ? Engine::Eplb(deadline) : EplbStateOf(*rebalancer);
 }
 
@@ -386,7 +386,7 @@ void LocalEngine::PublishStats() {
   stats_.num_steps = num_steps_;
   stats_.step_sizes = step_sizes_;
   stats_.cpu_seconds = CpuSeconds();
-  const rebalance::Rebalancer* const rebalancer = runner_->rebalancer();
+  const rebalance::Rebalancer* const rebalancer = runner_ == nullptr ? nullptr : runner_->rebalancer();
   if (rebalancer != nullptr && rebalancer->version() != eplb_version_) {
     eplb_version_ = rebalancer->version();
     stats_.eplb = EplbStatsOf(rebalancer->snapshot());

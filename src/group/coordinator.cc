@@ -327,7 +327,16 @@ void Coordinator::State::Run() {
     }
     std::erase_if(connections, [](const auto& c) { return c->done; });
   }
+  // The host of this process has said its last word just now: it may be why all end.
+  for (const auto& c : connections) Hear(*c);
   for (Connection* c : Joined()) c->stream->Send(kLeave, "");
+  const TimePoint deadline = Now() + std::chrono::seconds(1);
+  for (Connection* c : Joined()) {
+    while (c->stream->unsent() && !c->stream->broken() && Now() < deadline) {
+      sys::WaitReady(c->stream->fd(), sys::Ready::kWrite, deadline);
+      c->stream->Flush();
+    }
+  }
 }
 
 Coordinator::Coordinator(std::unique_ptr<State> state) : state_(std::move(state)) {}

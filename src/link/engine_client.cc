@@ -156,7 +156,8 @@ bool EngineClient::HandleFrame(uint32_t kind, std::string_view body) {
       if (!stats || stats->step_sizes.counts.size() != engine::StepSizes().counts.size()) return false;
       const std::lock_guard lock(state_->mutex);
       engine::EplbStats &before = state_->stats.eplb, &now = stats->eplb;
-      if (now.version == before.version && now.rank_tokens.empty()) {  // they are as they were (engine_server.cc)
+      if (now.version == before.version &&
+          now.rank_tokens.empty()) {  // they are as they were (engine_server.cc)
         now.layer_balancedness = std::move(before.layer_balancedness);
         now.rank_tokens = std::move(before.rank_tokens);
         now.expert_tokens = std::move(before.expert_tokens);
@@ -225,9 +226,10 @@ Result<engine::EplbState> EngineClient::Eplb(TimePoint deadline) const {
   state_->asked_eplb.erase(it);
   if (answer) return *answer;
   CADRE_TRY(state_->health);
-  return cadre::Fail(Code::kUnavailable,
-                     "rank {} has not said in time how its experts are balanced; it may be in a long step: try again",
-                     options_.rank);
+  return cadre::Fail(
+      Code::kUnavailable,
+      "rank {} has not said in time how its experts are balanced; it may be in a long step: try again",
+      options_.rank);
 }
 
 Status EngineClient::ResetPrefixCache() {

@@ -55,7 +55,8 @@ TEST(Wire, DamagedBytesAreAnError) {
     (void)Decode<TokensMessage>(damaged);
     (void)Decode<FinishMessage>(damaged);
   }
-  const std::string eplb = Encode(EplbMessage{.id = 1, .ok = true, .error = {}, .state = engine::SampleEplbState()});
+  const std::string eplb =
+      Encode(EplbMessage{.id = 1, .ok = true, .error = {}, .state = engine::SampleEplbState()});
   for (int i = 0; i < 2000; ++i) {
     std::string damaged = eplb;
     for (int flips = 0; flips < 4; ++flips) damaged[rng() % damaged.size()] = static_cast<char>(rng());
@@ -286,9 +287,8 @@ TEST_F(Link, LongVectorsAreToldWhenTheyChangeAndKeptWhenNot) {
   EXPECT_TRUE(WaitForStats(*late, [](const auto& s) { return s.eplb.rank_tokens.size() == 2; }));
   echo_.eplb_version = 2;
   Ask({1, 2}).first->Wait();
-  EXPECT_TRUE(WaitForStats(*client_, [](const auto& s) {
-    return s.eplb.version == 2 && s.eplb.rank_tokens.size() == 2;
-  }));
+  EXPECT_TRUE(WaitForStats(
+      *client_, [](const auto& s) { return s.eplb.version == 2 && s.eplb.rank_tokens.size() == 2; }));
 }
 
 TEST_F(Link, ARebalanceIsToldThoughNobodyAsksForTokens) {

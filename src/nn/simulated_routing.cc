@@ -41,8 +41,7 @@ Result<Strategy> Parse(std::string_view text) {
   text.remove_prefix(1);
   const size_t colon = text.find(':');
   if (!ReadNumber(text.substr(0, colon), 0.0, 16.0, strategy.exponent)) return unknown();
-  if (colon != text.npos &&
-      !ReadNumber<int64_t>(text.substr(colon + 1), 0, int64_t{1} << 31, strategy.drift))
+  if (colon != text.npos && !ReadNumber<int64_t>(text.substr(colon + 1), 0, int64_t{1} << 31, strategy.drift))
     return unknown();
   return strategy;
 }

@@ -59,7 +59,8 @@ TEST(SimulatedRouting, TheHeatMovesWhereItIsToldTo) {
 }
 
 TEST(SimulatedRouting, RefusesWhatItDoesNotKnow) {
-  for (const char* text : {"", "best", "zipf:", "zipf:x", "zipf:-1", "zipf:1:", "zipf:1:-5", "zipf1", "zipf:99"})
+  for (const char* text :
+       {"", "best", "zipf:", "zipf:x", "zipf:-1", "zipf:1:", "zipf:1:-5", "zipf1", "zipf:99"})
     EXPECT_FALSE(SimulatedRouting::Check(text)) << text;
   for (const char* text : {"uniform_random", "zipf", "zipf:0.5", "zipf:1:2000"})
     EXPECT_TRUE(SimulatedRouting::Check(text)) << text;

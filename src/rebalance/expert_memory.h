@@ -44,7 +44,9 @@ class ExpertMemory {
   }
 
  private:
-  size_t Offset(int32_t place) const { return static_cast<size_t>(place) * static_cast<size_t>(place_bytes_); }
+  size_t Offset(int32_t place) const {
+    return static_cast<size_t>(place) * static_cast<size_t>(place_bytes_);
+  }
 
   int64_t place_bytes_ = 0, message_bytes_ = 0;
   std::unique_ptr<fabric::Fabric> fabric_;

@@ -132,14 +132,13 @@ Status Mover::TradeStreams(const RoundBudget& budget, const fabric::WaitContext&
     pieces.push_back({reinterpret_cast<const std::byte*>(&head), sizeof(head)});
     pieces.push_back({kPadding, sizeof(kPadding)});
     Stream& stream = out_[static_cast<size_t>(host)];
-    const int64_t end = std::min(stream.passed_bytes + most,
-                                 std::ssize(stream.items) * memory_.place_bytes());
+    const int64_t end =
+        std::min(stream.passed_bytes + most, std::ssize(stream.items) * memory_.place_bytes());
     while (stream.passed_bytes < end) {
       const Item& item = stream.items[static_cast<size_t>(stream.passed_bytes / memory_.place_bytes())];
       const int64_t at = stream.passed_bytes % memory_.place_bytes();
       const int64_t bytes = std::min(end - stream.passed_bytes, memory_.place_bytes() - at);
-      pieces.push_back(
-          {memory_.peer(item.source_rank, item.source_place) + at, static_cast<size_t>(bytes)});
+      pieces.push_back({memory_.peer(item.source_rank, item.source_place) + at, static_cast<size_t>(bytes)});
       stream.passed_bytes += bytes;
       counts_.sent_bytes += bytes;
     }

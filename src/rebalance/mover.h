@@ -1,6 +1,7 @@
 #pragma once
-// Carries out the writes of a wave (eplb/moves.h), a bounded piece in every step, on the engine thread: a rank
-// that has a core to itself has no other thread to spare, and what is done between two steps needs no lock.
+// Carries out the writes of a wave (eplb/moves.h), a bounded piece in every step, on the engine thread: a
+// rank that has a core to itself has no other thread to spare, and what is done between two steps needs no
+// lock.
 //
 // A write whose source is on this host is a copy out of that rank's memory. From another host experts come as
 // one stream for each pair of hosts: the wave's experts that the receiving host needs, each once, in the
@@ -91,11 +92,11 @@ class Mover {
   int rank_, host_;
   uint32_t round_ = 0;
   std::vector<OwnWrite> own_;
-  size_t next_copy_ = 0;              // among own_
-  std::vector<Stream> out_, in_;      // by host
-  std::array<Head, 2> sent_heads_;    // by parity: they lie still until they have arrived
-  std::vector<Head> heads_;           // of the last round, by host
-  std::vector<uint32_t> rank_bits_;   // of the last round, by rank; own host's only
+  size_t next_copy_ = 0;             // among own_
+  std::vector<Stream> out_, in_;     // by host
+  std::array<Head, 2> sent_heads_;   // by parity: they lie still until they have arrived
+  std::vector<Head> heads_;          // of the last round, by host
+  std::vector<uint32_t> rank_bits_;  // of the last round, by rank; own host's only
   MoverCounts counts_;
 };
 

@@ -42,7 +42,8 @@ struct World {
 
 // One rank with everything that a Rebalancer needs; its places hold the start map's experts.
 struct RankOfWorld {
-  RankOfWorld(const World& w, fabric::Rendezvous& rendezvous) : world(w), pool({.num_threads = 1, .spin = false}) {
+  RankOfWorld(const World& w, fabric::Rendezvous& rendezvous)
+      : world(w), pool({.num_threads = 1, .spin = false}) {
     auto start = eplb::StartMap(w.num_experts, w.num_redundant, w.num_ranks(), eplb::Placement::kLinear);
     EXPECT_TRUE(start) << start.error().message;
     const eplb::SlotLayout layout = start->layout();
@@ -78,8 +79,7 @@ struct RankOfWorld {
   }
 
   RebalanceParts Parts() {
-    RebalanceParts parts{
-        .memory = memory.get(), .collective = collective.get(), .pool = &pool, .maps = maps};
+    RebalanceParts parts{.memory = memory.get(), .collective = collective.get(), .pool = &pool, .maps = maps};
     for (nn::MoeWeights& moe : weights) parts.weights.push_back(&moe);
     return parts;
   }
@@ -138,8 +138,8 @@ void RunSteps(RankOfWorld& rank, Rebalancer& rebalancer, int64_t& step, int num_
   for (int i = 0; i < num_steps; ++i) {
     ++step;
     Choose(rank.world, rebalancer, shift, static_cast<int>(step), rank.rank);
-    const Status status = rebalancer.AfterStep(
-        {.step = step, .had_rows = true, .busy = 100us, .deadline = Now() + 60s});
+    const Status status =
+        rebalancer.AfterStep({.step = step, .had_rows = true, .busy = 100us, .deadline = Now() + 60s});
     ASSERT_TRUE(status) << status.error().message;
     rank.CheckWeights(rebalancer);
   }
@@ -151,7 +151,11 @@ const World kWorlds[] = {
     {.ranks_per_host = {3}, .num_layers = 3, .num_experts = 7, .num_redundant = 3, .num_spares = 2},
     {.ranks_per_host = {1, 1}, .num_experts = 8, .num_redundant = 0},
     {.ranks_per_host = {2, 2}, .num_experts = 16, .num_redundant = 4, .num_spares = 3, .message_bytes = 320},
-    {.ranks_per_host = {2, 1, 1}, .num_experts = 9, .num_redundant = 2, .num_spares = 1, .message_bytes = 128},
+    {.ranks_per_host = {2, 1, 1},
+     .num_experts = 9,
+     .num_redundant = 2,
+     .num_spares = 1,
+     .message_bytes = 128},
     {.ranks_per_host = {2}, .num_layers = 1, .num_experts = 5, .place_bytes = 256 << 10},
 };
 
@@ -168,11 +172,9 @@ TEST(Rebalancer, EverySlotHoldsItsExpertInEveryStepOfSeveralRebalances) {
     for (const bool use_async : {true, false}) {
       RunRanks(world, [&](fabric::Rendezvous& rendezvous) {
         RankOfWorld rank(world, rendezvous);
-        auto made = Rebalancer::Create({.window_size = 8,
-                                        .step_interval = 40,
-                                        .use_async = use_async,
-                                        .num_spares = world.num_spares},
-                                       rank.Parts());
+        auto made = Rebalancer::Create(
+            {.window_size = 8, .step_interval = 40, .use_async = use_async, .num_spares = world.num_spares},
+            rank.Parts());
         ASSERT_TRUE(made) << made.error().message;
         Rebalancer& rebalancer = **made;
         const auto before = SlotsOf(rebalancer);
@@ -210,8 +212,8 @@ TEST(Rebalancer, AFailedWaveLeavesMapsAndWeightsAndIsTriedAgain) {
       RebalanceParts parts = rank.Parts();
       int fails_left = rank.rank == 1 ? 2 : 0;
       parts.fails = [&](const eplb::Wave&) { return fails_left > 0 && fails_left-- > 0; };
-      auto made = Rebalancer::Create(
-          {.window_size = 8, .step_interval = 40, .num_spares = world.num_spares}, std::move(parts));
+      auto made = Rebalancer::Create({.window_size = 8, .step_interval = 40, .num_spares = world.num_spares},
+                                     std::move(parts));
       ASSERT_TRUE(made) << made.error().message;
       Rebalancer& rebalancer = **made;
       const auto before = SlotsOf(rebalancer);
@@ -273,11 +275,9 @@ TEST(Rebalancer, AStalledWaveIsNamedAndShown) {
   world.message_bytes = 64 << 10;
   RunRanks(world, [&](fabric::Rendezvous& rendezvous) {
     RankOfWorld rank(world, rendezvous);
-    auto made = Rebalancer::Create({.window_size = 8,
-                                    .step_interval = 40,
-                                    .num_spares = world.num_spares,
-                                    .stalled_after = 0ms},
-                                   rank.Parts());
+    auto made = Rebalancer::Create(
+        {.window_size = 8, .step_interval = 40, .num_spares = world.num_spares, .stalled_after = 0ms},
+        rank.Parts());
     ASSERT_TRUE(made) << made.error().message;
     int64_t step = 0;
     RunSteps(rank, **made, step, 12, 0);
@@ -292,8 +292,9 @@ TEST(Rebalancer, OneRankCountsAndHasNothingToMove) {
   std::vector<nn::MoeWeights> weights(2);
   auto map = eplb::StartMap(6, 0, 1, eplb::Placement::kLinear);
   sys::ThreadPool pool({.num_threads = 1});
-  auto made = Rebalancer::Create({.window_size = 8, .step_interval = 4},
-                                 {.pool = &pool, .maps = {*map, *map}, .weights = {&weights[0], &weights[1]}});
+  auto made =
+      Rebalancer::Create({.window_size = 8, .step_interval = 4},
+                         {.pool = &pool, .maps = {*map, *map}, .weights = {&weights[0], &weights[1]}});
   ASSERT_TRUE(made) << made.error().message;
   for (int64_t step = 1; step <= 100; ++step) {
     Choose(world, **made, 0, static_cast<int>(step), 0);

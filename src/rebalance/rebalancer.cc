@@ -59,8 +59,7 @@ Rebalancer::Rebalancer(const RebalanceOptions& options, RebalanceParts parts)
       places_(num_layers(), layout(), options.num_spares),
       message_bytes_(kFirstMessageBytes) {
   for (const eplb::ExpertMap& map : maps_) map_addresses_.push_back(&map);
-  if (parts_.memory != nullptr)
-    mover_ = std::make_unique<Mover>(*parts_.memory, hosts_, *parts_.pool);
+  if (parts_.memory != nullptr) mover_ = std::make_unique<Mover>(*parts_.memory, hosts_, *parts_.pool);
 }
 
 int64_t Rebalancer::report_steps() const {
@@ -286,10 +285,11 @@ void Rebalancer::Report(const eplb::LoadTable& load) {
 }
 
 void Rebalancer::LogBalance(const eplb::Balance& balance) const {
-  LogInfo("EPLB step: {} for model {}: avg_tokens={:.2f}, max_tokens={:.0f}, balancedness={:.4f}, "
-          "steps until the next rearrangement: {}",
-          options_.step_interval - cadence_.StepsUntilNext(), options_.model_name, balance.avg_tokens,
-          balance.max_tokens, balance.balancedness(), cadence_.StepsUntilNext());
+  LogInfo(
+      "EPLB step: {} for model {}: avg_tokens={:.2f}, max_tokens={:.0f}, balancedness={:.4f}, "
+      "steps until the next rearrangement: {}",
+      options_.step_interval - cadence_.StepsUntilNext(), options_.model_name, balance.avg_tokens,
+      balance.max_tokens, balance.balancedness(), cadence_.StepsUntilNext());
 }
 
 Snapshot Rebalancer::snapshot() const {

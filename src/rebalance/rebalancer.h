@@ -1,6 +1,6 @@
 #pragma once
-// Keeps the experts balanced while the ranks serve: counts what the router chose, plans now and then, lets the
-// mover fill spare places a little in every step, and switches a layer's map between two steps.
+// Keeps the experts balanced while the ranks serve: counts what the router chose, plans now and then, lets
+// the mover fill spare places a little in every step, and switches a layer's map between two steps.
 //
 //   counting   every step: slot counts -> expert counts -> the window of the last steps, this rank's own rows
 //   planning   when the cadence says so: windows summed over ranks, one plan made by every rank for itself
@@ -38,13 +38,13 @@ struct RebalanceOptions {
   bool use_async = true;         ///< false: the step in which a rebalance is due waits until it is done
   std::string policy = "default";
   bool log_balancedness = false;
-  int32_t log_balancedness_interval = 1;  ///< steps
-  std::string model_name;                 ///< for the log
-  int32_t num_groups = 1;                 ///< the model's expert groups
-  int32_t num_spares = 0;                 ///< spare places a rank
-  double step_share = 0.03;               ///< of a step's time that copying may take
+  int32_t log_balancedness_interval = 1;              ///< steps
+  std::string model_name;                             ///< for the log
+  int32_t num_groups = 1;                             ///< the model's expert groups
+  int32_t num_spares = 0;                             ///< spare places a rank
+  double step_share = 0.03;                           ///< of a step's time that copying may take
   Duration stalled_after = std::chrono::seconds(60);  ///< a wave that takes longer is named in the log
-  int32_t num_tries = 3;  ///< of a rebalance whose waves fail, before the next interval
+  int32_t num_tries = 3;   ///< of a rebalance whose waves fail, before the next interval
   std::string load_model;  ///< what records of the load call the model (eplb::LoadRecord)
   int32_t top_k = 1;       ///< experts a row, for the same
 };
@@ -54,9 +54,9 @@ struct RebalanceParts {
   ExpertMemory* memory = nullptr;         ///< null for one rank: loads are counted, nothing moves
   a2a::Collective* collective = nullptr;  ///< of all ranks; null for one rank
   sys::ThreadPool* pool = nullptr;
-  std::vector<eplb::ExpertMap> maps;       ///< [MoE layers] at start
-  std::vector<nn::MoeWeights*> weights;    ///< [MoE layers]; experts are pointed to their places
-  bool prefer_own_host = false;            ///< rows take copies in the own host where there are any
+  std::vector<eplb::ExpertMap> maps;     ///< [MoE layers] at start
+  std::vector<nn::MoeWeights*> weights;  ///< [MoE layers]; experts are pointed to their places
+  bool prefer_own_host = false;          ///< rows take copies in the own host where there are any
   std::function<bool(const eplb::Wave&)> fails = {};  ///< tests: whether this rank gives a wave up
 };
 
@@ -70,7 +70,7 @@ struct StepReport {
 
 /// For people and metrics: as of the last report (every report_steps() steps).
 struct Snapshot {
-  int64_t epoch = 1;  ///< largest of the layers'
+  int64_t epoch = 1;                              ///< largest of the layers'
   int64_t num_rebalances = 0, num_unchanged = 0;  ///< finished; of these, found nothing worth moving
   int64_t num_moved = 0;                          ///< experts received by ranks, over all ranks
   int64_t moved_bytes = 0;                        ///< theirs
@@ -80,8 +80,8 @@ struct Snapshot {
   std::string waits_for;  ///< where stalled: who has not finished
   int64_t steps_until_next = 0;
   int32_t window_steps = 0;
-  eplb::LoadTable load;                     ///< window sums over all ranks
-  std::vector<std::vector<int32_t>> slots;  ///< [layers][slots] expert in each slot
+  eplb::LoadTable load;                           ///< window sums over all ranks
+  std::vector<std::vector<int32_t>> slots;        ///< [layers][slots] expert in each slot
   std::vector<std::vector<int32_t>> start_slots;  ///< the same when serving began
   std::vector<int64_t> layer_epochs;              ///< [layers]
   eplb::SlotLayout layout;

@@ -1,6 +1,6 @@
 #pragma once
-// GET /eplb: the one question whose answer may have to come from another process. It is asked from a thread of
-// its own, so that no io thread waits; those who ask meanwhile share the answer.
+// GET /eplb: the one question whose answer may have to come from another process. It is asked from a thread
+// of its own, so that no io thread waits; those who ask meanwhile share the answer.
 #include <memory>
 #include <mutex>
 #include <thread>

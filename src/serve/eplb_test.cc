@@ -64,8 +64,7 @@ TEST(ServeEplb, ASlowRankHoldsNobodyElseAndIsAskedOnce) {
   House house(options);
   std::vector<std::thread> askers;
   std::atomic<int> answered = 0;
-  for (int i = 0; i < 8; ++i)
-    askers.emplace_back([&] { answered += house.Get("/eplb").status == 200; });
+  for (int i = 0; i < 8; ++i) askers.emplace_back([&] { answered += house.Get("/eplb").status == 200; });
   while (asked == 0) std::this_thread::sleep_for(std::chrono::milliseconds(1));
   EXPECT_EQ(house.Get("/health").status, 200);  // the io threads are free
   go = true;
@@ -120,7 +119,8 @@ TEST(ServeEplb, ManyExpertsAreOneSeriesEach) {
   options.eplb.expert_tokens = {25, 7, 8};
   House house(options);
   const std::string text = house.Get("/metrics").body;
-  EXPECT_THAT(text, HasSubstr("cadre:eplb_expert_tokens{expert=\"2\",layer=\"all\",model_name=\"fake\"} 8\n"));
+  EXPECT_THAT(text,
+              HasSubstr("cadre:eplb_expert_tokens{expert=\"2\",layer=\"all\",model_name=\"fake\"} 8\n"));
   EXPECT_THAT(text, Not(HasSubstr("eplb_expert_tokens{expert=\"0\",layer=\"0\"")));
 }
 

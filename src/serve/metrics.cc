@@ -205,7 +205,8 @@ void ServeMetrics::UpdateEplb(const std::vector<engine::RankStats>& all) {
   gauge("cadre:eplb_moving", "1 while a rebalance is under way.", eplb.moving);
   gauge("cadre:eplb_stalled", "1 while a rebalance takes longer than a minute for one wave.",
         std::ranges::any_of(all, [](const engine::RankStats& rank) { return rank.eplb.stalled; }));
-  counter("cadre:eplb_rebalances_total", "Rebalances that have ended.", static_cast<double>(eplb.num_rebalances));
+  counter("cadre:eplb_rebalances_total", "Rebalances that have ended.",
+          static_cast<double>(eplb.num_rebalances));
   counter("cadre:eplb_moved_experts_total", "Experts that went from one rank to another.",
           static_cast<double>(eplb.num_moved));
   counter("cadre:eplb_moved_bytes_total", "Their bytes.", static_cast<double>(eplb.moved_bytes));

@@ -113,6 +113,23 @@ def test_scripts_of_seed_004(hosts, hub):
         second.kill()
 
 
+@pytest.mark.skipif(shutil.which("curl") is None, reason="no curl")
+@pytest.mark.parametrize("asc", ["--api-server-count=8", "--api-server-count 8"], ids=["seed_001", "seed_002"])
+def test_two_node_lines_of_seeds_001_and_002(hosts, hub, asc):
+    common = ("serve deepseek-ai/DeepSeek-V3-0324 --all2all-backend deepep_low_latency --tensor-parallel-size 1 "
+              "--enable-expert-parallel --data-parallel-size 16 --data-parallel-size-local 8 "
+              "--data-parallel-address %s --data-parallel-rpc-port %d" % (ADDRESSES[0], PORT)).split()
+    small = env(hub)["CADRE_ARGS"].split()
+    first = Node(on(hosts[0], BIN, *common, *asc.split(), *small), env(hub))
+    second = Node(on(hosts[1], BIN, *common, "--data-parallel-start-rank", 8, "--headless", *small), env(hub))
+    try:
+        expect_golden(first, second, hosts)
+        assert "deepep_low_latency" in first.log()
+    finally:
+        first.kill()
+        second.kill()
+
+
 def test_a_cable_that_is_pulled_is_named(hosts, hub):
     common = [BIN, "serve", NAME, "-dp", 2, "--data-parallel-size-local", 1, "--enable-expert-parallel",
               "--data-parallel-address", ADDRESSES[0], "--data-parallel-rpc-port", PORT, *env(hub)["CADRE_ARGS"].split()]

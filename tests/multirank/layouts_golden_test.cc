@@ -131,15 +131,21 @@ TEST_P(GoldenLayouts, GreedyTokensWithCopiesOfExperts) {
 // Before, during and after rebalances, on one host and on two; 2 steps to the first, then one every 8.
 TEST_P(GoldenLayouts, GreedyTokensWhileExpertsMove) {
   if (!HasExperts()) GTEST_SKIP() << GetParam() << " has no experts";
-  Layout layout{.tp = 1, .dp = 4, .ep = true, .backend = "allgather_reducescatter", .copies = 4,
-                .step_interval = 8};
+  Layout layout{
+      .tp = 1, .dp = 4, .ep = true, .backend = "allgather_reducescatter", .copies = 4, .step_interval = 8};
   std::vector<Layout> layouts = {layout};
   layout.ranks_per_host = {2, 2};
   layouts.push_back(layout);
   layout.use_async = false;
   layouts.push_back(layout);
-  layout = {.tp = 2, .dp = 2, .ep = true, .backend = "pplx", .copies = 3, .placement = "round_robin",
-            .replica_routing = "nearest", .step_interval = 8};
+  layout = {.tp = 2,
+            .dp = 2,
+            .ep = true,
+            .backend = "pplx",
+            .copies = 3,
+            .placement = "round_robin",
+            .replica_routing = "nearest",
+            .step_interval = 8};
   layouts.push_back(layout);
   Walk(layouts);
 }
