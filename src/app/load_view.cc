@@ -116,9 +116,9 @@ Status PlaceByFlags(const config::ParallelOptions& parallel, int32_t num_groups,
                                 .hosts = eplb::Hosts::Even(num_ranks, 1),
                                 .layout = view.layout};
   CADRE_ASSIGN(const eplb::Plan plan, eplb::MakePlan(*policy, input, start));
+  CADRE_ASSIGN(const std::vector<eplb::ExpertMap> planned, eplb::MapsOf(plan, map.epoch()));
   view.before = Place(Format("start map ({})", parallel.expert_placement_strategy), SlotsOf(start), view);
-  view.after = Place(Format("planned by policy '{}'", parallel.eplb.policy),
-                     SlotsOf(eplb::MapsOf(plan, map.epoch())), view);
+  view.after = Place(Format("planned by policy '{}'", parallel.eplb.policy), SlotsOf(planned), view);
   return {};
 }
 
