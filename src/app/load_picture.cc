@@ -66,6 +66,9 @@ class Drawing {
                     height, fill);
     body_ += tells_ && !tip.empty() ? "><title>" + Escaped(tip) + "</title></rect>\n" : "/>\n";
   }
+  // Cells that touch show no seam between them.
+  void BeginCells() { body_ += "<g shape-rendering=\"crispEdges\">\n"; }
+  void EndCells() { body_ += "</g>\n"; }
   void Line(double x1, double y1, double x2, double y2, const char* stroke, bool dashed = false) {
     body_ += Format(R"(<line x1="{:.1f}" y1="{:.1f}" x2="{:.1f}" y2="{:.1f}" stroke="{}"{}/>)", x1, y1, x2,
                     y2, stroke, dashed ? R"( stroke-dasharray="4 3")" : "");
@@ -121,6 +124,7 @@ void DrawMap(Drawing& drawing, const Grid& grid, const MapPlace& place, const Ma
   const double cell = place.width / grid.columns, height = place.row_height * grid.rows;
   // A hair between cells that are large enough for it.
   const double gap = std::min(cell, place.row_height) >= 6 ? 0.6 : 0;
+  drawing.BeginCells();
   for (int32_t row = 0; row < grid.rows; ++row) {
     for (int32_t column = 0; column < grid.columns; ++column) {
       drawing.Rect(place.x + column * cell, place.y + row * place.row_height, cell - gap,
@@ -128,6 +132,7 @@ void DrawMap(Drawing& drawing, const Grid& grid, const MapPlace& place, const Ma
                    TipOf(grid, row, column, words));
     }
   }
+  drawing.EndCells();
   drawing.Frame(place.x - 0.5, place.y - 0.5, place.width + 1 - gap, height + 1 - gap);
   const TextStyle tick{.size = 11, .anchor = "end", .fill = kFaint};
   const int32_t rows_at = TickStep(words.num_rows, std::max(1, static_cast<int32_t>(height / 16)));
@@ -231,6 +236,7 @@ void DrawBars(Drawing& drawing, const LoadView& view) {
   }
   drawing.Line(legend, drawing.y - 3, legend + 22, drawing.y - 3, kInk, true);
   drawing.Text(legend + 28, drawing.y + 1, "mean", {.fill = kFaint});
+  drawing.Line(x, at(1), x + width, at(1), kInk, true);
   const double place = width / static_cast<double>(shown), bar = std::min(30.0, place * 0.38);
   for (size_t r = 0; r < shown; ++r) {
     const double middle = x + (static_cast<double>(r) + 0.5) * place;
@@ -238,9 +244,10 @@ void DrawBars(Drawing& drawing, const LoadView& view) {
          {std::tuple(before[r], kBefore, middle - bar), {after[r], kAfter, middle}}) {
       drawing.Rect(left, at(value), bar - 1, top + height - at(value), color,
                    Format("rank {} {}: {:.3f} x the mean", r, left < middle ? "before" : "after", value));
-      if (place >= 64)
-        drawing.Text(left + bar / 2, at(value) - 4, Format("{:.2f}", value),
-                     {.size = 10, .anchor = "middle", .fill = kFaint});
+      if (place < 64) continue;
+      drawing.Rect(left + bar / 2 - 13, at(value) - 14, 26, 12, "#ffffff");  // over the line of the mean
+      drawing.Text(left + bar / 2, at(value) - 4, Format("{:.2f}", value),
+                   {.size = 10, .anchor = "middle", .fill = kFaint});
     }
     const auto every =
         static_cast<size_t>(TickStep(static_cast<int32_t>(shown), static_cast<int32_t>(width / 30)));
@@ -249,7 +256,6 @@ void DrawBars(Drawing& drawing, const LoadView& view) {
                    {.size = 11, .anchor = "middle", .fill = kFaint});
   }
   drawing.Line(x, top + height, x + width, top + height, kFaint);
-  drawing.Line(x, at(1), x + width, at(1), kInk, true);
   drawing.Text(x - 7, at(1) + 4, "1", {.size = 11, .anchor = "end", .fill = kFaint});
   drawing.Text(x - 7, top + height + 4, "0", {.size = 11, .anchor = "end", .fill = kFaint});
   drawing.Text(x + width, top + height + 31, "rank", {.size = 11, .anchor = "end", .fill = kFaint});

@@ -94,8 +94,11 @@ std::string Ruler(const Grid& grid, int32_t num_values, int32_t cell_width) {
   return line;
 }
 
-std::string BinText(const char* of, int32_t step) {
-  return step > 1 ? Format("; a cell is the hottest of {} {}", step, of) : "";
+std::string BinText(const char* of, const Grid& grid) {
+  std::string text;
+  if (grid.column_step > 1) text += Format("{} {}", grid.column_step, of);
+  if (grid.row_step > 1) text += Format("{}{} layers", text.empty() ? "" : " in ", grid.row_step);
+  return text.empty() ? "" : "(a cell is the hottest of " + text + ")\n";
 }
 
 void DrawExperts(const LoadView& view, int32_t width, Page& page) {
@@ -104,8 +107,8 @@ void DrawExperts(const LoadView& view, int32_t width, Page& page) {
   const int32_t room = width - label;
   const Grid grid = ExpertGrid(load, kMaxRows, room);
   const int32_t cell = std::clamp(room / grid.columns, 1, 3);
-  page.Add(Format("\nexperts (columns) in each MoE layer (rows), in multiples of the layer's mean{}\n",
-                  BinText("experts", grid.column_step)));
+  page.Add("\nexperts (across) in each MoE layer (down), in multiples of the layer's mean\n" +
+           BinText("experts", grid));
   page.Add(std::string(static_cast<size_t>(label), ' ') + Ruler(grid, load.num_experts, cell) + "\n");
   for (int32_t row = 0; row < grid.rows; ++row) {
     page.Add(Format("{:>{}} ", row * grid.row_step, label - 1));
@@ -122,8 +125,8 @@ void DrawRankLayers(const LoadView& view, int32_t width, Page& page) {
   const int32_t cell = std::clamp(half / before.columns, 1, 3);
   // The right-hand map stands near the left one, but no nearer than its name allows.
   const int32_t left = std::max(before.columns * cell, std::min(half, Columns(view.before->name))) + 2;
-  page.Add(Format("\nranks (columns) in each MoE layer (rows), in multiples of the mean{}\n",
-                  BinText("ranks", before.column_step)));
+  page.Add("\nranks (across) in each MoE layer (down), in multiples of the layer's mean\n" +
+           BinText("ranks", before));
   const std::string indent(static_cast<size_t>(label), ' ');
   page.Add(indent + Padded(Cut(view.before->name, left - 2), left) + Cut(view.after->name, half) + "\n");
   for (int32_t row = 0; row < before.rows; ++row) {
@@ -142,12 +145,14 @@ void DrawRanks(const LoadView& view, int32_t width, Page& page) {
   const auto label = static_cast<int32_t>(Format("rank {}", before.size() - 1).size());
   // Two bars with their numbers: " 1.23" behind each, two columns between.
   const int32_t bar = (width - label - 2 - 2 * 5 - 2) / 2;
-  const auto column = [&](const PlacedLoad& placed) {
-    return Padded(Cut(Format("{}: balancedness {:.3f}", placed.name, placed.balancedness), bar + 5), bar + 7);
+  const std::string indent(static_cast<size_t>(label + 2), ' ');
+  const auto both = [&](const std::string& left, const std::string& right) {
+    page.Add(indent + Padded(Cut(left, bar + 5), bar + 7) + Cut(right, bar + 5) + "\n");
   };
   page.Add("\nranks, all layers, in multiples of the mean\n");
-  page.Add(std::string(static_cast<size_t>(label + 2), ' ') + column(*view.before) + column(*view.after) +
-           "\n");
+  both(view.before->name, view.after->name);
+  both(Format("balancedness {:.3f}", view.before->balancedness),
+       Format("balancedness {:.3f}", view.after->balancedness));
   for (size_t r = 0; r < before.size() && r < kMaxRanks; ++r) {
     page.Add(Padded(Format("rank {}", r), label + 2) + Bar(before[r], most, bar) +
              Format(" {:4.2f}  ", before[r]) + Bar(after[r], most, bar) + Format(" {:4.2f}\n", after[r]));
@@ -164,17 +169,16 @@ std::string LoadText(const LoadView& view, const LoadTextOptions& options) {
   int64_t rows = 0;
   for (const int64_t count : record.load.counts) rows += count;
   page.Add(Cut(record.model, options.width) + "\n");
-  page.Add(Format("{} MoE layers, {} experts, {} a token; {} steps, {} choices{}\n", record.load.num_layers,
-                  record.load.num_experts, record.top_k, record.steps, rows,
-                  view.before
-                      ? Format("; {} ranks, {} slots a layer", view.layout.num_ranks, view.layout.num_slots)
-                      : ""));
+  page.Add(Format("{} MoE layers, {} experts, {} a token; {} steps, {} choices\n", record.load.num_layers,
+                  record.load.num_experts, record.top_k, record.steps, rows));
+  if (view.before)
+    page.Add(Format("{} ranks, {} slots a layer\n", view.layout.num_ranks, view.layout.num_slots));
   DrawExperts(view, options.width, page);
   if (view.before) {
     DrawRankLayers(view, options.width, page);
     DrawRanks(view, options.width, page);
   } else {
-    page.Add("\nOne rank holds all experts. To see ranks, give the flags of the deployment: -dp 4 -ep ...\n");
+    page.Add("\nOne rank holds all experts. For more, give the deployment's flags: -dp 4 -ep ...\n");
   }
   return page.Take();
 }

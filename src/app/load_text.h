@@ -7,7 +7,7 @@
 namespace cadre::app {
 
 struct LoadTextOptions {
-  int32_t width = 80;  ///< columns; at least 40
+  int32_t width = 80;  ///< columns; at least 80
   bool color = false;  ///< with ANSI colours; the blocks' heights say the same
 };
 

@@ -10,17 +10,17 @@
 namespace cadre::sys {
 namespace {
 
-class Files : public testing::Test {
+class ReplacedFile : public testing::Test {
  protected:
-  Files() {
+  ReplacedFile() {
     std::string pattern = (std::filesystem::temp_directory_path() / "cadre_XXXXXX").string();
     folder_ = mkdtemp(pattern.data());
   }
-  ~Files() override { std::filesystem::remove_all(folder_); }
+  ~ReplacedFile() override { std::filesystem::remove_all(folder_); }
   std::string folder_;
 };
 
-TEST_F(Files, AFileIsReplacedWholeAndNothingStaysBeside) {
+TEST_F(ReplacedFile, AFileIsReplacedWholeAndNothingStaysBeside) {
   const std::string path = folder_ + "/a";
   ASSERT_TRUE(ReplaceFile(path, "first"));
   EXPECT_EQ(*ReadFile(path, 100), "first");
@@ -29,7 +29,7 @@ TEST_F(Files, AFileIsReplacedWholeAndNothingStaysBeside) {
   EXPECT_EQ(ListFolder(folder_)->size(), 1u);
 }
 
-TEST_F(Files, WhatCannotBeWrittenLeavesTheOldFile) {
+TEST_F(ReplacedFile, WhatCannotBeWrittenLeavesTheOldFile) {
   const std::string path = folder_ + "/a";
   ASSERT_TRUE(ReplaceFile(path, "old"));
   // As a disk that is full in the middle of it.
