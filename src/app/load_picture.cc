@@ -11,8 +11,8 @@ constexpr double kInner = kWidth - 2 * kMargin;
 constexpr int32_t kMaxRows = 128, kMaxColumns = 256;
 constexpr int32_t kMaxBars = 64;
 // Light to dark, each step darker than the one before: it reads the same without colour. 0 is paper.
-constexpr const char* kColors[] = {"#f4f3f0", "#fdf1c7", "#fcdc94", "#fabd62", "#f2953c",
-                                   "#dd6529", "#b73a28", "#831f2c", "#470a28"};
+constexpr const char* kColors[] = {"#ffffff", "#fbeab5", "#f9d282", "#f7b254", "#ec8d35",
+                                   "#d9632a", "#b3382a", "#7f1e2c", "#430926"};
 constexpr const char* kInk = "#23211f";
 constexpr const char* kFaint = "#6f6a64";
 constexpr const char* kBefore = "#c9c2b8";
@@ -67,7 +67,7 @@ class Drawing {
     body_ += tells_ && !tip.empty() ? "><title>" + Escaped(tip) + "</title></rect>\n" : "/>\n";
   }
   // Cells that touch show no seam between them.
-  void BeginCells() { body_ += "<g shape-rendering=\"crispEdges\">\n"; }
+  void BeginCells(bool touch) { body_ += touch ? "<g shape-rendering=\"crispEdges\">\n" : "<g>\n"; }
   void EndCells() { body_ += "</g>\n"; }
   void Line(double x1, double y1, double x2, double y2, const char* stroke, bool dashed = false) {
     body_ += Format(R"(<line x1="{:.1f}" y1="{:.1f}" x2="{:.1f}" y2="{:.1f}" stroke="{}"{}/>)", x1, y1, x2,
@@ -124,7 +124,7 @@ void DrawMap(Drawing& drawing, const Grid& grid, const MapPlace& place, const Ma
   const double cell = place.width / grid.columns, height = place.row_height * grid.rows;
   // A hair between cells that are large enough for it.
   const double gap = std::min(cell, place.row_height) >= 6 ? 0.6 : 0;
-  drawing.BeginCells();
+  drawing.BeginCells(gap == 0);
   for (int32_t row = 0; row < grid.rows; ++row) {
     for (int32_t column = 0; column < grid.columns; ++column) {
       drawing.Rect(place.x + column * cell, place.y + row * place.row_height, cell - gap,
