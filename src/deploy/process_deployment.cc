@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <map>
 #include <mutex>
+#include <numeric>
 #include <thread>
 
 #include "base/log.h"
@@ -17,6 +18,7 @@
 #include "deploy/own_words.h"
 #include "deploy/rank_process.h"
 #include "fabric/broker.h"
+#include "group/heartbeat.h"
 #include "link/engine_client.h"
 #include "sys/process.h"
 #include "sys/sockets.h"
@@ -29,11 +31,15 @@ constexpr int kLastLines = 8;  // of a dead rank's log, shown with its death
 class ProcessDeployment : public Deployment {
  public:
   explicit ProcessDeployment(ModelSetup setup)
-      : Deployment(std::move(setup)), ended_(eventfd(0, EFD_CLOEXEC)), stop_(eventfd(0, EFD_CLOEXEC)) {}
+      : Deployment(std::move(setup)),
+        ended_(eventfd(0, EFD_CLOEXEC)),
+        stop_(eventfd(0, EFD_CLOEXEC)),
+        silent_(eventfd(0, EFD_CLOEXEC)) {}
 
   ~ProcessDeployment() override {
     Signal(stop_);
     if (watcher_.joinable()) watcher_.join();
+    heartbeat_.reset();
     cluster_.reset();
     clients_.clear();
     // Ranks that were drained are gone; what is left after a moment is killed with its Child.
@@ -53,6 +59,7 @@ class ProcessDeployment : public Deployment {
     }
     CADRE_TRY(StartRanks(deadline));
     if (broker_) node_ ? node_->hosts().Serve(*broker_) : broker_->Start();
+    if (broker_) WatchForSilence();
     watcher_ = std::thread([this] { Watch(); });
     return launch.headless ? Status() : Connect(options, start, deadline);
   }
@@ -126,6 +133,16 @@ class ProcessDeployment : public Deployment {
     return {};
   }
 
+  // Ranks watch each other, but a stopped one may be the only one here, or all may be stopped.
+  void WatchForSilence() {
+    std::vector<int> ranks(static_cast<size_t>(setup().launch.num_local_ranks));
+    std::iota(ranks.begin(), ranks.end(), setup().launch.first_rank);
+    heartbeat_ = std::make_unique<group::Heartbeat>(group::HeartbeatOptions{
+        .control = broker_->control(), .rank = -1, .watched = std::move(ranks), .on_silence = [this] {
+          Signal(silent_);
+        }});
+  }
+
   Status IsAlive() const {
     pollfd entry = {ended_.get(), POLLIN, 0};
     return poll(&entry, 1, 0) > 0 ? Outcome() : Status();
@@ -175,7 +192,8 @@ class ProcessDeployment : public Deployment {
   // front ends.
   void Watch() {
     std::vector<pollfd> entries = {{stop_.get(), POLLIN, 0},
-                                   {node_ ? node_->hosts().ended_fd() : -1, POLLIN, 0}};
+                                   {node_ ? node_->hosts().ended_fd() : -1, POLLIN, 0},
+                                   {silent_.get(), POLLIN, 0}};
     for (const auto& child : children_) entries.push_back({child->pidfd(), POLLIN, 0});
     const size_t first_child = entries.size() - children_.size();
     for (size_t left = children_.size(); left > 0 || children_.empty();) {
@@ -183,6 +201,7 @@ class ProcessDeployment : public Deployment {
       }
       if (entries[0].revents != 0) return;
       if (entries[1].revents != 0) return EndWith(HostsOutcome());
+      if (entries[2].revents != 0) return EndWith(broker_->control().Check());
       for (size_t i = 0; i < children_.size(); ++i) {
         pollfd& entry = entries[first_child + i];
         if (entry.revents == 0) continue;
@@ -235,13 +254,14 @@ class ProcessDeployment : public Deployment {
   std::vector<std::unique_ptr<sys::Child>> children_;
   std::map<int, sys::Fd>
       links_;  // by world rank; those of ranks without a scheduler stay open as long as we live
-  sys::Fd ended_, stop_;
+  sys::Fd ended_, stop_, silent_;
   int tp_size_ = 1;
   mutable std::mutex mutex_;  // guards clients_ until the start has ended, and outcome_
   std::vector<std::unique_ptr<link::EngineClient>> clients_;
   std::unique_ptr<cluster::EngineCluster> cluster_;
   Status outcome_;
   std::thread watcher_;
+  std::unique_ptr<group::Heartbeat> heartbeat_;
 };
 
 }  // namespace

@@ -40,6 +40,7 @@ struct Heartbeat::State {
                           Format("rank {} gave no sign of life for {} s (in step {}); is it stopped, or its "
                                  "machine overloaded?",
                                  rank, fabric::SecondsText(options.timeout), line.step.load()));
+    if (options.on_silence) options.on_silence();
   }
 
   void Beat() {

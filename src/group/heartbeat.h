@@ -1,6 +1,7 @@
 #pragma once
 // Signs of life. Each rank's heartbeat thread counts up its own word on the host's control page and looks at
 // the others'. It finds what a closed connection does not show: a stopped process, a machine that swaps.
+#include <functional>
 #include <memory>
 #include <vector>
 
@@ -16,6 +17,7 @@ struct HeartbeatOptions {
                              ///< other hosts (host_group.h watches hosts)
   Duration interval = std::chrono::milliseconds(250);
   Duration timeout = std::chrono::seconds(5);
+  std::function<void()> on_silence = {};  ///< called after the abort, on the heartbeat's thread; may be empty
 };
 
 /// Beats and watches from construction to destruction. A rank is watched from its first beat until it has

@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import re
+import signal
 import socket
 import struct
 import subprocess
@@ -298,3 +299,15 @@ def test_deaths_are_named_everywhere(nodes, victim):
     while any(alive(pid) for pid in ranks):
         assert time.time() < deadline, "ranks are left behind"
         time.sleep(0.05)
+
+
+def test_ranks_that_are_all_stopped_are_named(nodes):
+    """Nobody is left on the host to miss them but their parent."""
+    node = nodes("-dp", 2, "--port", free_port())
+    node.wait_for("ready after")
+    begin = time.time()
+    for pid in node.ranks():
+        os.kill(pid, signal.SIGSTOP)
+    assert node.end(20) == 7
+    assert time.time() - begin < 12
+    assert "gave no sign of life for 5 s" in node.log()

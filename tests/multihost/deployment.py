@@ -7,6 +7,7 @@ import pathlib
 import socket
 import struct
 import subprocess
+import sys
 import threading
 import time
 
@@ -31,6 +32,7 @@ class Hosts:
     def __init__(self):
         self.names = ["cadre%d-%s" % (os.getpid(), host) for host in "pq"]
         self.addresses = ["10.79.0.1", "10.79.0.2"]
+        self.bad_cable = None
         self.real = os.geteuid() == 0 and self._make()
         if not self.real:
             self.close()
@@ -40,12 +42,19 @@ class Hosts:
         a, b = self.names
         steps = [["ip", "netns", "add", a], ["ip", "netns", "add", b],
                  ["ip", "link", "add", "eth0", "netns", a, "type", "veth", "peer", "name", "eth0", "netns", b]]
+        return all(run(*step).returncode == 0 for step in steps) and self._bring_up()
+
+    def _bring_up(self):
+        steps = []
         for name, address in zip(self.names, self.addresses):
             steps += [["ip", "-n", name, "addr", "add", address + "/24", "dev", "eth0"],
                       ["ip", "-n", name, "link", "set", "eth0", "up"], ["ip", "-n", name, "link", "set", "lo", "up"]]
         return all(run(*step).returncode == 0 for step in steps)
 
     def close(self):
+        if self.bad_cable is not None:
+            self.bad_cable.kill()
+            self.bad_cable.wait()
         for name in self.names:
             run("ip", "netns", "del", name)
 
@@ -55,10 +64,17 @@ class Hosts:
     def cable(self, up):
         assert run("ip", "-n", self.names[1], "link", "set", "eth0", "up" if up else "down").returncode == 0
 
-    def netem(self, how):
-        """Disturbs the cable both ways; false where the kernel has no netem."""
-        return all(run(*self.on(h, "tc", "qdisc", "add", "dev", "eth0", "root", "netem", *how.split())).returncode == 0
-                   for h in range(2))
+    def disturb(self, how):
+        """Disturbs the cable both ways, in netem's words: by netem, or by a cable of our own where the kernel has none."""
+        if all(run(*self.on(h, "tc", "qdisc", "add", "dev", "eth0", "root", "netem", *how.split())).returncode == 0
+               for h in range(2)):
+            return
+        assert run("ip", "-n", self.names[0], "link", "del", "eth0").returncode == 0  # both ends
+        ends = [self.names[0], "eth0", self.names[1], "eth0"]
+        self.bad_cable = subprocess.Popen([sys.executable, str(ROOT / "tests/multihost/cable.py"), *ends, *how.split()],
+                                          stdout=subprocess.PIPE, text=True)
+        assert self.bad_cable.stdout.readline() == "ready\n"
+        self._bring_up()
 
     def enter(self, host):
         """Moves this *thread* to a host."""

@@ -111,8 +111,9 @@ void RunHosts(const Namespaces& namespaces, const Deployment& d, const RankBody&
   }
 }
 
-// Steps with sleeps between them, sums large and small, an exchange of an expert layer.
-void Work(fabric::Rendezvous& rendezvous, int num_steps) {
+// Steps with sleeps between them, sums large and small, an exchange of an expert layer. The last step does not
+// sleep: what follows a sleep is the next step (lockstep.h).
+void Work(fabric::Rendezvous& rendezvous, const std::string& backend, int num_steps) {
   const int me = rendezvous.rank(), ranks = rendezvous.num_ranks();
   const TimePoint deadline = Now() + 60s;
   auto lockstep =
@@ -121,6 +122,7 @@ void Work(fabric::Rendezvous& rendezvous, int num_steps) {
   auto sum = a2a::Collective::Create({.rendezvous = &rendezvous, .join_deadline = deadline, .spin = false});
   ASSERT_TRUE(sum) << sum.error().message;
   a2a::Options options;
+  options.backend = backend;
   options.hidden = 512;
   options.act_type = DType::kF32;
   options.top_k = 2;
@@ -172,7 +174,7 @@ void Work(fabric::Rendezvous& rendezvous, int num_steps) {
         (*lockstep)->Ring();
       }
       const auto rung = (*lockstep)->Sleep(*view, deadline);
-      ASSERT_TRUE(rung && *rung);
+      ASSERT_TRUE(rung && *rung) << "rank " << me << " step " << step;
     }
   }
   ASSERT_TRUE(rendezvous.ExchangeBlobs("end", {}, "", deadline));
@@ -186,19 +188,39 @@ class Multihost : public testing::TestWithParam<std::string> {
 };
 
 TEST_P(Multihost, RanksOnTwoToFourHostsWorkTogether) {
-  for (const auto& layout : std::vector<std::vector<int>>{{1, 1}, {2, 2}, {2, 1, 3}, {1, 1, 1, 1}}) {
-    const Namespaces namespaces(static_cast<int>(layout.size()));
+  struct Case {
+    std::vector<int> layout;
+    std::string backend;
+  };
+  for (const Case& c : {Case{{1, 1}, "pplx"},
+                        {{2, 2}, "allgather_reducescatter"},
+                        {{2, 2}, "deepep_low_latency"},
+                        {{2, 1, 3}, "deepep_high_throughput"},
+                        {{1, 1, 1, 1}, "mori"},
+                        {{3, 1}, "naive"},
+                        {{8, 8}, "flashinfer_all2allv"}}) {
+    SCOPED_TRACE(c.backend);
+    const Namespaces namespaces(static_cast<int>(c.layout.size()));
     ASSERT_TRUE(namespaces.ok());
-    RunHosts(namespaces, {layout, GetParam()}, [](fabric::Rendezvous& r) { Work(r, 40); });
+    RunHosts(namespaces, {c.layout, GetParam()}, [&](fabric::Rendezvous& r) { Work(r, c.backend, 24); });
     if (HasFailure()) return;
   }
 }
 
-TEST_P(Multihost, DelayLossAndReorderingChangeNothing) {
-  Namespaces namespaces(2);
-  ASSERT_TRUE(namespaces.ok());
-  if (!namespaces.Disturb("delay 2ms 1ms loss 0.5% reorder 10%")) GTEST_SKIP() << "no netem (tc, sch_netem)";
-  RunHosts(namespaces, {{2, 2}, GetParam()}, [](fabric::Rendezvous& r) { Work(r, 12); });
+TEST_P(Multihost, DelayLossReorderingAndLittleBandwidthChangeNothing) {
+  struct Case {
+    std::vector<int> layout;
+    const char *backend, *how;
+  };
+  for (const Case& c : {Case{{2, 2}, "allgather_reducescatter", "delay 2ms 1ms loss 0.5% reorder 10%"},
+                        {{1, 2, 1}, "deepep_low_latency", "delay 1ms 1ms duplicate 5%"},
+                        {{2, 1}, "deepep_high_throughput", "rate 200mbit"}}) {
+    SCOPED_TRACE(c.how);
+    Namespaces namespaces(static_cast<int>(c.layout.size()));
+    ASSERT_TRUE(namespaces.ok() && namespaces.Disturb(c.how));
+    RunHosts(namespaces, {c.layout, GetParam()}, [&](fabric::Rendezvous& r) { Work(r, c.backend, 14); });
+    if (HasFailure()) return;
+  }
 }
 
 TEST_P(Multihost, AnUnpluggedHostIsNamedWithinFiveSeconds) {

@@ -6,8 +6,10 @@
 #include <sys/mount.h>
 #include <unistd.h>
 
+#include <cstdio>
 #include <cstdlib>
 #include <string>
+#include <vector>
 
 #include "base/format.h"
 
@@ -33,6 +35,8 @@ class Namespaces {
     }
   }
   ~Namespaces() {
+    if (!cables_.empty()) Run(Format("pkill -KILL -P {} -f multihost/cable.py", owner_));
+    for (FILE* cable : cables_) pclose(cable);
     for (int h = 0; h < num_hosts_; ++h) Run("ip netns del " + Name(h));
     Run("ip netns del " + Switch());
   }
@@ -45,10 +49,11 @@ class Namespaces {
 
   /// Pulls the host's plug.
   bool Unplug(int host) { return Run(In(Switch()) + Format("ip link set port{} down", host)); }
-  /// For all hosts, both ways: "delay 2ms 1ms loss 1%". False where there is no netem.
+  /// For all hosts, both ways: "delay 2ms 1ms loss 1%". By netem, or by cables of our own (cable.py) where
+  /// the kernel has none.
   bool Disturb(const std::string& how) {
     for (int h = 0; h < num_hosts_; ++h) {
-      if (!Run(In(Name(h)) + "tc qdisc add dev eth0 root netem " + how)) return false;
+      if (!Run(In(Name(h)) + "tc qdisc add dev eth0 root netem " + how) && !BadCable(h, how)) return false;
     }
     return true;
   }
@@ -63,6 +68,20 @@ class Namespaces {
   }
 
  private:
+  // A host's interface anew, at the end of a cable that does `how`.
+  bool BadCable(int host, const std::string& how) {
+    const std::string port = Format("port{}", host);
+    if (!Run(In(Switch()) + "ip link del " + port)) return false;
+    const std::string command = Format("exec python3 {}/tests/multihost/cable.py {} eth0 {} {} {}",
+                                       CADRE_SOURCE_DIR, Name(host), Switch(), port, how);
+    cables_.push_back(popen(command.c_str(), "re"));
+    char ready[16] = {};
+    return cables_.back() != nullptr && fgets(ready, sizeof(ready), cables_.back()) != nullptr &&
+           Run(In(Switch()) + Format("ip link set {} master br0 up", port)) &&
+           Run(In(Name(host)) + Format("ip addr add {}/24 dev eth0", Address(host))) &&
+           Run(In(Name(host)) + "ip link set eth0 up");
+  }
+
   static std::string In(const std::string& name) { return "ip netns exec " + name + " "; }
   std::string Switch() const { return Format("cadre-{}-switch", owner_); }
   std::string Name(int host) const { return Format("cadre-{}-{}", owner_, host); }
@@ -70,6 +89,7 @@ class Namespaces {
   pid_t owner_ = getpid();
   int num_hosts_;
   bool ok_ = false;
+  std::vector<FILE*> cables_;  // what the cables print; closed when they have ended
 };
 
 }  // namespace cadre::test

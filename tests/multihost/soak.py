@@ -206,11 +206,18 @@ def expect_end(d, fault, draw):
     return wrong
 
 
+BACKENDS = ["allgather_reducescatter", "naive", "pplx", "deepep_high_throughput", "deepep_low_latency",
+            "flashinfer_all2allv", "mori"]
+
+
 def one_deployment(hosts, draw, end, faults, outcomes):
     """From start to end of one deployment; what was wrong."""
     ranks = draw.choice([2, 4, 6])
-    backend = ["--all2all-backend", "allgather_reducescatter"]
+    backend = ["--all2all-backend", draw.choice(BACKENDS)]
+    if draw.random() < 0.5:  # experts move all the time
+        backend += ["--enable-eplb", "--eplb-config", '{"window_size":8,"step_interval":16,"num_redundant_experts":4}']
     d = Deployment(hosts, ranks, backend)
+    print("%d ranks, %s" % (ranks, " ".join(backend)), flush=True)
     wrong, clients = [], []
     try:
         d.start_all(120)
