@@ -5,6 +5,7 @@
 #include <thread>
 
 #include "engine/eplb_testing.h"
+#include "serve/eplb_query.h"
 #include "serve/house_testing.h"
 
 namespace cadre::serve {
