@@ -178,7 +178,7 @@ std::string LoadText(const LoadView& view, const LoadTextOptions& options) {
     DrawRankLayers(view, options.width, page);
     DrawRanks(view, options.width, page);
   } else {
-    page.Add("\nOne rank holds all experts. For more, give the deployment's flags: -dp 4 -ep ...\n");
+    page.Add("\nWithout expert parallelism all ranks carry the same; for more: -dp 4 -ep ...\n");
   }
   return page.Take();
 }

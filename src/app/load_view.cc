@@ -102,7 +102,7 @@ LoadView ViewOf(const engine::EplbState& state) {
 // Where the flags of a deployment would put the experts, and where the policy then would.
 Status PlaceByFlags(const config::ParallelOptions& parallel, int32_t num_groups, LoadView& view) {
   const int num_ranks = parallel.expert_parallel_size();
-  if (num_ranks == 1) return {};
+  if (num_ranks == 1 || !parallel.enable_expert_parallel) return {};
   const eplb::LoadTable& load = view.record.load;
   CADRE_ASSIGN(const auto placement, eplb::ParsePlacement(parallel.expert_placement_strategy));
   CADRE_ASSIGN(const eplb::ExpertMap map,

@@ -27,7 +27,7 @@ struct LoadView {
   std::string source;  ///< file or URL, without control characters; so is the record's model
   eplb::LoadRecord record;
   eplb::SlotLayout layout;
-  std::optional<PlacedLoad> before, after;  ///< both or none: a recorded load on one rank
+  std::optional<PlacedLoad> before, after;  ///< both or none: a recorded load, and no expert parallelism
 };
 
 /// Reads --load. A record is placed by the flags of the deployment (ranks, copies, placement), before and

@@ -38,6 +38,7 @@ class Load : public testing::Test {
   }
   void Ranks(int ranks, int copies) {
     options_.engine.parallel.data_parallel_size = ranks;
+    options_.engine.parallel.enable_expert_parallel = ranks > 1;
     options_.engine.parallel.eplb.num_redundant_experts = copies;
   }
   const model::test::TempFolder folder_;
@@ -68,6 +69,8 @@ TEST_F(Load, ARecordIsPlacedByTheFlagsAndByThePolicy) {
   const std::vector<double> shares = view->after->RankShares();
   EXPECT_NEAR(std::accumulate(shares.begin(), shares.end(), 0.0), 4, 1e-9);
   const Json json = LoadJson(*view);
+  options_.engine.parallel.enable_expert_parallel = false;  // experts are cut over the ranks then
+  EXPECT_FALSE(LookAtLoad(options_)->before);
   EXPECT_EQ(json.Find("before")->Find("balancedness")->AsDouble(), view->before->balancedness);
   EXPECT_EQ(json.Find("after")->Find("maps")->AsArray().size(), 6u);
 }
