@@ -1,8 +1,13 @@
 // cadre inspect: what a model is and what it would take, from its headers alone.
+#include <unistd.h>
+
 #include <algorithm>
 #include <cstdio>
 #include <memory>
 
+#include "app/load_picture.h"
+#include "app/load_text.h"
+#include "app/load_view.h"
 #include "app/run.h"
 #include "app/terminal.h"
 #include "base/json.h"
@@ -10,6 +15,7 @@
 #include "deploy/model_setup.h"
 #include "kernels/isa.h"
 #include "sys/cpu.h"
+#include "sys/files.h"
 #include "sys/memory.h"
 
 namespace cadre::app {
@@ -321,7 +327,20 @@ std::string TensorText(const checkpoint::TensorSource& source) {
   return text;
 }
 
+// A terminal's own width is not asked for: 80 columns suit a log and a mail as well.
+Status RunLoad(const config::InspectOptions& options) {
+  CADRE_ASSIGN(const LoadView view, LookAtLoad(options));
+  const bool terminal = isatty(STDOUT_FILENO) == 1;
+  const std::string text = options.json ? LoadJson(view).Dump() + "\n"
+                                        : LoadText(view, {.color = terminal && options.engine.log_color});
+  std::fwrite(text.data(), 1, text.size(), stdout);
+  if (options.svg) CADRE_TRY(sys::ReplaceFile(*options.svg, LoadSvg(view)));
+  if (options.html) CADRE_TRY(sys::ReplaceFile(*options.html, LoadHtml(view)));
+  return {};
+}
+
 Status Run(const config::InspectOptions& options) {
+  if (options.load) return RunLoad(options);
   CADRE_ASSIGN(const Inspection seen, Look(options.engine));
   std::string text;
   if (options.json) {

@@ -19,6 +19,7 @@ constexpr const char* kUsage = R"(usage: cadre COMMAND ...
   serve MODEL                serve a model over the OpenAI HTTP API (flags as in vllm serve)
   generate MODEL             answer one prompt, or chat on the terminal
   inspect MODEL              architecture, tensors and memory plan, without reading weights
+  inspect --load FILE|URL    how the load lies on experts and ranks, drawn
   bench latency MODEL        time one batch
   bench throughput MODEL     time many requests at once
   bench serve                send requests to a running server

@@ -159,6 +159,17 @@ Status EngineCluster::Health() const {
   return {};
 }
 
+Result<engine::EplbState> EngineCluster::Eplb(TimePoint deadline) const {
+  Result<engine::EplbState> answer = Fail(Code::kUnavailable, "no rank was asked");
+  for (size_t i = 0; i < engines_.size(); ++i) {
+    // A rank that hangs leaves its share of the time to those after it.
+    const TimePoint now = Now();
+    answer = engines_[i]->Eplb(now + (deadline - now) / static_cast<int64_t>(engines_.size() - i));
+    if (answer || answer.error().code != Code::kUnavailable) break;
+  }
+  return answer;
+}
+
 Status EngineCluster::ResetPrefixCache() {
   options_.board->ForgetBlocks();
   for (engine::Engine* engine : engines_) CADRE_TRY(engine->ResetPrefixCache());

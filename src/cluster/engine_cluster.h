@@ -30,6 +30,8 @@ class EngineCluster : public engine::Engine {
   std::vector<engine::RankStats> Stats() const override;
   /// The first engine that is not well.
   Status Health() const override;
+  /// Of the first rank that answers: all have the same.
+  Result<engine::EplbState> Eplb(TimePoint deadline) const override;
   Status ResetPrefixCache() override;
   /// All at once: ranks that step together also end together.
   void Drain(TimePoint deadline) override;

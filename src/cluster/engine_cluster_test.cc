@@ -25,6 +25,11 @@ class HoldingEngine : public engine::Engine {
   }
   std::vector<engine::RankStats> Stats() const override { return {stats}; }
   Status Health() const override { return health; }
+  Result<engine::EplbState> Eplb(TimePoint deadline) const override {
+    ++num_eplb;
+    if (!eplb) return Engine::Eplb(deadline);
+    return *eplb;
+  }
   Status ResetPrefixCache() override { return {}; }
   void Drain(TimePoint) override { drained = true; }
   void EndAll() {
@@ -39,6 +44,8 @@ class HoldingEngine : public engine::Engine {
   engine::RankStats stats;
   Status health;
   bool full = false, drained = false;
+  std::optional<Result<engine::EplbState>> eplb;
+  mutable int num_eplb = 0;
   std::vector<std::vector<int32_t>> prompts;
   std::vector<std::shared_ptr<engine::EventSink>> sinks;
 };
@@ -266,6 +273,19 @@ TEST(BlockNames, DependOnAllThatStandsBefore) {
   BlockNames names(4, "");
   for (const int32_t token : {1, 2, 3, 4, 5, 6, 7, 8, 9}) names.Add({&token, 1}, portions);
   EXPECT_EQ(portions, base);
+}
+
+TEST(Cluster, TheFirstRankThatAnswersTellsHowExpertsAreBalanced) {
+  Ranks ranks(3);
+  const TimePoint soon = Now() + std::chrono::seconds(1);
+  EXPECT_EQ(ranks.fronts[0]->Eplb(soon).error().code, Code::kNotFound);
+  EXPECT_EQ(ranks.engines[1].num_eplb, 0);  // one knows it for all
+  ranks.engines[0].eplb = Fail(Code::kUnavailable, "rank 0 was killed");
+  ranks.engines[1].eplb = engine::EplbState{.num_layers = 5};
+  EXPECT_EQ(ranks.fronts[0]->Eplb(soon)->num_layers, 5);
+  EXPECT_EQ(ranks.engines[2].num_eplb, 0);
+  for (auto& engine : ranks.engines) engine.eplb = Fail(Code::kUnavailable, "gone");
+  EXPECT_EQ(ranks.fronts[0]->Eplb(soon).error().message, "gone");
 }
 
 }  // namespace

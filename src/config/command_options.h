@@ -40,8 +40,10 @@ struct GenerateOptions {
 /// `cadre inspect`.
 struct InspectOptions {
   EngineOptions engine;
-  bool tensors = false;  ///< list every tensor
-  bool json = false;     ///< print one JSON object
+  bool tensors = false;                  ///< list every tensor
+  bool json = false;                     ///< print one JSON object
+  std::optional<std::string> load;       ///< draw this load: a file or a server's URL
+  std::optional<std::string> svg, html;  ///< where its pictures go
 
   friend bool operator==(const InspectOptions&, const InspectOptions&) = default;
 };

@@ -196,7 +196,7 @@ TEST(Parse, RefusalsNameTheFlag) {
            {{"--kv-transfer-config", R"({"kv_connector":"NixlConnector","kv_role":"kv_both"})"},
             "--kv-transfer-config",
             "later"},
-           {{"-dp", "2", "--enable-eplb", "--eplb-record", "f"}, "--eplb-record", "not built yet"},
+           {{"-dp", "2", "--eplb-record", "f"}, "--eplb-record", "wants --enable-eplb"},
            {{"--all2all-backend", "moonep"}, "--all2all-backend", "moonep: It fetches weights"},
            {{"--decode-all2all-backend", "moonep"}, "--decode-all2all-backend", "moonep"},
            {{"--all2all-fp8-dispatch", "--all2all-backend", "mori"},

@@ -98,8 +98,11 @@ std::string Usage(Command command) {
       return "usage: cadre generate MODEL [--prompt TEXT] [flags]\n\nAnswers one prompt, or chats on the "
              "terminal.\n";
     case Command::kInspect:
-      return "usage: cadre inspect MODEL [flags]\n\nShows architecture, tensors and the memory plan without "
-             "reading weights.\n";
+      return "usage: cadre inspect MODEL [flags]\n       cadre inspect [MODEL] --load FILE|URL "
+             "[flags]\n\nShows "
+             "architecture, tensors and the memory plan without reading weights; with --load how a load lies "
+             "on\n"
+             "experts and ranks.\n";
     case Command::kBenchLatency:
       return "usage: cadre bench latency MODEL [flags]\n\nTimes one batch of requests from start to end.\n";
     case Command::kBenchThroughput:

@@ -31,6 +31,8 @@ Status SettleModel(Command command, const std::vector<std::string>& words, const
     }
     model->model = words[0];
   }
+  // A recorded load says itself what it is of.
+  if (command == Command::kInspect && settled.Find("load") != nullptr) return {};
   if (model->model.empty()) {
     return FailParam(
         Code::kInvalidArgument, "model",
@@ -197,6 +199,15 @@ Result<Parsed<InspectOptions>> ParseInspect(std::span<const std::string> args, c
   Targets targets = EngineTargets(options.engine);
   std::get<InspectOptions*>(targets) = &options;
   auto outcome = Parse(Command::kInspect, args, env, targets);
+  if (outcome && !outcome->help) {
+    if (options.load && options.tensors)
+      return FailParam(Code::kInvalidArgument, "--tensors",
+                       "--tensors lists a model's tensors, and --load draws a load; give one");
+    for (const auto& [file, flag] : {std::pair(&options.svg, "--svg"), {&options.html, "--html"}})
+      if (*file && !options.load)
+        return FailParam(Code::kInvalidArgument, flag, "{} wants --load FILE or --load URL: what it draws",
+                         flag);
+  }
   return Finish(std::move(options), std::move(outcome));
 }
 

@@ -81,8 +81,6 @@ inline constexpr std::string_view kNoVisionTuning = "It tunes images, audio and 
 inline constexpr std::string_view kNoLora =
     "LoRA adapters are not built; merge the adapter into the checkpoint instead.";
 inline constexpr std::string_view kNoSpeculation = "Speculative decoding is not built; leave the flag out.";
-inline constexpr std::string_view kLaterRecord =
-    "Recording loads comes with rebalancing, which is not built yet; leave the flag out.";
 inline constexpr std::string_view kLaterTransfer =
     "Handing KV blocks between prefill and decode instances comes later; leave the flag out.";
 inline constexpr std::string_view kLaterTools =

@@ -21,7 +21,8 @@ constexpr Setting kCadre[] = {
         "all2all-fp8-dispatch", Type::kBool, "false", Into<&ParallelOptions::all2all_fp8_dispatch>,
         "deepep_low_latency: rows travel to their experts as fp8 (e4m3, a scale per 128 channels), half the "
         "bytes of bfloat16. A value is off by up to 1/16 of itself; see docs/exchange.md."),
-    NotBuilt("eplb-record", Type::kString, "", kLaterRecord).To(Into<&EplbOptions::record_file>),
+    Works("eplb-record", Type::kString, "", Into<&EplbOptions::record_file>,
+          "Rank 0 keeps the load of the window in this file, for --eplb-init and `cadre inspect --load`."),
     Works("eplb-init", Type::kString, "", Into<&EplbOptions::init_file>,
           "A recorded load: experts are placed by it at the start, so that a restart begins balanced."),
     Works(
@@ -81,6 +82,14 @@ constexpr Setting kInspect[] = {
     Works("tensors", Type::kBool, "false", Into<&InspectOptions::tensors>,
           "List every tensor with type, shape and place."),
     Works("json", Type::kBool, "false", Into<&InspectOptions::json>, "Print one JSON object."),
+    Works(
+        "load", Type::kString, "", Into<&InspectOptions::load>,
+        "Draw how the load lies on experts and ranks instead: a file of --eplb-record, or a running server "
+        "(http://HOST:PORT). A file is looked at with the flags of the deployment (-dp, --eplb-config ...)."),
+    Works("svg", Type::kString, "", Into<&InspectOptions::svg>,
+          "With --load: a picture, written to this file."),
+    Works("html", Type::kString, "", Into<&InspectOptions::html>,
+          "With --load: the same as a page that tells each cell's numbers, written to this file."),
 };
 
 using A = BenchA2aOptions;

@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "base/check.h"
+#include "deploy/expert_start.h"
 #include "eplb/footprint.h"
 
 namespace cadre::deploy {
@@ -75,8 +76,13 @@ Status StartBalancing(const config::EngineOptions& options, const ModelSetup& se
                     .log_balancedness_interval = static_cast<int32_t>(eplb.log_balancedness_interval),
                     .model_name = options.model.model,
                     .num_groups = setup.spec.moe.num_groups,
-                    .num_spares = setup.expert_places.num_spares},
+                    .num_spares = setup.expert_places.num_spares,
+                    .load_model = LoadIdentity(setup),
+                    .top_k = static_cast<int32_t>(setup.spec.moe.top_k)},
                    std::move(parts)));
+  const bool first = rendezvous == nullptr || rendezvous->rank() == 0;
+  if (first && eplb.record_file)
+    moves.recorder = std::make_unique<LoadRecorder>(*eplb.record_file, *moves.rebalancer);
   return {};
 }
 

@@ -4,6 +4,7 @@
 
 #include "a2a/collective.h"
 #include "config/serve_options.h"
+#include "deploy/load_recorder.h"
 #include "deploy/model_setup.h"
 #include "fabric/rendezvous.h"
 #include "model/weights.h"
@@ -19,6 +20,7 @@ struct ExpertMoves {
   std::unique_ptr<rebalance::ExpertMemory> memory;  ///< null for a rank alone
   std::unique_ptr<a2a::Collective> collective;      ///< null for a rank alone
   std::unique_ptr<rebalance::Rebalancer> rebalancer;
+  std::unique_ptr<LoadRecorder> recorder;  ///< on rank 0, with --eplb-record
 };
 
 /// The memory for all experts of this rank and its spares, which are touched here: a page fault in a step

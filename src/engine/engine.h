@@ -50,6 +50,34 @@ struct EplbStats {
   double balancedness = 0;                 ///< 0..1, over the window
   std::vector<double> layer_balancedness;  ///< [MoE layers]
   std::vector<double> rank_tokens;         ///< [ranks] of the window, all layers
+  /// Of the window: [MoE layers * experts] while that is at most kMaxExpertTokens, else [experts], all
+  /// layers.
+  std::vector<double> expert_tokens;
+  bool one_row_of_experts = false;  ///< the latter
+  int64_t version = 0;              ///< equal versions of one rank have equal vectors
+
+  static constexpr size_t kMaxExpertTokens = 4096;
+};
+
+/// Everything that a person may want to know of it; too large to be told with every step.
+struct EplbState {
+  EplbStats stats;
+  std::string model;  ///< as records of the load name it
+  std::string policy, replica_routing;
+  bool use_async = true;
+  int64_t window_size = 0, window_steps = 0;  ///< steps: most, and those in it now
+  int64_t step_interval = 0, steps_until_next = 0;
+  int64_t num_unchanged = 0;  ///< rebalances that found nothing worth moving
+  int32_t top_k = 0;
+  int32_t num_layers = 0;                                                 ///< MoE layers
+  int32_t num_experts = 0, num_slots = 0, num_ranks = 0, num_spares = 0;  ///< spares: places a rank
+  std::vector<int64_t> layer_epochs;                                      ///< [layers]
+  std::vector<int32_t> slots,
+      start_slots;            ///< [layers, slots] the expert in each slot: now, and at the start
+  std::vector<int64_t> load;  ///< [layers, experts] rows of the window, all ranks
+
+  /// The sizes agree with each other and experts are in range: true of what an engine says.
+  bool IsWhole() const;
 };
 
 /// A moment's load of one rank, as /load and the metrics show it. Counters count from the start.
@@ -94,6 +122,10 @@ class Engine {
 
   /// OK while requests can be served; else who is missing or what died.
   virtual Status Health() const = 0;
+
+  /// How experts are balanced, as of the last report. Any thread; waits for a rank of another process, at
+  /// most until `deadline`. Errors: kNotFound where they are not balanced, kUnavailable when no rank answers.
+  virtual Result<EplbState> Eplb(TimePoint deadline) const;
 
   /// Forgets every cached prefix that no running request holds.
   virtual Status ResetPrefixCache() = 0;

@@ -6,6 +6,7 @@
 #include <new>
 
 #include "base/log.h"
+#include "engine/eplb_state.h"
 #include "kv/layout.h"
 
 namespace cadre::engine {
@@ -360,27 +361,12 @@ double CpuSeconds() {
   return static_cast<double>(time.tv_sec) + static_cast<double>(time.tv_nsec) * 1e-9;
 }
 
-EplbStats EplbStatsOf(const rebalance::Snapshot& s) {
-  EplbStats stats{.epoch = s.epoch,
-                  .num_rebalances = s.num_rebalances,
-                  .num_moved = s.num_moved,
-                  .moved_bytes = s.moved_bytes,
-                  .num_failed_waves = s.num_failed_waves,
-                  .moving_seconds = s.moving_seconds,
-                  .moving = s.moving,
-                  .stalled = s.stalled,
-                  .waits_for = s.waits_for,
-                  .balancedness = s.balance.balancedness()};
-  for (const eplb::Balance& layer : s.layer_balance) stats.layer_balancedness.push_back(layer.balancedness());
-  stats.rank_tokens.resize(static_cast<size_t>(s.layout.num_ranks));
-  for (size_t layer = 0; layer < s.slots.size(); ++layer) {
-    const auto loads = eplb::RankLoads(s.layout, s.slots[layer], s.load.Layer(static_cast<int32_t>(layer)));
-    for (size_t r = 0; r < loads.size(); ++r) stats.rank_tokens[r] += loads[r];
-  }
-  return stats;
-}
-
 }  // namespace
+
+Result<EplbState> LocalEngine::Eplb(TimePoint deadline) const {
+  const rebalance::Rebalancer* const rebalancer = runner_ == nullptr ? nullptr : runner_->rebalancer();
+  return rebalancer == nullptr ? Engine::Eplb(deadline) : EplbStateOf(*rebalancer);
+}
 
 void LocalEngine::PublishStats() {
   const auto& pool = scheduler_.pool();
@@ -404,6 +390,7 @@ void LocalEngine::PublishStats() {
   if (rebalancer != nullptr && rebalancer->version() != eplb_version_) {
     eplb_version_ = rebalancer->version();
     stats_.eplb = EplbStatsOf(rebalancer->snapshot());
+    stats_.eplb.version = eplb_version_;
   }
 }
 

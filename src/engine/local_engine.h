@@ -74,6 +74,7 @@ class LocalEngine : public Engine {
   Result<std::unique_ptr<RequestHandle>> Submit(Request request, std::shared_ptr<EventSink> sink) override;
   std::vector<RankStats> Stats() const override;
   Status Health() const override;
+  Result<EplbState> Eplb(TimePoint deadline) const override;
   Status ResetPrefixCache() override;
   void Drain(TimePoint deadline) override;
 

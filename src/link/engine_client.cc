@@ -3,6 +3,7 @@
 #include <sys/socket.h>
 
 #include <condition_variable>
+#include <optional>
 
 #include "base/log.h"
 #include "link/wire.h"
@@ -30,6 +31,7 @@ struct EngineClient::State {
   std::condition_variable changed;
   std::map<int64_t, std::shared_ptr<engine::EventSink>> sinks;
   int64_t next_id = 0;
+  std::map<int64_t, std::optional<Result<engine::EplbState>>> asked_eplb;  // an entry a caller that waits
   engine::RankStats stats;
   Status health;
   bool draining = false;
@@ -153,7 +155,28 @@ bool EngineClient::HandleFrame(uint32_t kind, std::string_view body) {
       auto stats = Decode<engine::RankStats>(body);
       if (!stats || stats->step_sizes.counts.size() != engine::StepSizes().counts.size()) return false;
       const std::lock_guard lock(state_->mutex);
-      state_->stats = *stats;
+      engine::EplbStats &before = state_->stats.eplb, &now = stats->eplb;
+      if (now.version == before.version &&
+          now.rank_tokens.empty()) {  // they are as they were (engine_server.cc)
+        now.layer_balancedness = std::move(before.layer_balancedness);
+        now.rank_tokens = std::move(before.rank_tokens);
+        now.expert_tokens = std::move(before.expert_tokens);
+      }
+      state_->stats = std::move(*stats);
+      return true;
+    }
+    case MessageKind::kEplb: {
+      auto message = Decode<EplbMessage>(body);
+      if (!message || (message->ok && !message->state.IsWhole())) return false;
+      const std::lock_guard lock(state_->mutex);
+      const auto it = state_->asked_eplb.find(message->id);
+      if (it == state_->asked_eplb.end()) return true;  // it came too late
+      if (message->ok) {
+        it->second.emplace(std::move(message->state));
+      } else {
+        it->second.emplace(std::unexpected(std::move(message->error)));
+      }
+      state_->changed.notify_all();
       return true;
     }
     case MessageKind::kDrained: {
@@ -190,6 +213,23 @@ std::vector<engine::RankStats> EngineClient::Stats() const {
 Status EngineClient::Health() const {
   const std::lock_guard lock(state_->mutex);
   return state_->health;
+}
+
+Result<engine::EplbState> EngineClient::Eplb(TimePoint deadline) const {
+  std::unique_lock lock(state_->mutex);
+  CADRE_TRY(state_->health);
+  const int64_t id = state_->next_id++;
+  const auto it = state_->asked_eplb.try_emplace(id).first;
+  state_->outbox->Put(Number(MessageKind::kEplbWanted), Encode(EplbWantedMessage{id}));
+  state_->changed.wait_until(lock, deadline, [&] { return it->second.has_value() || !state_->health; });
+  const auto answer = std::move(it->second);
+  state_->asked_eplb.erase(it);
+  if (answer) return *answer;
+  CADRE_TRY(state_->health);
+  return cadre::Fail(
+      Code::kUnavailable,
+      "rank {} has not said in time how its experts are balanced; it may be in a long step: try again",
+      options_.rank);
 }
 
 Status EngineClient::ResetPrefixCache() {

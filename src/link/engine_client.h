@@ -33,6 +33,7 @@ class EngineClient : public engine::Engine {
                                                         std::shared_ptr<engine::EventSink> sink) override;
   std::vector<engine::RankStats> Stats() const override;
   Status Health() const override;
+  Result<engine::EplbState> Eplb(TimePoint deadline) const override;
   Status ResetPrefixCache() override;
   /// Of an engine that others use too: refuses new requests here, and ends with those of this front.
   void Drain(TimePoint deadline) override;

@@ -20,6 +20,7 @@ namespace {
 constexpr size_t kMaxFrame = 1 << 30;
 constexpr TimePoint kNever = TimePoint::max();
 constexpr auto kStatsInterval = std::chrono::milliseconds(50);
+constexpr auto kQuietInterval = std::chrono::seconds(1);
 
 uint32_t Number(MessageKind kind) {
   return static_cast<uint32_t>(kind);
@@ -41,6 +42,7 @@ class StatsTeller {
   void Add(Outbox* outbox) {
     const std::lock_guard lock(mutex_);
     outboxes_.push_back(outbox);
+    told_version_ = -1;  // the new one has heard nothing yet
   }
   void Remove(Outbox* outbox) {
     const std::lock_guard lock(mutex_);
@@ -58,13 +60,36 @@ class StatsTeller {
  private:
   void Loop() {
     std::unique_lock lock(mutex_);
+    const auto awake = [&] { return stop_ || dirty_; };
+    bool again = false;  // something may have changed that no event of a request tells
     while (true) {
-      changed_.wait(lock, [&] { return stop_ || dirty_; });
+      if (!again) {
+        changed_.wait(lock, awake);
+      } else {
+        changed_.wait_for(lock, kQuietInterval, awake);
+      }
+      const bool events = dirty_;
       if (changed_.wait_for(lock, kStatsInterval, [&] { return stop_; })) return;
       dirty_ = false;
-      const std::string body = Encode(engine_.Stats().front());
-      for (Outbox* outbox : outboxes_) outbox->Put(Number(MessageKind::kStats), body);
+      // After the last event once more: a rebalance may begin when the tokens of its step are out. And as
+      // long as one goes on: it makes steps of its own.
+      again = Tell() || events;
     }
+  }
+
+  // Whether experts are on their way.
+  bool Tell() {
+    engine::RankStats stats = engine_.Stats().front();
+    engine::EplbStats& eplb = stats.eplb;
+    if (eplb.version == std::exchange(told_version_, eplb.version)) {
+      // The front keeps what it has (engine_client.cc): these may be thousands of numbers.
+      eplb.layer_balancedness.clear();
+      eplb.rank_tokens.clear();
+      eplb.expert_tokens.clear();
+    }
+    const std::string body = Encode(stats);
+    for (Outbox* outbox : outboxes_) outbox->Put(Number(MessageKind::kStats), body);
+    return eplb.moving;
   }
 
   engine::Engine& engine_;
@@ -72,6 +97,7 @@ class StatsTeller {
   std::condition_variable changed_;
   std::vector<Outbox*> outboxes_;
   bool dirty_ = false, stop_ = false;
+  int64_t told_version_ = -1;  // of the vectors that all fronts have
   std::thread thread_;
 };
 
@@ -79,11 +105,14 @@ class StatsTeller {
 class Connection : public std::enable_shared_from_this<Connection> {
  public:
   Connection(engine::Engine& engine, StatsTeller& stats, sys::Fd fd)
-      : engine_(engine), stats_(stats), fd_(std::move(fd)), outbox_(fd_.get()) {}
+      : engine_(engine), stats_(stats), fd_(std::move(fd)), outbox_(fd_.get()) {
+    // Before anybody else can put something there: it must come first.
+    Send(MessageKind::kReady, Encode(ReadyMessage{.model_info = engine_.model_info()}));
+  }
 
   /// The next message, if it is none about a request; those are dealt with. Errors: those of RecvFrame.
   Result<sys::Frame> Serve() {
-    outbox_.Put(Number(MessageKind::kReady), Encode(ReadyMessage{.model_info = engine_.model_info()}));
+    stats_.Changed();  // for this front
     return Next();
   }
   Result<sys::Frame> Next() {
@@ -104,6 +133,11 @@ class Connection : public std::enable_shared_from_this<Connection> {
         case MessageKind::kResetPrefixCache:
           CADRE_TRY(engine_.ResetPrefixCache());
           break;
+        case MessageKind::kEplbWanted: {
+          CADRE_ASSIGN(const EplbWantedMessage wanted, Decode<EplbWantedMessage>(frame.body));
+          SendEplb(wanted.id);
+          break;
+        }
         default:
           return frame;
       }
@@ -120,6 +154,17 @@ class Connection : public std::enable_shared_from_this<Connection> {
  private:
   class Sink;
   void Submit(SubmitMessage submit);
+  void SendEplb(int64_t id) {
+    EplbMessage answer{.id = id, .error = {}, .state = {}};
+    auto state = engine_.Eplb(Now());  // an engine of this process answers at once
+    answer.ok = state.has_value();
+    if (state) {
+      answer.state = std::move(*state);
+    } else {
+      answer.error = std::move(state).error();
+    }
+    Send(MessageKind::kEplb, Encode(answer));
+  }
   void SendFinish(int64_t id, std::vector<engine::GeneratedToken> last_tokens, engine::Finish finish) {
     {
       const std::lock_guard lock(mutex_);

@@ -6,6 +6,7 @@
 #include <random>
 #include <thread>
 
+#include "engine/eplb_testing.h"
 #include "link/engine_client.h"
 #include "link/engine_server.h"
 #include "link/wire.h"
@@ -54,6 +55,13 @@ TEST(Wire, DamagedBytesAreAnError) {
     (void)Decode<TokensMessage>(damaged);
     (void)Decode<FinishMessage>(damaged);
   }
+  const std::string eplb =
+      Encode(EplbMessage{.id = 1, .ok = true, .error = {}, .state = engine::SampleEplbState()});
+  for (int i = 0; i < 2000; ++i) {
+    std::string damaged = eplb;
+    for (int flips = 0; flips < 4; ++flips) damaged[rng() % damaged.size()] = static_cast<char>(rng());
+    if (const auto read = Decode<EplbMessage>(damaged)) (void)read->state.IsWhole();
+  }
 }
 
 // Answers each prompt with its tokens, from a thread of its own, or waits for cancellation if the prompt is
@@ -93,8 +101,18 @@ class EchoEngine : public engine::Engine {
   std::vector<engine::RankStats> Stats() const override {
     engine::RankStats stats{.rank = 3};
     for (const int64_t tokens : {1, 1, 700, 20000}) stats.step_sizes.Add(tokens);
+    stats.eplb = engine::SampleEplbState().stats;
+    stats.eplb.version = eplb_version;
+    stats.eplb.moving = eplb_moving;
+    stats.prompt_tokens = ++num_stats_;
     return {stats};
   }
+  Result<engine::EplbState> Eplb(TimePoint deadline) const override {
+    while (eplb_hangs) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    return balanced ? engine::LargeEplbState(40, 256) : Engine::Eplb(deadline);
+  }
+  std::atomic<bool> balanced = true, eplb_hangs = false, eplb_moving = false;
+  std::atomic<int64_t> eplb_version = 1;
   Status Health() const override { return {}; }
   Status ResetPrefixCache() override { return {}; }
   int num_cancelled() const { return num_cancelled_; }
@@ -125,6 +143,7 @@ class EchoEngine : public engine::Engine {
     cancelled.notify_all();
   }
 
+  mutable std::atomic<int64_t> num_stats_ = 0;
   std::mutex mutex_;
   std::condition_variable changed_;
   size_t num_ended_ = 0;
@@ -209,14 +228,6 @@ TEST_F(Link, CancelAndRefusalTravel) {
   EXPECT_EQ(refused.error.code, Code::kInvalidArgument);
 }
 
-TEST_F(Link, AFailedRankEndsEveryRequestOnce) {
-  auto [waiting, handle] = Ask({0});
-  client_->Fail({Code::kUnavailable, "rank 3 was killed", {}});
-  EXPECT_EQ(waiting->Wait().error.message, "rank 3 was killed");
-  EXPECT_FALSE(client_->Health().has_value());
-  EXPECT_FALSE(client_->Submit({}, std::make_shared<Collector>()).has_value());
-}
-
 // One more front at the rank of the fixture.
 std::unique_ptr<EngineClient> OneMore(EngineClient& first) {
   auto [front, rank] = *sys::SocketPair();
@@ -224,6 +235,76 @@ std::unique_ptr<EngineClient> OneMore(EngineClient& first) {
   return *EngineClient::Connect(std::move(front),
                                 {.rank = 3, .max_queued_requests = 4096, .owns_engine = false},
                                 Now() + std::chrono::seconds(10));
+}
+
+TEST_F(Link, TheStateOfBalancingIsAskedFor) {
+  const TimePoint soon = Now() + std::chrono::seconds(10);
+  const auto state = client_->Eplb(soon);
+  ASSERT_TRUE(state) << state.error().message;
+  EXPECT_EQ(Encode(EplbMessage{.id = 1, .error = {}, .state = *state}),
+            Encode(EplbMessage{.id = 1, .error = {}, .state = engine::LargeEplbState(40, 256)}));
+  echo_.balanced = false;
+  EXPECT_EQ(client_->Eplb(soon).error().code, Code::kNotFound);
+  EXPECT_EQ(OneMore(*client_)->Eplb(soon).error().code, Code::kNotFound);  // any front may ask
+}
+
+TEST_F(Link, ARankThatHangsOrDiesLeavesNobodyWaitingForItsState) {
+  echo_.eplb_hangs = true;
+  const TimePoint start = Now();
+  const auto hung = client_->Eplb(start + std::chrono::milliseconds(100));
+  EXPECT_EQ(hung.error().code, Code::kUnavailable);
+  EXPECT_NE(hung.error().message.find("rank 3"), std::string::npos);
+  EXPECT_GE(Now() - start, std::chrono::milliseconds(100));
+  std::thread dying([&] {
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+    client_->Fail({Code::kUnavailable, "rank 3 was killed", {}});
+  });
+  EXPECT_EQ(client_->Eplb(Now() + std::chrono::minutes(5)).error().message, "rank 3 was killed");
+  EXPECT_EQ(client_->Eplb(Now() + std::chrono::minutes(5)).error().message, "rank 3 was killed");
+  dying.join();
+  echo_.eplb_hangs = false;
+}
+
+// Waits until `until` is true of the client's stats.
+template <typename Until>
+bool WaitForStats(const EngineClient& client, Until until) {
+  for (int i = 0; i < 2000; ++i) {
+    if (until(client.Stats()[0])) return true;
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  }
+  return false;
+}
+
+TEST_F(Link, LongVectorsAreToldWhenTheyChangeAndKeptWhenNot) {
+  // Without any request: a front knows from the start whether experts are balanced.
+  EXPECT_TRUE(WaitForStats(*client_, [](const auto& s) { return s.eplb.expert_tokens.size() == 6; }));
+  const int64_t first = client_->Stats()[0].prompt_tokens;
+  Ask({1, 2}).first->Wait();
+  EXPECT_TRUE(WaitForStats(*client_, [&](const auto& s) { return s.prompt_tokens > first; }));
+  EXPECT_EQ(client_->Stats()[0].eplb.expert_tokens, engine::SampleEplbState().stats.expert_tokens);
+  EXPECT_EQ(client_->Stats()[0].eplb.layer_balancedness.size(), 2u);
+  const auto late = OneMore(*client_);  // has none to keep
+  EXPECT_TRUE(WaitForStats(*late, [](const auto& s) { return s.eplb.rank_tokens.size() == 2; }));
+  echo_.eplb_version = 2;
+  Ask({1, 2}).first->Wait();
+  EXPECT_TRUE(WaitForStats(
+      *client_, [](const auto& s) { return s.eplb.version == 2 && s.eplb.rank_tokens.size() == 2; }));
+}
+
+TEST_F(Link, ARebalanceIsToldThoughNobodyAsksForTokens) {
+  echo_.eplb_moving = true;
+  Ask({1, 2}).first->Wait();
+  EXPECT_TRUE(WaitForStats(*client_, [](const auto& s) { return s.eplb.moving; }));
+  echo_.eplb_moving = false;  // no event tells it
+  EXPECT_TRUE(WaitForStats(*client_, [](const auto& s) { return !s.eplb.moving; }));
+}
+
+TEST_F(Link, AFailedRankEndsEveryRequestOnce) {
+  auto [waiting, handle] = Ask({0});
+  client_->Fail({Code::kUnavailable, "rank 3 was killed", {}});
+  EXPECT_EQ(waiting->Wait().error.message, "rank 3 was killed");
+  EXPECT_FALSE(client_->Health().has_value());
+  EXPECT_FALSE(client_->Submit({}, std::make_shared<Collector>()).has_value());
 }
 
 std::pair<std::shared_ptr<Collector>, std::unique_ptr<engine::RequestHandle>> AskAt(

@@ -193,13 +193,21 @@ void Visit(Archive& archive, StepSizes& s) {
 }
 template <typename Archive>
 void Visit(Archive& archive, EplbStats& s) {
-  archive(s.epoch, s.num_rebalances, s.num_moved, s.moved_bytes, s.num_failed_waves, s.moving_seconds, s.moving,
-          s.stalled, s.waits_for, s.balancedness, s.layer_balancedness, s.rank_tokens);
+  archive(s.epoch, s.num_rebalances, s.num_moved, s.moved_bytes, s.num_failed_waves, s.moving_seconds,
+          s.moving, s.stalled, s.waits_for, s.balancedness, s.layer_balancedness, s.rank_tokens,
+          s.expert_tokens, s.one_row_of_experts, s.version);
+}
+template <typename Archive>
+void Visit(Archive& archive, EplbState& s) {
+  archive(s.stats, s.model, s.policy, s.replica_routing, s.use_async, s.window_size, s.window_steps,
+          s.step_interval, s.steps_until_next, s.num_unchanged, s.top_k, s.num_layers, s.num_experts,
+          s.num_slots, s.num_ranks, s.num_spares, s.layer_epochs, s.slots, s.start_slots, s.load);
 }
 template <typename Archive>
 void Visit(Archive& archive, RankStats& s) {
   archive(s.rank, s.num_running, s.num_waiting, s.kv_cache_usage, s.num_preemptions, s.prefix_cache_queries,
-          s.prefix_cache_hits, s.prompt_tokens, s.generation_tokens, s.num_steps, s.cpu_seconds, s.eplb, s.step_sizes);
+          s.prefix_cache_hits, s.prompt_tokens, s.generation_tokens, s.num_steps, s.cpu_seconds, s.eplb,
+          s.step_sizes);
 }
 }  // namespace cadre::engine
 
@@ -224,6 +232,14 @@ void Visit(Archive& archive, DrainMessage& m) {
 template <typename Archive>
 void Visit(Archive& archive, AddFrontMessage& m) {
   archive(m.where);
+}
+template <typename Archive>
+void Visit(Archive& archive, EplbWantedMessage& m) {
+  archive(m.id);
+}
+template <typename Archive>
+void Visit(Archive& archive, EplbMessage& m) {
+  archive(m.id, m.ok, m.error, m.state);
 }
 template <typename Archive>
 void Visit(Archive& archive, PromptMessage& m) {
@@ -263,6 +279,8 @@ CADRE_LINK_MESSAGE(SubmitMessage)
 CADRE_LINK_MESSAGE(CancelMessage)
 CADRE_LINK_MESSAGE(DrainMessage)
 CADRE_LINK_MESSAGE(AddFrontMessage)
+CADRE_LINK_MESSAGE(EplbWantedMessage)
+CADRE_LINK_MESSAGE(EplbMessage)
 CADRE_LINK_MESSAGE(PromptMessage)
 CADRE_LINK_MESSAGE(TokensMessage)
 CADRE_LINK_MESSAGE(FinishMessage)

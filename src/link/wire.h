@@ -12,7 +12,7 @@
 namespace cadre::link {
 
 /// Changes whenever a message does; the first frame of a rank carries it.
-constexpr uint32_t kWireVersion = 3;
+constexpr uint32_t kWireVersion = 4;
 
 enum class MessageKind : uint32_t {
   // rank -> front
@@ -22,12 +22,14 @@ enum class MessageKind : uint32_t {
   kFinish,     ///< FinishMessage
   kStats,      ///< engine::RankStats
   kDrained,    ///< everything has ended; the rank closes next
+  kEplb,       ///< EplbMessage
   // front -> rank
   kSubmit = 64,       ///< SubmitMessage
   kCancel,            ///< CancelMessage
   kDrain,             ///< DrainMessage
   kResetPrefixCache,  ///< empty
-  kAddFront           ///< AddFrontMessage, perhaps with a descriptor
+  kAddFront,          ///< AddFrontMessage, perhaps with a descriptor
+  kEplbWanted         ///< EplbWantedMessage: answered by one kEplb
 };
 
 struct ReadyMessage {
@@ -46,6 +48,15 @@ struct DrainMessage {
 };
 struct AddFrontMessage {
   std::string where;  ///< for the rank's connector; not used where a descriptor comes along
+};
+struct EplbWantedMessage {
+  int64_t id = 0;  ///< chosen by the front
+};
+struct EplbMessage {
+  int64_t id = 0;
+  bool ok = false;
+  Error error;              ///< where not ok
+  engine::EplbState state;  ///< where ok
 };
 struct PromptMessage {
   int64_t id = 0;

@@ -185,6 +185,9 @@ TEST(Rebalancer, EverySlotHoldsItsExpertInEveryStepOfSeveralRebalances) {
         const Snapshot first = rebalancer.snapshot();
         EXPECT_GE(first.num_rebalances, 1);
         EXPECT_EQ(first.slots, balanced);
+        EXPECT_EQ(first.start_slots, before);
+        EXPECT_EQ(*std::ranges::max_element(first.layer_epochs), first.epoch);
+        EXPECT_EQ(first.layer_epochs.size(), static_cast<size_t>(world.num_layers));
         RunSteps(rank, rebalancer, step, 400, world.num_experts / 2);
         const Snapshot second = rebalancer.snapshot();
         EXPECT_GT(second.num_rebalances, first.num_rebalances);

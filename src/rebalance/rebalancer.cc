@@ -43,6 +43,7 @@ Result<std::unique_ptr<Rebalancer>> Rebalancer::Create(const RebalanceOptions& o
   std::unique_ptr<Rebalancer> made(new Rebalancer(options, std::move(parts)));
   made->policy_ = policy;
   made->Report(made->window_.sum());
+  made->snapshot_.start_slots = made->snapshot_.slots;
   return made;
 }
 
@@ -268,10 +269,12 @@ void Rebalancer::Report(const eplb::LoadTable& load) {
     std::vector<int32_t>& slots = next.slots.emplace_back();
     for (int32_t s = 0; s < layout().num_slots; ++s) slots.push_back(map.ExpertOf(Slot(s)).value);
     next.epoch = std::max(next.epoch, map.epoch().value);
+    next.layer_epochs.push_back(map.epoch().value);
   }
   Tell([&](Snapshot& s) {
     s.epoch = next.epoch;
     s.slots = std::move(next.slots);
+    s.layer_epochs = std::move(next.layer_epochs);
     s.steps_until_next = cadence_.StepsUntilNext();
     s.window_steps = window_.steps();
     s.load = load;

@@ -44,7 +44,9 @@ struct RebalanceOptions {
   int32_t num_spares = 0;                             ///< spare places a rank
   double step_share = 0.03;                           ///< of a step's time that copying may take
   Duration stalled_after = std::chrono::seconds(60);  ///< a wave that takes longer is named in the log
-  int32_t num_tries = 3;  ///< of a rebalance whose waves fail, before the next interval
+  int32_t num_tries = 3;   ///< of a rebalance whose waves fail, before the next interval
+  std::string load_model;  ///< what records of the load call the model (eplb::LoadRecord)
+  int32_t top_k = 1;       ///< experts a row, for the same
 };
 
 /// What a rank brings.
@@ -78,8 +80,10 @@ struct Snapshot {
   std::string waits_for;  ///< where stalled: who has not finished
   int64_t steps_until_next = 0;
   int32_t window_steps = 0;
-  eplb::LoadTable load;                     ///< window sums over all ranks
-  std::vector<std::vector<int32_t>> slots;  ///< [layers][slots] expert in each slot
+  eplb::LoadTable load;                           ///< window sums over all ranks
+  std::vector<std::vector<int32_t>> slots;        ///< [layers][slots] expert in each slot
+  std::vector<std::vector<int32_t>> start_slots;  ///< the same when serving began
+  std::vector<int64_t> layer_epochs;              ///< [layers]
   eplb::SlotLayout layout;
   eplb::Balance balance;
   std::vector<eplb::Balance> layer_balance;  ///< [layers]
@@ -105,6 +109,9 @@ class Rebalancer {
   /// Ends a rebalance where it is (before weights are replaced): maps stay, half-filled places count for
   /// nothing. All ranks call it between the same two steps.
   void Abandon(const std::string& why);
+
+  const RebalanceOptions& options() const { return options_; }
+  bool prefers_own_host() const { return parts_.prefer_own_host; }
 
   Snapshot snapshot() const;
   /// Changes when the snapshot has changed (but for moving_seconds). Any thread.

@@ -24,6 +24,13 @@ void AnswerForAll(Api& api, const WriterPtr& writer,
 Result<http::Response> Health(Api& api, const http::Request&) {
   CADRE_TRY(api.session.engine().Health());
   if (api.draining) return Fail(Code::kUnavailable, "the server is shutting down");
+  // A rebalance that hangs keeps nobody from being served, so it is no reason to send requests elsewhere.
+  for (const engine::RankStats& rank : api.session.engine().Stats()) {
+    if (!rank.eplb.stalled) continue;
+    const std::string warning = "a rebalance of experts is stalled; it waits for " + rank.eplb.waits_for;
+    const Json body = Json::Object{{"status", "ok"}, {"warnings", Json::Array{warning}}};
+    return http::Response{200, "application/json", {}, body.Dump()};
+  }
   return http::Response{200, "", {}, ""};
 }
 
@@ -55,6 +62,10 @@ Status Metrics(Api& api, const http::Request&, const WriterPtr& writer) {
                           api.metrics.Serialize(api.session.engine(), std::move(texts))};
   });
   return {};
+}
+
+Status Eplb(Api& api, const http::Request&, const WriterPtr& writer) {
+  return api.eplb.Ask(api.session.engine(), writer);
 }
 
 Result<http::Response> ResetPrefixCache(Api& api, const http::Request&) {

@@ -3,6 +3,7 @@
 #include <atomic>
 
 #include "base/log.h"
+#include "serve/eplb_query.h"
 #include "serve/metrics.h"
 #include "serve/openai/schema.h"
 #include "serve/options.h"
@@ -17,10 +18,9 @@ struct Api {
   int64_t started_at = 0;                 ///< Unix seconds, for /v1/models
   std::atomic<int64_t> num_in_flight{0};  ///< generation requests, for /load
   std::atomic<bool> draining{false};
+  EplbQuery eplb{};
   FieldNotes notes{[](const std::string& line) { LogInfo("{}", line); }};
 };
-
-using WriterPtr = std::shared_ptr<http::ResponseWriter>;
 
 /// Answers a request now or later; on an io thread, or on a worker for large bodies. Routes that finish in
 /// one go return their response, failures as errors.
@@ -42,6 +42,7 @@ Result<http::Response> Ping(Api& api, const http::Request& request);
 Result<http::Response> Version(Api& api, const http::Request& request);
 Status Load(Api& api, const http::Request& request, const WriterPtr& writer);
 Status Metrics(Api& api, const http::Request& request, const WriterPtr& writer);
+Status Eplb(Api& api, const http::Request& request, const WriterPtr& writer);
 Result<http::Response> ResetPrefixCache(Api& api, const http::Request& request);
 
 }  // namespace cadre::serve

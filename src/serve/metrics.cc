@@ -164,6 +164,59 @@ void ServeMetrics::Update(const engine::RankStats& stats) {
   UpdateSteps(stats, labels);
 }
 
+// All ranks know the same, so it is said once, by the one whose message is the newest.
+void ServeMetrics::UpdateEplb(const std::vector<engine::RankStats>& all) {
+  const auto newest =
+      std::ranges::max_element(all, {}, [](const engine::RankStats& rank) { return rank.eplb.version; });
+  if (newest == all.end() || newest->eplb.epoch == 0) return;
+  const engine::EplbStats& eplb = newest->eplb;
+  using Extra = std::vector<std::pair<std::string, std::string>>;
+  const auto with = [&](const Extra& extra) {
+    MetricLabels labels = {{"model_name", model_name_}};
+    labels.insert(extra.begin(), extra.end());
+    return labels;
+  };
+  const auto gauge = [&](const char* name, const char* help, double value, const Extra& extra = {}) {
+    engines_.AddGauge(name, help, with(extra)).Set(value);
+  };
+  const auto counter = [&](const char* name, const char* help, double value, const Extra& extra = {}) {
+    engines_.AddCounter(name, help, with(extra)).RaiseTo(value);
+  };
+  const auto number = [](size_t n) { return std::to_string(n); };
+  gauge("cadre:eplb_balancedness", "Mean over maximum of the ranks' tokens, over the window; 1 is even.",
+        eplb.balancedness);
+  for (size_t l = 0; l < eplb.layer_balancedness.size(); ++l)
+    gauge("cadre:eplb_layer_balancedness", "The same of one MoE layer.", eplb.layer_balancedness[l],
+          {{"layer", number(l)}});
+  for (size_t r = 0; r < eplb.rank_tokens.size(); ++r)
+    gauge("cadre:eplb_rank_tokens", "Rows that a rank's experts had in the window, all layers.",
+          eplb.rank_tokens[r], {{"rank", number(r)}});
+  const size_t num_layers = eplb.layer_balancedness.size(), num_tokens = eplb.expert_tokens.size();
+  const size_t num_experts = num_layers > 0 && num_tokens % num_layers == 0 && !eplb.one_row_of_experts
+                                 ? num_tokens / num_layers
+                                 : num_tokens;
+  for (size_t i = 0; i < num_tokens; ++i) {
+    const std::string layer = eplb.one_row_of_experts ? "all" : number(i / num_experts);
+    gauge("cadre:eplb_expert_tokens", "Rows that an expert had in the window.", eplb.expert_tokens[i],
+          {{"layer", layer}, {"expert", number(i % num_experts)}});
+  }
+  gauge("cadre:eplb_epoch", "Epoch of the newest expert map; it rises when experts have moved.",
+        static_cast<double>(eplb.epoch));
+  gauge("cadre:eplb_moving", "1 while a rebalance is under way.", eplb.moving);
+  gauge("cadre:eplb_stalled", "1 while a rebalance takes longer than a minute for one wave.",
+        std::ranges::any_of(all, [](const engine::RankStats& rank) { return rank.eplb.stalled; }));
+  counter("cadre:eplb_rebalances_total", "Rebalances that have ended.",
+          static_cast<double>(eplb.num_rebalances));
+  counter("cadre:eplb_moved_experts_total", "Experts that went from one rank to another.",
+          static_cast<double>(eplb.num_moved));
+  counter("cadre:eplb_moved_bytes_total", "Their bytes.", static_cast<double>(eplb.moved_bytes));
+  counter("cadre:eplb_failed_waves_total", "Tries to move experts that left the maps as they were.",
+          static_cast<double>(eplb.num_failed_waves));
+  for (const engine::RankStats& rank : all)
+    counter("cadre:eplb_moving_seconds_total", "Time of a rank that went into moving experts.",
+            rank.eplb.moving_seconds, {{"engine", std::to_string(rank.rank)}});
+}
+
 void ServeMetrics::UpdateSteps(const engine::RankStats& stats, const MetricLabels& labels) {
   using engine::StepSizes;
   Histogram& steps = engines_.AddHistogram(
@@ -183,6 +236,7 @@ std::string ServeMetrics::Serialize(const engine::Engine& engine, std::vector<st
   const std::vector<engine::RankStats> all = engine.Stats();
   const std::lock_guard lock(mutex_);
   for (const engine::RankStats& stats : all) Update(stats);
+  UpdateEplb(all);
   std::string requests = registry_.Serialize();
   if (!other_fronts.empty()) {
     other_fronts.insert(other_fronts.begin(), std::move(requests));

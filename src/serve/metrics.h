@@ -64,6 +64,7 @@ class ServeMetrics {
 
  private:
   void Update(const engine::RankStats& stats);
+  void UpdateEplb(const std::vector<engine::RankStats>& all);
   void UpdateSteps(const engine::RankStats& stats, const MetricLabels& labels);
 
   MetricsRegistry& registry_;

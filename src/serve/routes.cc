@@ -17,6 +17,7 @@ constexpr Route kRoutes[] = {
     {.method = "GET", .path = "/version", .sync = Version},
     {.method = "GET", .path = "/load", .async = Load, .always = true},
     {.method = "GET", .path = "/metrics", .async = Metrics, .always = true},
+    {.method = "GET", .path = "/eplb", .async = Eplb},
     {.method = "POST", .path = "/reset_prefix_cache", .sync = ResetPrefixCache, .dev_only = true},
     // Not built yet.
     {.method = "POST", .path = "/abort_requests"},

@@ -174,7 +174,12 @@ std::vector<engine::RankStats> FakeEngine::Stats() const {
   engine::RankStats stats = stats_;
   stats.num_running = static_cast<int64_t>(num_running_);
   stats.num_waiting = static_cast<int64_t>(waiting_.size());
+  stats.eplb = options_.eplb;
   return {stats};
+}
+
+Result<engine::EplbState> FakeEngine::Eplb(TimePoint deadline) const {
+  return options_.eplb_state ? options_.eplb_state(deadline) : Engine::Eplb(deadline);
 }
 
 Status FakeEngine::Health() const {

@@ -19,6 +19,8 @@ struct FakeEngineOptions {
   int fail_after = -1;        ///< tokens after which every request ends with kError; -1: never
   int num_cached_tokens = 0;  ///< reported of each prompt
   int num_ranks = 1;          ///< requests go to them in turn, in name only
+  engine::EplbStats eplb;     ///< as every rank tells it
+  std::function<Result<engine::EplbState>(TimePoint deadline)> eplb_state;  ///< empty: not balanced
   /// The next token of a request; empty: the prompt over and over.
   std::function<int32_t(const engine::Request&, int index)> next_token;
 };
@@ -33,6 +35,7 @@ class FakeEngine final : public engine::Engine {
                                                         std::shared_ptr<engine::EventSink> sink) override;
   std::vector<engine::RankStats> Stats() const override;
   Status Health() const override;
+  Result<engine::EplbState> Eplb(TimePoint deadline) const override;
   Status ResetPrefixCache() override;
   void Drain(TimePoint deadline) override;
 

@@ -52,6 +52,35 @@ Result<std::string> ReadFile(const std::string& path, size_t max_bytes) {
   return text;
 }
 
+Status ReplaceFile(const std::string& path, std::string_view bytes) {
+  struct stat info;
+  if (stat(path.c_str(), &info) == 0 && !S_ISREG(info.st_mode))
+    return Fail(Code::kUnavailable, "cannot write '{}': it is no regular file", path);
+  const std::string beside = path + ".tmp";
+  const auto failed = [&](int error) {
+    unlink(beside.c_str());
+    return Fail(Code::kUnavailable, "cannot write '{}': {}", path, ErrnoText(error));
+  };
+  const int fd = open(beside.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+  if (fd < 0) return failed(errno);
+  {
+    const FdCloser closer{fd};
+    while (!bytes.empty()) {
+      const ssize_t n = write(fd, bytes.data(), bytes.size());
+      if (n < 0 && errno == EINTR) continue;
+      if (n < 0) return failed(errno);
+      bytes.remove_prefix(static_cast<size_t>(n));
+    }
+    if (fsync(fd) != 0) return failed(errno);
+  }
+  if (rename(beside.c_str(), path.c_str()) != 0) return failed(errno);
+  return {};
+}
+
+void RemoveFile(const std::string& path) {
+  unlink(path.c_str());
+}
+
 bool FileExists(const std::string& path) {
   struct stat info;
   return stat(path.c_str(), &info) == 0;
