@@ -31,22 +31,22 @@ void HostSums::Plan(std::span<const Source> sources, bool all) {
 // This rank's share of the rows that go to `host`.
 void HostSums::Reduce(int host, PartialOf partial) {
   const HostRows& rows = rows_[static_cast<size_t>(host)];
-  const auto [begin, count] = segment_.fabric().local();
+  const fabric::MemberRange here = segment_.fabric().local();
   const int me = segment_.rank();
-  const RowRange own = SplitRows(rows.size(), count, me - begin);
+  const RowRange own = SplitRows(rows.size(), here.count, me - here.begin);
   std::byte* to = segment_.fabric().own() + parts_.results[static_cast<size_t>(host)];
   for (int64_t i = own.begin; i < own.begin + own.count; ++i) {
     const auto places = rows.places(i);
     num_read_ += std::ranges::count_if(places, [](int32_t place) { return place >= 0; }) -
-                 (places[static_cast<size_t>(me - begin)] >= 0 ? 1 : 0);
+                 (places[static_cast<size_t>(me - here.begin)] >= 0 ? 1 : 0);
   }
-  ForRows(options_.device, own.count, options_.hidden * 4 * (count + 1), [&, begin = begin](int64_t i) {
+  ForRows(options_.device, own.count, options_.hidden * 4 * (here.count + 1), [&](int64_t i) {
     std::array<const float*, fabric::kMaxRanksPerHost> terms;
     size_t n = 0;
     const auto places = rows.places(own.begin + i);
     for (size_t j = 0; j < places.size(); ++j) {
       if (places[j] >= 0)
-        terms[n++] = partial(begin + static_cast<int>(j), rows[own.begin + i].home, places[j]);
+        terms[n++] = partial(here.begin + static_cast<int>(j), rows[own.begin + i].home, places[j]);
     }
     SumRowTo({{terms.data(), n}, {}, {}}, options_.act_type, options_.hidden, to + i * segment_.row_bytes());
   });

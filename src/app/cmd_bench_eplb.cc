@@ -126,14 +126,16 @@ Status RunAll(const config::BenchEplbOptions& options, Args args) {
   CADRE_TRY(status);
   Print(outcomes);
   if (!options.throughput.json) return {};
-  Json::Object all;
+  Json all;
   for (size_t v = 0; v < outcomes.size(); ++v) {
-    Json::Array speeds;
-    for (const double speed : outcomes[v].tokens_per_second) speeds.push_back(speed);
-    all.emplace_back(kVariants[v], Json::Object{{"tokens_per_second", Json(std::move(speeds))},
-                                                {"last", outcomes[v].last}});
+    Json speeds;
+    for (const double speed : outcomes[v].tokens_per_second) speeds.Push(speed);
+    Json both;
+    both.Set("tokens_per_second", std::move(speeds));
+    both.Set("last", outcomes[v].last);
+    all.Set(kVariants[v], std::move(both));
   }
-  return WriteJsonFile(*options.throughput.json, Json(std::move(all)));
+  return WriteJsonFile(*options.throughput.json, all);
 }
 
 }  // namespace

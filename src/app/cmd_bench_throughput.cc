@@ -80,22 +80,23 @@ void Print(const Totals& totals) {
 // CPU time of each rank since `before`, and how balanced the experts are.
 void AddRanks(Json& result, const std::vector<engine::RankStats>& before,
               const std::vector<engine::RankStats>& after) {
-  Json::Array seconds;
-  for (size_t r = 0; r < after.size(); ++r)
-    seconds.push_back(after[r].cpu_seconds - before[r].cpu_seconds);
-  result.Set("rank_cpu_seconds", Json(std::move(seconds)));
-  const engine::EplbStats& eplb = after.front().eplb;
-  if (eplb.epoch == 0) return;
-  Json::Array layers;
-  for (const double layer : eplb.layer_balancedness) layers.push_back(layer);
-  result.Set("eplb", Json::Object{{"balancedness", eplb.balancedness},
-                                  {"layer_balancedness", Json(std::move(layers))},
-                                  {"epoch", eplb.epoch},
-                                  {"num_rebalances", eplb.num_rebalances},
-                                  {"num_moved", eplb.num_moved},
-                                  {"moved_bytes", eplb.moved_bytes},
-                                  {"num_failed_waves", eplb.num_failed_waves},
-                                  {"moving_seconds", eplb.moving_seconds}});
+  Json seconds = Json(Json::Array());
+  for (size_t r = 0; r < after.size(); ++r) seconds.Push(after[r].cpu_seconds - before[r].cpu_seconds);
+  result.Set("rank_cpu_seconds", std::move(seconds));
+  const engine::EplbStats& stats = after.front().eplb;
+  if (stats.epoch == 0) return;
+  Json layers = Json(Json::Array());
+  for (const double layer : stats.layer_balancedness) layers.Push(layer);
+  Json eplb;
+  eplb.Set("balancedness", stats.balancedness);
+  eplb.Set("layer_balancedness", std::move(layers));
+  eplb.Set("epoch", stats.epoch);
+  eplb.Set("num_rebalances", stats.num_rebalances);
+  eplb.Set("num_moved", stats.num_moved);
+  eplb.Set("moved_bytes", stats.moved_bytes);
+  eplb.Set("num_failed_waves", stats.num_failed_waves);
+  eplb.Set("moving_seconds", stats.moving_seconds);
+  result.Set("eplb", std::move(eplb));
 }
 
 Status Run(const config::BenchThroughputOptions& options) {
