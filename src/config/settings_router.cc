@@ -80,10 +80,12 @@ constexpr Setting kPolicy[] = {
           "cache_aware: share of the prompt that a worker must have seen to be preferred.")
         .Range(0, 1),
     Works("balance-abs-threshold", Type::kInt, "64", Into<&R::balance_abs_threshold>,
-          "cache_aware: the least loaded is taken where loads differ by more requests than this, and")
+          "cache_aware: the least loaded is taken where loads differ by more requests than this, and by more "
+          "than the "
+          "factor of --balance-rel-threshold.")
         .Range(0),
     Works("balance-rel-threshold", Type::kFloat, "1.5", Into<&R::balance_rel_threshold>,
-          "by more than this factor.")
+          "cache_aware: see --balance-abs-threshold.")
         .Range(1),
     Works("max-tree-size", Type::kInt, "16777216", Into<&R::max_tree_size>,
           "cache_aware: bytes of prompts remembered for each worker; about as many bytes of memory.")

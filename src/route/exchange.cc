@@ -18,8 +18,9 @@ constexpr int64_t kCollectBytes = 1 << 20;
 constexpr size_t kMaxPrefillAnswer = 64 << 20;
 constexpr int kMaxJsonDepth = 128;
 
+// Rounded up: what has run out for the client has run out for us.
 std::chrono::milliseconds Ms(Duration d) {
-  return std::max(std::chrono::duration_cast<std::chrono::milliseconds>(d), std::chrono::milliseconds(1));
+  return std::max(std::chrono::ceil<std::chrono::milliseconds>(d), std::chrono::milliseconds(1));
 }
 
 int64_t LengthOf(const http::Headers& headers) {

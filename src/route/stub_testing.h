@@ -86,6 +86,33 @@ class Stub {
   std::unique_ptr<http::Server> server_;
 };
 
+/// Writes `count` events, one each `interval`, from a thread of its own.
+inline Stub::Behave Streams(int count, std::chrono::milliseconds interval = std::chrono::milliseconds(1)) {
+  return [=](const http::Request&, const Writer& writer) {
+    std::thread([=] {
+      writer->StartStream(200, "text/event-stream", {});
+      for (int i = 0; i < count; ++i) {
+        writer->Write(Format("data: {}\n\n", i));
+        std::this_thread::sleep_for(interval);
+      }
+      writer->Write("data: [DONE]\n\n");
+      writer->End();
+    }).detach();
+  };
+}
+
+inline Stub::Behave Answers(int status, const char* body) {
+  return [=](const http::Request&, const Writer& writer) { writer->Send(JsonText(body, status)); };
+}
+
+/// Begins an event stream, says `first`, and vanishes without an end.
+inline Stub::Behave BreaksAfter(const char* first) {
+  return [=](const http::Request&, const Writer& writer) {
+    writer->StartStream(200, "text/event-stream", {});
+    if (*first != '\0') writer->Write(first);
+  };
+}
+
 /// Collects an answer as it comes.
 class Heard final : public http::ResponseSink {
   template <typename Read>
