@@ -173,6 +173,7 @@ void Exchange::Send(Lease& lease, std::string body) {
   out.idle_timeout = out.total_timeout = Ms(start_ + core_.options.request_timeout - Now());
   ++serial_;
   status_ = 0;
+  last_status_ = 502;
   headers_.clear();
   collected_.clear();
   call_ = lease->Send(std::move(out), std::make_shared<Leg>(shared_from_this(), serial_));
@@ -187,7 +188,6 @@ void Exchange::OnHead(int status, const http::Headers& headers) {
     const bool another = AnotherIsThere();
     tried_.pop_back();
     if (another) {
-      last_status_ = 502;
       return AttemptFailed(
           answer_, Format("{} {} answered {}", RoleName(answer_->address().role), answer_->name(), status));
     }
@@ -225,7 +225,10 @@ void Exchange::OnDone(const Status& status) {
 
 void Exchange::PrefillDone(const Status& status) {
   const std::string name = Format("prefill {}", prefill_->name());
-  if (!status) return AttemptFailed(prefill_, Format("{}: {}", name, status.error().message));
+  if (!status) {
+    if (status.error().code == Code::kDeadlineExceeded) last_status_ = 504;
+    return AttemptFailed(prefill_, Format("{}: {}", name, status.error().message));
+  }
   if (status_ >= 500 || IsRetryable(status_)) {
     return AttemptFailed(prefill_, Format("{} answered {}: {}", name, status_, Excerpt(collected_, 200)));
   }
@@ -253,9 +256,9 @@ void Exchange::PrefillDone(const Status& status) {
 
 void Exchange::AnswerDone(const Status& status) {
   const std::string name = Format("{} {}", RoleName(answer_->address().role), answer_->name());
+  if (!status && status.error().code == Code::kDeadlineExceeded) last_status_ = 504;
   if (!status && streaming_) return BreakStream(Format("{} broke off: {}", name, status.error().message));
   if (!status) {
-    last_status_ = status.error().code == Code::kDeadlineExceeded ? 504 : 502;
     return AttemptFailed(answer_, Format("{}: {}", name, status.error().message));
   }
   if (is_events_ && !streaming_ && request_.method != "HEAD")
@@ -316,8 +319,8 @@ void Exchange::AttemptFailed(Lease& lease, const std::string& why) {
   GiveUpLeg();
   collected_ = {};
   tried_.push_back(&*lease);
-  if (status_ == 0) {  // no answer at all: it may be dead
-    lease->ProbeFailed(why);
+  if (status_ == 0) {  // no answer at all: it may be dead, or slow
+    if (last_status_ != 504) lease->ProbeFailed(why);
     for (const auto& worker : core_.fleet.All()) {
       if (worker.get() == &*lease) core_.fleet.ProbeSoon(worker, core_.timer);
     }
@@ -349,11 +352,15 @@ void Exchange::TryAgainLater() {
 // the missing end shows.
 void Exchange::BreakStream(const std::string& why) {
   LogWarning("request {}: {}", request_id_, why);
-  answer_->ProbeFailed(why);
-  answer_.Failed(why);
+  if (last_status_ == 504) {
+    answer_.Done("timeout");  // it was still writing
+  } else {
+    answer_->ProbeFailed(why);
+    answer_.Failed(why);
+  }
   if (is_events_) {
     std::string event = tail_[1] != '\n' ? "\n\n" : tail_[0] != '\n' ? "\n" : "";
-    event += Format("data: {}\n\n", ErrorText(502, why));
+    event += Format("data: {}\n\n", ErrorText(last_status_, why));
     const auto writer = writer_;
     writer->Write(event);
     writer->End();

@@ -38,15 +38,20 @@ uint64_t SeedOf(const Json& body) {
 
 }  // namespace
 
+std::string KeyOf(std::string_view name) {
+  constexpr size_t kMaxKeyBytes = 128;
+  return name.size() <= kMaxKeyBytes ? std::string(name) : Format("{:016x}", HashText(name));
+}
+
 std::string SessionKey(const http::Request& request, const Json* body) {
   for (const char* name :
        {"X-Session-ID", "X-User-ID", "X-Tenant-ID", "X-Request-ID", "X-Correlation-ID", "X-Trace-ID"}) {
     const std::string* value = request.Header(name);
-    if (value != nullptr && !value->empty()) return *value;
+    if (value != nullptr && !value->empty()) return KeyOf(*value);
   }
   for (const char* name : {"session_id", "user"}) {
     const Json* value = body != nullptr ? body->Find(name) : nullptr;
-    if (value != nullptr && value->is_string() && !value->AsString().empty()) return value->AsString();
+    if (value != nullptr && value->is_string() && !value->AsString().empty()) return KeyOf(value->AsString());
   }
   return Format("{:016x}", HashText(request.body));
 }

@@ -9,6 +9,9 @@
 
 namespace cadre::route {
 
+/// A session's name as a key: long ones as their digest.
+std::string KeyOf(std::string_view name);
+
 /// The key of the first header that is there (X-Session-ID, X-User-ID, X-Tenant-ID, X-Request-ID,
 /// X-Correlation-ID, X-Trace-ID), else the body's session_id or user, else a digest of the body: equal
 /// requests stay together. `body` null: not JSON.

@@ -210,6 +210,9 @@ TEST(Facts, SessionKeyFollowsTheOrder) {
   bare.body = "abc";
   const std::string key = SessionKey(bare, nullptr);
   EXPECT_EQ(key, SessionKey(bare, nullptr));
+  bare.headers = {{"X-Session-ID", std::string(100'000, 's')}};
+  EXPECT_EQ(SessionKey(bare, nullptr).size(), 16u);
+  bare.headers.clear();
   bare.body = "abd";
   EXPECT_NE(key, SessionKey(bare, nullptr));
 }

@@ -12,6 +12,7 @@
 
 #include <algorithm>
 
+#include "base/log.h"
 #include "route/stub_testing.h"
 
 namespace cadre::route {

@@ -5,6 +5,7 @@
 
 #include "base/log.h"
 #include "route/exchange.h"
+#include "route/facts.h"
 #include "route/fan_out.h"
 #include "route/messages.h"
 
@@ -251,7 +252,7 @@ void Router::Impl::FinishSession(const http::Request& request, const Writer& wri
   if (header == nullptr && (named == nullptr || !named->is_string())) {
     return writer->Send(ErrorResponse(400, "the session is named by X-Session-ID or {\"session_id\": ...}"));
   }
-  const bool known = fleet_->FinishSession(header != nullptr ? *header : named->AsString());
+  const bool known = fleet_->FinishSession(KeyOf(header != nullptr ? *header : named->AsString()));
   writer->Send(JsonResponse(Json::Object{{"status", "ok"}, {"known", known}}));
 }
 
