@@ -65,12 +65,9 @@ TEST(Router, StreamsComeThroughAsTheyAreWritten) {
 }
 
 TEST(Router, AClientThatLeavesEndsTheWorkersRequestAtOnce) {
-  Stub stub([](const http::Request& request, const Writer& writer) {
-    if (request.body == "silent") {
-      static std::vector<Writer> kept;  // never answered
-      kept.push_back(writer);
-      return;
-    }
+  Keeper never;
+  Stub stub([&](const http::Request& request, const Writer& writer) {
+    if (request.body == "silent") return never.Behave()(request, writer);
     Streams(5000, std::chrono::milliseconds(2))(request, writer);
   });
   Options options = House::Quick();
@@ -311,8 +308,8 @@ TEST(Router, TheBreakerKeepsRequestsFromAWorkerThatOnlyProbesWell) {
 }
 
 TEST(Router, ASlowWorkerEndsAtTheTimeOutWith504) {
-  std::vector<Writer> kept;
-  Stub stub([&](const http::Request&, const Writer& writer) { kept.push_back(writer); });
+  Keeper kept;
+  Stub stub(kept.Behave());
   Options options = House::Quick();
   options.request_timeout = std::chrono::milliseconds(300);
   House::Add(options, {&stub}, Role::kPlain);
@@ -325,8 +322,8 @@ TEST(Router, ASlowWorkerEndsAtTheTimeOutWith504) {
 }
 
 TEST(Router, LimitsOfBodiesAndOfRequestsAtOnce) {
-  std::vector<Writer> kept;
-  Stub stub([&](const http::Request&, const Writer& writer) { kept.push_back(writer); });
+  Keeper kept;
+  Stub stub(kept.Behave());
   Options options = House::Quick();
   options.http.max_body_bytes = 1000;
   options.max_concurrent_requests = 1;
@@ -334,12 +331,12 @@ TEST(Router, LimitsOfBodiesAndOfRequestsAtOnce) {
   House house(options, 1);
   EXPECT_EQ(house.Complete(std::string(2000, 'x')).status, 413);
   const auto first = house.Open("{}");
-  ASSERT_TRUE(Eventually([&] { return stub.num_requests() == 1; }));
+  ASSERT_TRUE(Eventually([&] { return kept.size() == 1; }));
   EXPECT_EQ(house.Complete().status, 429);
   kept[0]->Send(JsonText("{}"));
   EXPECT_TRUE(Eventually([&] { return first->complete(); }));
   const auto next = house.Open("{}");
-  EXPECT_TRUE(Eventually([&] { return stub.num_requests() == 2; }));  // its place is free again
+  EXPECT_TRUE(Eventually([&] { return kept.size() == 2; }));  // its place is free again
 }
 
 TEST(Router, WorkersComeAndGoWhileStreamsRun) {

@@ -86,6 +86,29 @@ class Stub {
   std::unique_ptr<http::Server> server_;
 };
 
+/// A worker that does not answer by itself: keeps its writers for the test.
+class Keeper {
+ public:
+  Stub::Behave Behave() {
+    return [this](const http::Request&, const Writer& writer) {
+      const std::lock_guard lock(mutex_);
+      kept_.push_back(writer);
+    };
+  }
+  size_t size() const {
+    const std::lock_guard lock(mutex_);
+    return kept_.size();
+  }
+  Writer operator[](size_t i) const {
+    const std::lock_guard lock(mutex_);
+    return kept_.at(i);
+  }
+
+ private:
+  mutable std::mutex mutex_;
+  std::vector<Writer> kept_;
+};
+
 /// Writes `count` events, one each `interval`, from a thread of its own.
 inline Stub::Behave Streams(int count, std::chrono::milliseconds interval = std::chrono::milliseconds(1)) {
   return [=](const http::Request&, const Writer& writer) {
