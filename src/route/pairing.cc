@@ -59,12 +59,14 @@ Result<Json> TransferParams(std::string_view answer) {
   const auto parsed = Json::Parse(answer);
   if (!parsed || !parsed->is_object())
     return Fail(Code::kDataLoss, "prefill answers 200 with something that is not a JSON object");
-  if (const Json* params = parsed->Find("kv_transfer_params"); params != nullptr && params->is_object())
-    return *params;
+  const Json* params = parsed->Find("kv_transfer_params");
   const Json* choices = parsed->Find("choices");
-  if (choices == nullptr || !choices->is_array() || choices->AsArray().empty()) return Json();
-  const Json* params = choices->AsArray().front().Find("kv_transfer_params");
-  return params != nullptr && params->is_object() ? *params : Json();
+  const bool has_choice = choices != nullptr && choices->is_array() && !choices->AsArray().empty();
+  if ((params == nullptr || !params->is_object()) && has_choice)
+    params = choices->AsArray().front().Find("kv_transfer_params");
+  Json found;
+  if (params != nullptr && params->is_object()) found = *params;
+  return found;
 }
 
 std::string PairRequestId(const std::string& prefill_kv, const std::string& decode_kv,
