@@ -77,9 +77,10 @@ def ask(client, model, **more):
 
 
 def test_answers_are_those_of_the_worker(fleet):
-    one, two = fleet.worker(), fleet.worker()
-    router = fleet.router(one.url, two.url, "--policy", "round_robin")
-    assert httpx.post(router.url + "/v1/completions", json={}).status_code == 503  # nobody has loaded yet
+    ports = free_port(), free_port()
+    router = fleet.router(*("http://127.0.0.1:%d" % port for port in ports), "--policy", "round_robin")
+    assert httpx.post(router.url + "/v1/completions", json={}).status_code == 503  # nobody is there yet
+    one, two = (fleet.worker(port) for port in ports)
     wait_healthy(router, 2)
     client = client_of(router)
     model = client.models.list().data[0].id
@@ -87,7 +88,7 @@ def test_answers_are_those_of_the_worker(fleet):
     for _ in range(2):
         assert ask(client, model).choices[0].message.content == direct
         pieces = [chunk.choices[0].delta.content or "" for chunk in ask(client, model, stream=True) if chunk.choices]
-        assert "".join(pieces) == direct and len(pieces) > 2
+        assert "".join(pieces) == direct and len(pieces) > 1
     tokens = httpx.post(router.url + "/tokenize", json={"model": model, "prompt": "What is 17 + 25?"}).json()
     assert tokens["count"] == len(tokens["tokens"]) > 0
     with pytest.raises(openai.NotFoundError):
