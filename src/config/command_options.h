@@ -121,6 +121,52 @@ struct DoctorOptions {
   friend bool operator==(const DoctorOptions&, const DoctorOptions&) = default;
 };
 
+/// `cadre router`. Names and defaults are those of vLLM's router, but where its page says otherwise.
+struct RouterOptions {
+  std::string host = "127.0.0.1";
+  int port = 30000;
+  int64_t threads = 1;
+  std::string api_key;  ///< empty: none
+  std::string log_level = "info";
+  int64_t shutdown_timeout_s = 30;
+  std::optional<int> prometheus_port;
+  std::string prometheus_host = "127.0.0.1";
+
+  // Lists may hold several with commas between; SettleRouter takes them apart.
+  std::vector<std::string> worker_urls, prefill, decode;
+  std::vector<std::string> prefiller_hosts, prefiller_ports, decoder_hosts, decoder_ports;
+  std::vector<std::string> prefill_kv_addrs, decode_kv_addrs;
+  bool pairs = false;  ///< prefill and decode workers; --vllm-pd-disaggregation or any flag that names them
+  int64_t intra_node_data_parallel_size = 1;
+  std::string worker_file;
+  std::vector<std::string> worker_dns, prefill_dns, decode_dns;
+  double dns_interval_s = 10;
+
+  std::string policy = "cache_aware";
+  std::optional<std::string> prefill_policy, decode_policy;  ///< as `policy` if unset
+  double cache_threshold = 0.3, balance_rel_threshold = 1.5;
+  int64_t balance_abs_threshold = 64, max_tree_size = 1 << 24;
+
+  int64_t max_payload_size = 64 << 20, max_concurrent_requests = 32768;
+  double request_timeout_s = 1800;
+  std::vector<std::string> request_id_headers;  ///< empty: X-Request-Id
+
+  int64_t retry_max_retries = 5;
+  double retry_initial_backoff_ms = 50, retry_max_backoff_ms = 30000, retry_backoff_multiplier = 1.5,
+         retry_jitter_factor = 0.2;
+  bool disable_retries = false;
+
+  std::string health_check_endpoint = "/health";
+  double health_check_interval_s = 5, health_check_timeout_s = 5, worker_startup_check_interval_s = 1;
+  int64_t health_failure_threshold = 3, health_success_threshold = 2;
+
+  int64_t cb_failure_threshold = 10, cb_success_threshold = 3;
+  double cb_timeout_s = 60, cb_window_s = 120;
+  bool disable_circuit_breaker = false;
+
+  friend bool operator==(const RouterOptions&, const RouterOptions&) = default;
+};
+
 /// Requests of random tokens; lengths are drawn from len * (1 +- range_ratio).
 struct RandomDatasetOptions {
   int64_t input_len = 1024, output_len = 128, prefix_len = 0;

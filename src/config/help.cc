@@ -131,6 +131,9 @@ std::string Usage(Command command) {
              "that means for which flag, and how fast other hosts are reached. The exit status is 0 if "
              "nothing "
              "found stands in the way of serving.\n";
+    case Command::kRouter:
+      return "usage: cadre router URL... [flags]\n       cadre router --prefill URL[,URL...] --decode "
+             "URL[,URL...] [flags]\n\nPasses requests on to servers, with health checks and retries.\n";
   }
   return "";
 }

@@ -6,6 +6,7 @@
 #include "config/config_file.h"
 #include "config/help.h"
 #include "config/launch.h"
+#include "config/router.h"
 #include "config/settle.h"
 #include "config/validate.h"
 #include "config/value.h"
@@ -16,6 +17,7 @@ namespace {
 /// The model is a word, a flag or a line of the file; vLLM lets the word win.
 Status SettleModel(Command command, const std::vector<std::string>& words, const Settlement& settled,
                    ModelOptions* model) {
+  if (command == Command::kRouter) return {};  // its words are workers
   const size_t allowed = model ? 1 : 0;
   if (words.size() > allowed) {
     return Fail(Code::kInvalidArgument, "unexpected word '{}'; cadre {} takes {}",
@@ -146,6 +148,10 @@ Result<Outcome> Parse(Command command, std::span<const std::string> args, const 
   std::vector<Notice> notices;
   auto* engine = std::get<EngineOptions*>(targets);
   CADRE_TRY(SettleModel(command, line.words, settled, engine ? &engine->model : nullptr));
+  if (auto* router = std::get<RouterOptions*>(targets)) {
+    router->worker_urls.insert(router->worker_urls.begin(), line.words.begin(), line.words.end());
+    CADRE_TRY(SettleRouter(*router, notices));
+  }
   if (engine) {
     LowerCase(engine->log_level);
     CADRE_TRY(SettleEngine(env, settled, *engine, notices));
@@ -282,6 +288,15 @@ Result<Parsed<DoctorOptions>> ParseDoctor(std::span<const std::string> args, con
     return FailParam(Code::kInvalidArgument, "--listen",
                      "--listen answers other doctors and --peer asks them; give one of them on each host");
   }
+  return Finish(std::move(options), std::move(outcome));
+}
+
+Result<Parsed<RouterOptions>> ParseRouter(std::span<const std::string> args, const Environment& env) {
+  RouterOptions options;
+  Targets targets{};
+  std::get<RouterOptions*>(targets) = &options;
+  auto outcome = Parse(Command::kRouter, args, env, targets);
+  LowerCase(options.log_level);
   return Finish(std::move(options), std::move(outcome));
 }
 

@@ -21,12 +21,13 @@ enum class Command {
   kBenchEplb,
   kBenchStep,
   kDoctor,
-  kDemo
+  kDemo,
+  kRouter
 };
 inline constexpr std::array kAllCommands = {
     Command::kServe,           Command::kGenerate,   Command::kInspect,  Command::kBenchLatency,
     Command::kBenchThroughput, Command::kBenchServe, Command::kBenchA2a, Command::kBenchEplb,
-    Command::kBenchStep,       Command::kDoctor,     Command::kDemo};
+    Command::kBenchStep,       Command::kDoctor,     Command::kDemo,    Command::kRouter};
 
 /// "serve", "bench latency", ...
 std::string_view CommandName(Command command);
@@ -59,6 +60,7 @@ Group BenchEplbGroup();
 Group DemoGroup();
 Group BenchStepGroup();
 Group DoctorGroup();
+std::vector<Group> RouterGroups();
 
 // Reasons that several rows share.
 /// The exchanges that are built.

@@ -215,6 +215,8 @@ std::vector<Group> MakeGroups(Command command) {
       break;
     case Command::kDoctor:
       return {DoctorGroup()};
+    case Command::kRouter:
+      return RouterGroups();
   }
   Append(groups, EngineGroups());
   Append(groups, CadreGroups());
@@ -276,6 +278,8 @@ std::string_view CommandName(Command command) {
       return "bench step";
     case Command::kDoctor:
       return "doctor";
+    case Command::kRouter:
+      return "router";
   }
   return "";
 }

@@ -9,11 +9,13 @@
 #include <boost/asio/local/stream_protocol.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <condition_variable>
+#include <functional>
 #include <optional>
 #include <unordered_set>
 
 #include "http/io_thread.h"
 #include "http/message_parser.h"
+#include "http/server.h"
 #include "http/tls.h"
 #include "http/transport.h"
 
@@ -38,6 +40,7 @@ struct Job {
   std::string bytes;  // the whole request as it is sent
   std::shared_ptr<ResponseSink> sink;
   std::chrono::milliseconds idle_timeout;
+  TimePoint end = TimePoint::max();  // of the whole response
   bool is_head = false;
   bool retried = false;
 };
@@ -82,10 +85,15 @@ class ClientConnection : public std::enable_shared_from_this<ClientConnection> {
 // A thread's connections.
 class Lane {
  public:
-  explicit Lane(const Peer& peer) : peer_(peer) {}
+  /// `borrowed`: a running thread of somebody else; null: one of its own.
+  Lane(const Peer& peer, std::shared_ptr<IoThread> borrowed)
+      : peer_(peer),
+        owns_thread_(!borrowed),
+        io_(borrowed ? std::move(borrowed) : std::make_shared<IoThread>()) {
+    if (owns_thread_) io_->Start();
+  }
   ~Lane() { Stop(); }
 
-  void Start() { io_->Start(); }
   void Stop();
   IoThread& thread() { return *io_; }
   void Run(std::shared_ptr<Job> job);
@@ -95,9 +103,11 @@ class Lane {
 
  private:
   void Tick();
+  void RunThere(const std::function<void()>& task);
 
   const Peer& peer_;
-  std::shared_ptr<IoThread> io_ = std::make_shared<IoThread>();
+  const bool owns_thread_;
+  const std::shared_ptr<IoThread> io_;
   asio::steady_timer tick_{io_->io()};
   bool ticking_ = false;
   std::vector<std::shared_ptr<ClientConnection>> idle_;
@@ -110,7 +120,7 @@ void ClientConnection::Begin(std::shared_ptr<Job> job) {
   any_byte_ = false;
   NewParser();
   if (connected_) return SendRequest();
-  deadline_ = Now() + peer_.options.connect_timeout;
+  deadline_ = std::min(Now() + peer_.options.connect_timeout, job_->end);
   Connect(0);
 }
 
@@ -159,7 +169,7 @@ void ClientConnection::OnHandshake(ErrorCode ec) {
 }
 
 void ClientConnection::SendRequest() {
-  deadline_ = Now() + job_->idle_timeout;
+  deadline_ = std::min(Now() + job_->idle_timeout, job_->end);
   written_ = 0;
   write_in_flight_ = true;
   transport_->Write(job_->bytes.data(), job_->bytes.size(), shared_from_this());
@@ -195,7 +205,7 @@ void ClientConnection::OnRead(ErrorCode ec, size_t bytes) {
   }
   any_byte_ = true;
   in_end_ += bytes;
-  deadline_ = Now() + job_->idle_timeout;
+  deadline_ = std::min(Now() + job_->idle_timeout, job_->end);
   Parse();
   if (!closed_) StartRead();
 }
@@ -264,8 +274,9 @@ void ClientConnection::Fail(Code code, const std::string& why) {
 
 void ClientConnection::CheckDeadline(TimePoint now) {
   if (now < deadline_) return;
-  Fail(Code::kDeadlineExceeded,
-       connected_ ? "the server has sent nothing for too long" : "connecting took too long");
+  Fail(Code::kDeadlineExceeded, !connected_                ? "connecting took too long"
+                                : job_ && now >= job_->end ? "the whole answer took too long"
+                                                           : "the server has sent nothing for too long");
 }
 
 void Lane::Run(std::shared_ptr<Job> job) {
@@ -306,22 +317,33 @@ void Lane::Tick() {
   });
 }
 
-void Lane::Stop() {
+// Runs `task` on the lane's thread and waits; a borrowed thread that has ended runs nothing any more.
+void Lane::RunThere(const std::function<void()>& task) {
   std::mutex mutex;
   std::condition_variable signal;
   bool done = false;
-  io_->Post([&] {
-    const std::vector<std::shared_ptr<ClientConnection>> all(all_.begin(), all_.end());
-    for (const auto& connection : all) connection->Fail(Code::kCancelled, "the client was shut down");
+  const bool posted = io_->Post([&] {
+    task();
     const std::lock_guard lock(mutex);
     done = true;
     signal.notify_all();
   });
-  {
-    std::unique_lock lock(mutex);
-    signal.wait(lock, [&] { return done; });
-  }
-  io_->Stop();
+  if (!posted) return task();
+  std::unique_lock lock(mutex);
+  signal.wait(lock, [&] { return done; });
+}
+
+void Lane::Stop() {
+  RunThere([this] {
+    const std::vector<std::shared_ptr<ClientConnection>> all(all_.begin(), all_.end());
+    for (const auto& connection : all) connection->Fail(Code::kCancelled, "the client was shut down");
+    tick_.cancel();
+  });
+  if (owns_thread_) return io_->Stop();
+  // What the closing has made due stands in the thread's queue by the end of the task above, and these two
+  // come after it: the second is posted when the first has run.
+  RunThere([] {});
+  RunThere([] {});
 }
 
 class Call final : public ClientCall {
@@ -384,9 +406,17 @@ class Client::Impl {
   Peer peer;
   std::vector<std::unique_ptr<Lane>> lanes;
   std::atomic<size_t> next_lane{0};
+
+  // The thread that asks, if it is one of ours; else the next.
+  Lane& PickLane() {
+    for (auto& lane : lanes) {
+      if (lane->thread().IsCurrent()) return *lane;
+    }
+    return *lanes[next_lane++ % lanes.size()];
+  }
 };
 
-Result<std::unique_ptr<Client>> Client::Create(ClientOptions options) {
+Result<std::unique_ptr<Client>> Client::Create(ClientOptions options, const Server* lender) {
   auto impl = std::make_unique<Impl>();
   Peer& peer = impl->peer;
   if (!options.unix_path.empty()) {
@@ -409,9 +439,11 @@ Result<std::unique_ptr<Client>> Client::Create(ClientOptions options) {
     CADRE_ASSIGN(peer.tls, MakeClientTls(options.tls_verify, options.ca_file));
   }
   peer.options = std::move(options);
-  for (int i = 0; i < std::max(1, peer.options.num_threads); ++i) {
-    impl->lanes.push_back(std::make_unique<Lane>(peer));
-    impl->lanes.back()->Start();
+  if (lender != nullptr) {
+    for (auto& thread : lender->threads()) impl->lanes.push_back(std::make_unique<Lane>(peer, thread));
+  } else {
+    for (int i = 0; i < std::max(1, peer.options.num_threads); ++i)
+      impl->lanes.push_back(std::make_unique<Lane>(peer, nullptr));
   }
   return std::unique_ptr<Client>(new Client(std::move(impl)));
 }
@@ -425,7 +457,8 @@ std::shared_ptr<ClientCall> Client::Send(ClientRequest request, std::shared_ptr<
   job->sink = std::move(sink);
   job->idle_timeout = request.idle_timeout;
   job->is_head = request.method == "HEAD";
-  Lane& lane = *impl_->lanes[impl_->next_lane++ % impl_->lanes.size()];
+  if (request.total_timeout.count() > 0) job->end = Now() + request.total_timeout;
+  Lane& lane = impl_->PickLane();
   auto call = std::make_shared<Call>(lane, job);
   lane.thread().Post([&lane, job = std::move(job)]() mutable { lane.Run(std::move(job)); });
   return call;

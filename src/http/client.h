@@ -10,6 +10,8 @@
 
 namespace cadre::http {
 
+class Server;
+
 struct ClientOptions {
   std::string host = "127.0.0.1";
   int port = 8000;
@@ -27,6 +29,7 @@ struct ClientRequest {
   Headers headers = {};  ///< Host, Content-Length and Connection are added
   std::string body = {};
   std::chrono::milliseconds idle_timeout{600'000};  ///< without a byte of the response
+  std::chrono::milliseconds total_timeout{0};       ///< until the response is complete; 0: no limit
 };
 
 /// Hears one response, on an io thread of the client; must not block. OnDone is the last call and comes
@@ -52,7 +55,10 @@ class ClientCall {
 class Client {
  public:
   /// Resolves the host; connects when the first request comes. Errors: kInvalidArgument, kNotFound.
-  static Result<std::unique_ptr<Client>> Create(ClientOptions options);
+  /// With `lender` there are no threads of the client's own: it runs on the server's, and what a handler
+  /// sends stays on the handler's thread. Then the client must go before the server does, and not on one of
+  /// these threads.
+  static Result<std::unique_ptr<Client>> Create(ClientOptions options, const Server* lender = nullptr);
   /// Calls that are still running hear kCancelled.
   ~Client();
 

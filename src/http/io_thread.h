@@ -38,14 +38,16 @@ class IoThread {
     });
   }
 
-  void Post(Task task) {
+  /// False after Stop: the task is dropped.
+  bool Post(Task task) {
     {
       const std::lock_guard lock(mutex_);
-      if (stopped_) return;
+      if (stopped_) return false;
       mailbox_.push_back(std::move(task));
-      if (mailbox_.size() > 1) return;  // whoever put the first one has woken the thread
+      if (mailbox_.size() > 1) return true;  // whoever put the first one has woken the thread
     }
     asio::post(io_, [this] { RunMailbox(); });
+    return true;
   }
 
   /// Ends the loop and joins. Not from the thread itself.

@@ -139,6 +139,11 @@ class Server::Impl {
   int port() const { return port_; }
   std::string address() const;
   int64_t num_connections() const { return num_connections_.load(); }
+  std::vector<std::shared_ptr<IoThread>> threads() const {
+    std::vector<std::shared_ptr<IoThread>> all;
+    for (const auto& lane : lanes_) all.push_back(lane->io);
+    return all;
+  }
 
  private:
   // A thread and what lives on it; touched by that thread only, but for `io`.
@@ -379,6 +384,9 @@ std::string Server::address() const {
 }
 int64_t Server::num_connections() const {
   return impl_->num_connections();
+}
+std::vector<std::shared_ptr<IoThread>> Server::threads() const {
+  return impl_->threads();
 }
 void Server::Stop(TimePoint deadline) {
   impl_->Stop(deadline);

@@ -7,6 +7,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "base/clock.h"
 #include "base/error.h"
@@ -77,6 +78,8 @@ class ResponseWriter {
 
 using Handler = std::function<void(Request, std::shared_ptr<ResponseWriter>)>;
 
+class IoThread;
+
 class Server {
  public:
   /// Binds, listens and starts the threads. `handler` is called on the io threads and must not block for
@@ -91,6 +94,8 @@ class Server {
   int port() const;             ///< the TCP port; 0 with a unix socket
   std::string address() const;  ///< "http://127.0.0.1:8000", "https://...", "unix:/path"
   int64_t num_connections() const;
+  /// For Client::Create.
+  std::vector<std::shared_ptr<IoThread>> threads() const;
 
   /// Takes no new connections and no further requests on old ones, waits for running answers until
   /// `deadline`, then cuts the rest off. When it returns no handler or callback runs any more. Call again: no
