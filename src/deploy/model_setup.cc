@@ -3,9 +3,11 @@
 #include <algorithm>
 
 #include "a2a/a2a.h"
+#include "base/check.h"
 #include "base/log.h"
 #include "deploy/expert_moves.h"
 #include "deploy/expert_start.h"
+#include "eplb/footprint.h"
 #include "model/registry.h"
 #include "sys/cpu.h"
 #include "sys/memory.h"
@@ -164,7 +166,17 @@ Status PlanMemory(const config::EngineOptions& options, ModelSetup& setup) {
     in.buffer_bytes = std::max(in.buffer_bytes, scratch);
   }
   CADRE_ASSIGN(setup.expert_places, PlacesOf(parallel, setup));
-  in.spare_bytes = setup.expert_places.place_bytes * setup.expert_places.num_spares;
+  if (setup.expert_places.place_bytes > 0) {
+    // The first rank here has as many slots as any here.
+    const eplb::ExpertMap& map = maps.front();
+    const eplb::Footprint footprint =
+        eplb::FootprintOf(launch.first_rank, launch.num_ranks, static_cast<int32_t>(maps.size()),
+                          map.num_experts(), map.layout().num_slots - map.num_experts(),
+                          setup.expert_places.place_bytes, setup.expert_places.num_spares);
+    CADRE_CHECK(footprint.slot_bytes == in.expert_bytes);
+    in.redundant_bytes = footprint.redundant_bytes;
+    in.spare_bytes = footprint.spare_bytes;
+  }
   if (setup.is_moe() && launch.num_ranks > 1) {
     CADRE_ASSIGN(in.exchange_bytes,
                  a2a::PhasedBufferBytes(ExchangeOptionsOf(setup, options, maps.front().layout()),
