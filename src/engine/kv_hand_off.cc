@@ -117,7 +117,7 @@ void KvHandOff::Fetch(Sequence& sequence) {
   const int64_t last = sequence.num_prompt() - 1;
   const int64_t num_tokens = kv.num_tokens > 0 ? std::min(kv.num_tokens, last) : last;
   const handoff::FetchId id(next_fetch_++);
-  TimePoint deadline = Now() + options_.fetch_timeout;
+  TimePoint deadline = Now() + (kv.push ? options_.push_timeout : options_.fetch_timeout);
   if (sequence.request.deadline) deadline = std::min(deadline, *sequence.request.deadline);
   handoff::SourceAddress source = AddressOf(sequence);
   sequence.fetch_id = id.value;
@@ -132,7 +132,8 @@ void KvHandOff::Fetch(Sequence& sequence) {
                 .first_token = sequence.num_computed,
                 .num_tokens = num_tokens,
                 .blocks = sequence.block_table,
-                .deadline = deadline});
+                .deadline = deadline,
+                .push = kv.push});
 }
 
 void KvHandOff::LetGo(Sequence& sequence) {
@@ -148,9 +149,11 @@ void KvHandOff::Reject(Sequence& sequence) {
   agent_.Reject(AddressOf(sequence));
 }
 
-void KvHandOff::Touch(const Sequence& sequence) {
+void KvHandOff::Touch(Sequence& sequence) {
   const auto& kv = sequence.request.kv_transfer;
-  if (!kv || !kv->fetch || sequence.fetch_done) return;
+  if (!kv || !kv->fetch || sequence.fetch_done || Now() - sequence.touched < kTouchInterval) return;
+  sequence.touched = Now();
+  agent_.Touch(AddressOf(sequence));
 }
 
 void KvHandOff::Release(std::vector<int32_t>& blocks) {

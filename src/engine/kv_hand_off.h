@@ -26,6 +26,7 @@ struct KvHandOffOptions {
   Duration lease = std::chrono::seconds(30);
   /// A fetch that has not ended by then has failed.
   Duration fetch_timeout = std::chrono::seconds(30);
+  Duration push_timeout = std::chrono::seconds(480);  ///< the same where the source still computes
   bool recompute = true;  ///< after a failed fetch; false: the request fails
   int32_t tp_size = 1;
   std::string name = "this engine";  ///< for logs
@@ -61,7 +62,8 @@ class KvHandOff {
   /// The request ends before it has begun, or goes on without: its source need not wait.
   void Reject(Sequence& sequence);
   /// It still waits for room here: its source should wait too. Call as often as you like.
-  void Touch(const Sequence& sequence);
+  void Touch(Sequence& sequence);
+  static constexpr Duration kTouchInterval = std::chrono::seconds(3);
 
   struct Fetched {
     SeqId id;

@@ -28,7 +28,8 @@ struct KvTransfer {
   // Where `fetch`: the source.
   std::string source_engine, source_request, source_host;
   uint16_t source_port = 0;
-  int64_t num_tokens = 0;  ///< how many of the prompt's first tokens the source has
+  int64_t num_tokens = 0;  ///< how many of the prompt's first tokens the source has; 0: all
+  bool push = false;       ///< the source may still compute, or not even know of the request
 };
 
 /// What is held for others when a request has ended.

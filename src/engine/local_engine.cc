@@ -240,6 +240,10 @@ void LocalEngine::TakeTransfers() {
     if (fetched.status || options_.hand_off.recompute) continue;
     End(fetched.id, {.reason = FinishReason::kError, .error = fetched.status.error()});
   }
+  if (scheduler_.num_waiting() == 0) return;
+  for (Sequence* sequence : scheduler_.All()) {
+    if (sequence->block_table.empty()) hand_off_->Touch(*sequence);
+  }
 }
 
 namespace {
@@ -277,10 +281,15 @@ Status LocalEngine::Turn(bool& stop) {
 
 void LocalEngine::WaitForWork() {
   std::unique_lock lock(inbox_->mutex);
-  inbox_->changed.wait(lock, [&] {
+  const auto awake = [&] {
     return !inbox_->arrivals.empty() || !inbox_->cancelled.empty() || inbox_->draining || inbox_->abort ||
            inbox_->reset_prefix_cache || inbox_->agent_called;
-  });
+  };
+  if (hand_off_ && scheduler_.num_waiting() > 0) {  // for room, which leases take: their sources must hear so
+    inbox_->changed.wait_for(lock, KvHandOff::kTouchInterval, awake);
+  } else {
+    inbox_->changed.wait(lock, awake);
+  }
 }
 
 int32_t LocalEngine::TokenBudget() const {

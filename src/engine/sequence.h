@@ -33,6 +33,7 @@ struct Sequence {
   bool hold_open = false;  ///< the agent knows it
   bool hold_told = false;  ///< and its blocks so far
   int64_t fetch_id = -1;
+  TimePoint touched{};      ///< when its source has last heard that it still waits
   bool fetch_done = false;  ///< whatever came of it, it is not tried again
 
   int64_t num_prompt() const { return static_cast<int64_t>(request.prompt.size()); }

@@ -170,7 +170,7 @@ void Visit(Archive& archive, TokenIds& t) {
 template <typename Archive>
 void Visit(Archive& archive, KvTransfer& k) {
   archive(k.hold, k.fetch, k.hold_id, k.by_prompt, k.source_engine, k.source_request, k.source_host,
-          k.source_port, k.num_tokens);
+          k.source_port, k.num_tokens, k.push);
 }
 template <typename Archive>
 void Visit(Archive& archive, HeldKv& h) {
