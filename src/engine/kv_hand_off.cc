@@ -51,8 +51,9 @@ void KvHandOff::Open(Sequence& sequence) {
   if (!kv || !kv->hold || sequence.hold_open) return;
   sequence.hold_id = HoldIdOf(sequence);
   if (held_.contains(sequence.hold_id)) return;  // the same prompt of an earlier try: as good
-  // With more tokens to come nobody knows yet how many there will be: at most these.
-  const int64_t num_tokens = sequence.num_prompt() + std::max(sequence.request.sampling.max_tokens - 1, 0);
+  // How many tokens an answer will have nobody knows yet: at most these.
+  const int64_t answer = kv->with_answer ? std::max(sequence.request.sampling.max_tokens - 1, 0) : 0;
+  const int64_t num_tokens = sequence.num_prompt() + answer;
   if (const Status opened = agent_.Open(sequence.hold_id, num_tokens); !opened) {
     LogWarning("{}: {} will not be held for another engine: {}", options_.name, sequence.request.id,
                opened.error().message);
@@ -90,7 +91,9 @@ void KvHandOff::Drop(Sequence& sequence, const Error& why) {
 
 HeldKv KvHandOff::Describe(const Sequence& sequence) const {
   // The last token has been drawn and not been computed.
-  const auto known = std::min<size_t>(static_cast<size_t>(sequence.num_computed), sequence.tokens.size());
+  const bool answer = sequence.request.kv_transfer->with_answer;
+  const int64_t known =
+      std::min(sequence.num_computed, answer ? sequence.num_tokens() : sequence.num_prompt());
   const auto now = std::chrono::system_clock::now().time_since_epoch();
   return {.engine_id = agent_.engine_id(),
           .request_id = sequence.hold_id,
@@ -99,7 +102,8 @@ HeldKv KvHandOff::Describe(const Sequence& sequence) const {
           .tp_size = options_.tp_size,
           .expires_s = std::chrono::duration<double>(now + options_.lease).count(),
           .blocks = sequence.block_table,
-          .tokens = {sequence.tokens.begin(), sequence.tokens.begin() + static_cast<int64_t>(known)}};
+          .tokens = {sequence.tokens.begin(), sequence.tokens.begin() + known},
+          .with_answer = answer};
 }
 
 bool KvHandOff::WantsFetch(Sequence& sequence) {

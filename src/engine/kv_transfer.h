@@ -2,6 +2,7 @@
 // Keys and values that travel between engines, as requests ask for them and as answers tell of them: what
 // vLLM calls kv_transfer_params, without its JSON.
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -21,6 +22,7 @@ struct KvTransferInfo {
 struct KvTransfer {
   bool hold = false;   ///< keep what is computed of it until another engine has fetched it
   bool fetch = false;  ///< begin with what another engine has computed
+  bool with_answer = false;  ///< of `hold`: the generated tokens too, for the conversation's next turn
   /// Under which it is held; empty: an id of the engine's choosing, new for each try.
   std::string hold_id;
   /// Both sides name it by the client's id, which need not be unique: the prompt becomes part of the name.
@@ -40,6 +42,7 @@ struct HeldKv {
   double expires_s = 0;          ///< Unix time at which the lease ends
   std::vector<int32_t> blocks;   ///< of rank tp 0
   std::vector<int32_t> tokens;   ///< whose keys and values they hold
+  bool with_answer = false;      ///< the answer's too: they are for the conversation's next turn
 };
 
 /// Counters from the start, and gauges.

@@ -223,7 +223,7 @@ void LocalEngine::TakeInbox() {
     sequence->tokens = arrival.request.prompt;
     sequence->request = std::move(arrival.request);
     sequence->sink = std::move(arrival.sink);
-    sequence->times.queued = arrival.queued;
+    sequence->times.queued = sequence->touched = arrival.queued;
     scheduler_.Add(std::move(sequence));
   }
   for (const SeqId id : cancelled) End(id, {.reason = FinishReason::kAbort});

@@ -169,12 +169,13 @@ void Visit(Archive& archive, TokenIds& t) {
 }
 template <typename Archive>
 void Visit(Archive& archive, KvTransfer& k) {
-  archive(k.hold, k.fetch, k.hold_id, k.by_prompt, k.source_engine, k.source_request, k.source_host,
+  archive(k.hold, k.fetch, k.with_answer, k.hold_id, k.by_prompt, k.source_engine, k.source_request, k.source_host,
           k.source_port, k.num_tokens, k.push);
 }
 template <typename Archive>
 void Visit(Archive& archive, HeldKv& h) {
-  archive(h.engine_id, h.request_id, h.host, h.port, h.tp_size, h.expires_s, h.blocks, h.tokens);
+  archive(h.engine_id, h.request_id, h.host, h.port, h.tp_size, h.expires_s, h.blocks, h.tokens,
+          h.with_answer);
 }
 template <typename Archive>
 void Visit(Archive& archive, KvTransferInfo& k) {
