@@ -16,15 +16,15 @@ Status CheckConnector(const KvTransferOptions& kv) {
   const std::string flag = Member("kv_connector");
   if (kv.connector.empty()) {
     return FailParam(Code::kInvalidArgument, flag,
-                     "{} names no kv_connector; write '{{\"kv_connector\":\"NixlConnector\","
+                     "{} is not there; write '{{\"kv_connector\":\"NixlConnector\","
                      "\"kv_role\":\"kv_both\"}}'",
-                     kFlag);
+                     flag);
   }
   if (kv.connector != "NixlConnector" && kv.connector != "P2pNcclConnector") {
     return FailParam(Code::kUnsupported, flag,
-                     "kv_connector {} is not built; use NixlConnector, or P2pNcclConnector where pairs meet by "
+                     "{} {} is not built; use NixlConnector, or P2pNcclConnector where pairs meet by "
                      "their request id",
-                     Excerpt(kv.connector));
+                     flag, Excerpt(kv.connector));
   }
   if (kv.role.empty()) {
     return FailParam(Code::kInvalidArgument, Member("kv_role"),
@@ -108,7 +108,8 @@ Status SettleKvTransfer(const Settlement& settled, KvTransferOptions& kv, std::v
   CADRE_TRY(TakeExtra(settled, kv, notices));
   if (!(kv.lease_s >= 0.1 && kv.lease_s <= kMaxSeconds)) {
     return FailParam(Code::kInvalidArgument, Member("kv_lease_duration"),
-                     "kv_lease_duration must be between 0.1 and {:.0f} seconds, got {}", kMaxSeconds, kv.lease_s);
+                     "kv_lease_duration must be between 0.1 and {:.0f} seconds, got {}", kMaxSeconds,
+                     kv.lease_s);
   }
   return {};
 }

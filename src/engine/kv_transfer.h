@@ -11,17 +11,16 @@ namespace cadre::engine {
 /// What an engine can do of it, for the front.
 struct KvTransferInfo {
   bool enabled = false;
-  bool by_request_id = false;    ///< the pair meets by the client's request id alone (P2pNcclConnector)
-  bool produces = false;         ///< prefill is its role
-  bool consumes = false;         ///< decode is
-  bool holds_answers = false;    ///< what a decoding request has computed is held too, for the next turn
-  std::string address;           ///< HOST:PORT of rank 0's agent
+  bool by_request_id = false;  ///< the pair meets by the client's request id alone (P2pNcclConnector)
+  bool produces = false;       ///< prefill is its role
+  bool consumes = false;       ///< decode is
+  bool holds_answers = false;  ///< what a decoding request has computed is held too, for the next turn
 };
 
 /// What a request wants. Both may be wanted: a conversation's next turn, whose blocks go back and forth.
 struct KvTransfer {
-  bool hold = false;   ///< keep what is computed of it until another engine has fetched it
-  bool fetch = false;  ///< begin with what another engine has computed
+  bool hold = false;         ///< keep what is computed of it until another engine has fetched it
+  bool fetch = false;        ///< begin with what another engine has computed
   bool with_answer = false;  ///< of `hold`: the generated tokens too, for the conversation's next turn
   /// Under which it is held; empty: an id of the engine's choosing, new for each try.
   std::string hold_id;
@@ -39,10 +38,10 @@ struct HeldKv {
   std::string engine_id, request_id, host;
   uint16_t port = 0;
   int32_t tp_size = 1;
-  double expires_s = 0;          ///< Unix time at which the lease ends
-  std::vector<int32_t> blocks;   ///< of rank tp 0
-  std::vector<int32_t> tokens;   ///< whose keys and values they hold
-  bool with_answer = false;      ///< the answer's too: they are for the conversation's next turn
+  double expires_s = 0;         ///< Unix time at which the lease ends
+  std::vector<int32_t> blocks;  ///< of rank tp 0
+  std::vector<int32_t> tokens;  ///< whose keys and values they hold
+  bool with_answer = false;     ///< the answer's too: they are for the conversation's next turn
 };
 
 /// Counters from the start, and gauges.

@@ -169,8 +169,8 @@ void Visit(Archive& archive, TokenIds& t) {
 }
 template <typename Archive>
 void Visit(Archive& archive, KvTransfer& k) {
-  archive(k.hold, k.fetch, k.with_answer, k.hold_id, k.by_prompt, k.source_engine, k.source_request, k.source_host,
-          k.source_port, k.num_tokens, k.push);
+  archive(k.hold, k.fetch, k.with_answer, k.hold_id, k.by_prompt, k.source_engine, k.source_request,
+          k.source_host, k.source_port, k.num_tokens, k.push);
 }
 template <typename Archive>
 void Visit(Archive& archive, HeldKv& h) {
@@ -179,7 +179,7 @@ void Visit(Archive& archive, HeldKv& h) {
 }
 template <typename Archive>
 void Visit(Archive& archive, KvTransferInfo& k) {
-  archive(k.enabled, k.by_request_id, k.produces, k.consumes, k.holds_answers, k.address);
+  archive(k.enabled, k.by_request_id, k.produces, k.consumes, k.holds_answers);
 }
 template <typename Archive>
 void Visit(Archive& archive, KvTransferStats& k) {

@@ -65,6 +65,7 @@ class ServeMetrics {
  private:
   void Update(const engine::RankStats& stats);
   void UpdateEplb(const std::vector<engine::RankStats>& all);
+  void UpdateKvTransfer(const engine::RankStats& stats, const MetricLabels& labels);
   void UpdateSteps(const engine::RankStats& stats, const MetricLabels& labels);
 
   MetricsRegistry& registry_;
