@@ -166,7 +166,8 @@ class Agent {
   /// Starts to fetch, on tp rank 0 alone: it gives the other tp ranks their orders, and their pools have the
   /// same blocks. The blocks belong to the fetch until TakeFetched names it.
   virtual void Fetch(FetchOrder order) = 0;
-  /// The result is not wanted any more; TakeFetched names it as soon as nothing can be written.
+  /// The result is not wanted any more; TakeFetched names it as soon as nothing can be written. As with every
+  /// fetch that fails, the source hears that it can let go.
   virtual void CancelFetch(FetchId id) = 0;
   /// Tells a source that its blocks are not wanted (the request is served without them, or refused).
   virtual void Reject(const SourceAddress& source) = 0;

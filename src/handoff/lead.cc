@@ -19,13 +19,16 @@ void Lead::Start() {
       {order_.source.host, order_.source.port}, order_.source.engine_id, weak_from_this(),
       [this](Result<std::shared_ptr<Link>> link) {
         if (ended_) return;
+        unreachable_ = !link;
         if (!link) return End(std::unexpected(link.error()));
         if ((*link)->peer().identity.tp_rank != 0) {
+          unreachable_ = true;
           return End(Fail(Code::kInvalidArgument,
                           "at {} is tp rank {} of its instance; a fetch needs the address of tp rank 0",
                           (*link)->name(), (*link)->peer().identity.tp_rank));
         }
         lease_.Take(std::move(*link), this);
+        contacted_ = true;
         const Want want = {.stream = lease_.stream(),
                            .kind = WantKind::kLease,
                            .may_wait = order_.push,
@@ -159,6 +162,7 @@ void Lead::End(Status status) {
   }
   if (lease_) lease_.Send(kStop, OnlyStream(lease_.stream()));
   lease_.Reset();
+  source_waits_ = !contacted_ && !unreachable_;
   give_up_ = Now() + options_.silence_timeout;
   result_ = {.id = order_.id,
              .status = std::move(status),

@@ -23,6 +23,9 @@ class Lead final : public StreamUser, public std::enable_shared_from_this<Lead> 
   bool Over(TimePoint now);
   TimePoint next_time() const;
   FetchId id() const { return order_.id; }
+  const SourceAddress& source() const { return order_.source; }
+  /// It ended before the source heard of it, which keeps its blocks for it.
+  bool source_waits() const { return source_waits_; }
 
  private:
   // Another tp rank's share.
@@ -56,6 +59,7 @@ class Lead final : public StreamUser, public std::enable_shared_from_this<Lead> 
   int64_t bytes_ = 0;
   int64_t snapshot_ = 0, confirmed_ = 0;  // tokens that were here when it was asked, and answered
   bool ended_ = false, given_ = false;
+  bool unreachable_ = false, contacted_ = false, source_waits_ = false;
   TimePoint give_up_ = TimePoint::max();  // on other tp ranks
   FetchResult result_;
 };

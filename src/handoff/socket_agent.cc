@@ -299,6 +299,9 @@ void SocketAgent::Heard(Caller& caller, FrameKind kind, std::string body) {
     if (kind == kHello) return Greet(caller, body);
     return caller.stream.Break("it did not introduce itself");
   }
+  // What the engine said before this message was sent (its answer may have told the other side to send it)
+  // comes first.
+  TakePosted();
   if (kind == kPing) return source_.HearPing(&caller);
   if (kind == kWant) return source_.HearWant(&caller, body);
   fabric::WireReader in(std::move(body));

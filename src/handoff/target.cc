@@ -113,7 +113,11 @@ bool Target::CopySome() {
 }
 
 void Target::HandleTimes(TimePoint now) {
-  std::erase_if(leads_, [&](const std::shared_ptr<Lead>& lead) { return lead->Over(now); });
+  std::erase_if(leads_, [&](const std::shared_ptr<Lead>& lead) {
+    if (!lead->Over(now)) return false;
+    if (lead->source_waits()) Tell(lead->source(), true);
+    return true;
+  });
   std::erase_if(orders_, [](const Ordered& ordered) { return ordered.share->over(); });
   std::erase_if(tellers_, [&](const std::shared_ptr<Teller>& teller) {
     num_failed_tells_ += teller->failed();
