@@ -77,12 +77,12 @@ class FakeAgent final : public handoff::Agent {
   }
   void Reject(const handoff::SourceAddress& source) override {
     const std::lock_guard lock(net_.mutex);
-    ++num_rejects;
+    ++num_rejects_;
     if (FakeAgent* other = Find(source)) other->EndUnlocked(source.request_id, handoff::LeaseEnd::kRejected);
   }
   void Touch(const handoff::SourceAddress&) override {
     const std::lock_guard lock(net_.mutex);
-    ++num_touches;
+    ++num_touches_;
   }
   std::vector<handoff::FetchResult> TakeFetched() override {
     const std::lock_guard lock(net_.mutex);
@@ -131,6 +131,14 @@ class FakeAgent final : public handoff::Agent {
     const std::lock_guard lock(net_.mutex);
     return known_;
   }
+  int rejects() {
+    const std::lock_guard lock(net_.mutex);
+    return num_rejects_;
+  }
+  int touches() {
+    const std::lock_guard lock(net_.mutex);
+    return num_touches_;
+  }
   std::map<int64_t, handoff::FetchOrder> orders() {
     const std::lock_guard lock(net_.mutex);
     return orders_;
@@ -139,7 +147,6 @@ class FakeAgent final : public handoff::Agent {
   std::function<void()> wake;
   bool hold_back = false;   ///< fetches wait for Deliver
   bool keep_drops = false;  ///< dropped requests are still being read, until EndLease
-  int num_rejects = 0, num_touches = 0;
 
  private:
   FakeAgent* Find(const handoff::SourceAddress& source) {
@@ -193,6 +200,7 @@ class FakeAgent final : public handoff::Agent {
   std::set<int64_t> cancelled_;
   std::vector<handoff::EndedLease> ended_;
   std::vector<handoff::FetchResult> fetched_;
+  int num_rejects_ = 0, num_touches_ = 0;
 };
 
 }  // namespace cadre::engine

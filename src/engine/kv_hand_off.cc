@@ -195,6 +195,8 @@ std::vector<KvHandOff::Fetched> KvHandOff::Poll() {
                       : std::clamp(result.valid_tokens, fetching.first_token, fetching.num_tokens);
     stats_.tokens_fetched += there - fetching.first_token;
     if (result.status) {
+      stats_.seconds.Add(KvTransferStats::kSeconds, result.seconds);
+      stats_.bytes.Add(KvTransferStats::kBytes, static_cast<double>(result.bytes));
       LogDebug("{}: {}: {} tokens ({}) fetched from {} {} in {:.1f} ms", options_.name, fetching.request_id,
                there - fetching.first_token, sys::FormatBytes(result.bytes), fetching.source,
                result.within_host ? "through shared memory" : "over TCP", result.seconds * 1e3);

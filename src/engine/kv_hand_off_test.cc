@@ -213,7 +213,7 @@ TEST(HandOff, OnlyWhatIsMissingIsFetched) {
   const auto shorter = std::vector<int32_t>(prompt.begin(), prompt.begin() + 65);
   auto again = decode.Start(shorter, 8, prefill.Prefill(shorter));
   again.Wait();
-  EXPECT_EQ(decode.agent->num_rejects, 1);
+  EXPECT_EQ(decode.agent->rejects(), 1);
   EXPECT_EQ(again.sink->tokens, one.Answer(shorter, 8));
   EXPECT_TRUE(prefill.ComesToRest());
 }
@@ -277,6 +277,26 @@ TEST(HandOff, ACancelledFetchKeepsItsBlocksUntilNothingIsWrittenAnyMore) {
   EXPECT_GT(decode.engine->Stats().front().kv_cache_usage, 0);
   decode.agent->Deliver();
   EXPECT_TRUE(decode.ComesToRest());
+}
+
+TEST(HandOff, OneThatWaitsForRoomAsksItsSourceToWait) {
+  FakeNet net;
+  Instance one(net, 1), prefill(net, 2), decode(net, 3, true, 6);
+  decode.agent->hold_back = true;
+  auto first = decode.Start(Prompt(60), 4, prefill.Prefill(Prompt(60)));
+  auto second = decode.Start(Prompt(60, 1), 4, prefill.Prefill(Prompt(60, 1)));
+  const TimePoint end = Now() + std::chrono::seconds(20);
+  while (decode.agent->touches() == 0 && Now() < end)
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  EXPECT_GT(decode.agent->touches(), 0);  // though nothing else wakes the engine
+  EXPECT_EQ(decode.agent->orders().size(), 1u);
+  decode.agent->Deliver();
+  first.Wait();
+  while (decode.agent->orders().empty() && Now() < end) std::this_thread::yield();
+  decode.agent->Deliver();
+  second.Wait();
+  EXPECT_EQ(first.sink->tokens, one.Answer(Prompt(60), 4));
+  EXPECT_EQ(second.sink->tokens, one.Answer(Prompt(60, 1), 4));
 }
 
 TEST(HandOff, WhatIsHeldStaysUntilTheLeaseEnds) {

@@ -1,6 +1,8 @@
 #pragma once
 // Keys and values that travel between engines, as requests ask for them and as answers tell of them: what
 // vLLM calls kv_transfer_params, without its JSON.
+#include <algorithm>
+#include <array>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -44,8 +46,29 @@ struct HeldKv {
   bool with_answer = false;     ///< the answer's too: they are for the conversation's next turn
 };
 
+/// How something has been spread: counts up to each bound and beyond the last, and the sum.
+template <size_t kNumBounds>
+struct Spread {
+  std::vector<int64_t> counts = std::vector<int64_t>(kNumBounds + 1);
+  double sum = 0;
+
+  void Add(const std::array<double, kNumBounds>& bounds, double value) {
+    ++counts[static_cast<size_t>(std::lower_bound(bounds.begin(), bounds.end(), value) - bounds.begin())];
+    sum += value;
+  }
+};
+
 /// Counters from the start, and gauges.
 struct KvTransferStats {
+  // vLLM's bounds of vllm:nixl_xfer_time_seconds and vllm:nixl_bytes_transferred.
+  static constexpr std::array<double, 12> kSeconds = {0.005, 0.01, 0.025, 0.05, 0.075, 0.1,
+                                                      0.2,   0.3,  0.5,   0.75, 1.0,   5.0};
+  static constexpr std::array<double, 12> kBytes = {2048,      8192,      32768,      131072,
+                                                    524288,    2097152,   8388608,    33554432,
+                                                    134217728, 536870912, 2147483648, 8589934592};
+  Spread<kSeconds.size()> seconds;
+  Spread<kBytes.size()> bytes;
+
   bool enabled = false;
   int64_t num_fetching = 0;  ///< requests that wait for their blocks
   int64_t num_held = 0;      ///< ended requests whose blocks are held

@@ -181,11 +181,15 @@ template <typename Archive>
 void Visit(Archive& archive, KvTransferInfo& k) {
   archive(k.enabled, k.by_request_id, k.produces, k.consumes, k.holds_answers);
 }
+template <typename Archive, size_t kNumBounds>
+void Visit(Archive& archive, Spread<kNumBounds>& s) {
+  archive(s.counts, s.sum);
+}
 template <typename Archive>
 void Visit(Archive& archive, KvTransferStats& k) {
-  archive(k.enabled, k.num_fetching, k.num_held, k.held_blocks, k.num_fetches, k.num_failed_fetches,
-          k.bytes_fetched, k.bytes_sent, k.tokens_fetched, k.num_recomputed, k.num_expired,
-          k.num_failed_notifications, k.fetch_seconds);
+  archive(k.seconds, k.bytes, k.enabled, k.num_fetching, k.num_held, k.held_blocks, k.num_fetches,
+          k.num_failed_fetches, k.bytes_fetched, k.bytes_sent, k.tokens_fetched, k.num_recomputed,
+          k.num_expired, k.num_failed_notifications, k.fetch_seconds);
 }
 template <typename Archive>
 void Visit(Archive& archive, Request& r) {

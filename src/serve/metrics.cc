@@ -176,6 +176,22 @@ void ServeMetrics::UpdateKvTransfer(const engine::RankStats& stats, const Metric
   const auto count = [&](const char* name, const char* help, int64_t value) {
     counter(name, help, static_cast<double>(value));
   };
+  const auto spread = [&](const char* name, const char* help, const auto& bounds, const auto& now,
+                          auto& before) {
+    Histogram& histogram =
+        engines_.AddHistogram(name, help, labels, std::vector<double>(bounds.begin(), bounds.end()));
+    if (now.sum < before.sum) return;  // an older message than the last one
+    std::vector<double> more;
+    for (size_t i = 0; i < now.counts.size(); ++i)
+      more.push_back(static_cast<double>(now.counts[i] - before.counts[i]));
+    histogram.ObserveCounted(more, now.sum - before.sum);
+    before = now;
+  };
+  engine::KvTransferStats& printed = printed_transfers_[stats.rank];
+  spread("vllm:nixl_xfer_time_seconds", "Histogram of transfer duration for NIXL KV Cache transfers.",
+         kv.kSeconds, kv.seconds, printed.seconds);
+  spread("vllm:nixl_bytes_transferred", "Histogram of bytes transferred per NIXL KV Cache transfers.",
+         kv.kBytes, kv.bytes, printed.bytes);
   count("vllm:nixl_num_failed_transfers_total", "Number of failed NIXL KV Cache transfers.",
         kv.num_failed_fetches);
   count("vllm:nixl_num_failed_notifications_total", "Number of failed NIXL KV Cache notifications.",

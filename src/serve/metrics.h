@@ -74,7 +74,8 @@ class ServeMetrics {
   const engine::ModelInfo model_;
   std::mutex mutex_;  // guards what is below
   std::map<int, std::unique_ptr<RequestMetrics>> requests_;
-  std::map<int, engine::StepSizes> printed_steps_;  // what the histogram holds already
+  std::map<int, engine::KvTransferStats> printed_transfers_;  // what the histograms hold already
+  std::map<int, engine::StepSizes> printed_steps_;            // what the histogram holds already
 };
 
 }  // namespace cadre::serve

@@ -190,8 +190,9 @@ def test_many_at_once(one, prefill, decode):
 
 
 def test_several_answers_to_one_prompt(one, prefill, decode):
-    answer = ask_decode(decode, ask_prefill(prefill), n=3)
-    assert [c["text"] for c in answer["choices"]] == [text(alone(one))] * 3
+    drawn = {"n": 3, "temperature": 1, "seed": 7}
+    answer = ask_decode(decode, ask_prefill(prefill), **drawn)
+    assert [c["text"] for c in answer["choices"]] == [c["text"] for c in alone(one, **drawn)["choices"]]
     until(lambda: free(prefill))
 
 
@@ -208,7 +209,7 @@ def test_whole_requests_are_served_by_either(one, prefill, decode):
 
 def test_shapes_of_block_ids_and_wrong_members(one, prefill, decode):
     params = ask_prefill(prefill)
-    assert text(ask_decode(decode, {**params, "remote_block_ids": [params["remote_block_ids"]]})) == text(alone(one))
+    assert text(ask_decode(decode, {**params, "remote_block_ids": params["remote_block_ids"][0]})) == text(alone(one))
     params = ask_prefill(prefill)
     for name, value in (("do_remote_prefill", "yes"), ("remote_block_ids", [1, "x"]), ("remote_port", 70000), ("remote_host", 5),
                         ("remote_token_ids", "abc"), ("remote_token_ids", [10 ** 7]), ("remote_num_tokens", -1)):
@@ -284,6 +285,68 @@ def test_pairs_that_meet_by_the_request_id(one):
             post(p, prompt=ids, max_tokens=1, headers=headers)
             other = [i * 41 % 500 + 3 for i in range(70)]
             assert text(post(d, prompt=other, max_tokens=24, ignore_eos=True, headers=headers)) == text(alone(one, prompt=other))
+
+
+def pushed(prefill, decode, where, prompt, **body):
+    """Both sides are asked at once."""
+    headers = {"X-Request-Id": str(uuid.uuid4())}
+    there = {"do_remote_prefill": True, "push": True, "remote_host": where["remote_host"], "remote_port": where["remote_port"]}
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(post, decode, headers=headers, prompt=prompt, kv_transfer_params=there,
+                             **{"max_tokens": 24, "ignore_eos": True, **body})
+        post(prefill, headers=headers, prompt=prompt, max_tokens=1, kv_transfer_params={"do_remote_decode": True, "push": True})
+        return answer.result()
+
+
+def test_both_sides_asked_at_once(one, prefill, decode):
+    where = ask_prefill(prefill)
+    for length in (1, 5, 33, 400):
+        ids = [(i * 37 + length) % 500 + 3 for i in range(length)]
+        before = counter(decode, "cadre:kv_fetched_tokens_total")
+        assert text(pushed(prefill, decode, where, ids)) == text(alone(one, prompt=ids)), length
+        assert counter(decode, "cadre:kv_fetched_tokens_total") - before == length - 1
+    params = {"do_remote_decode": True, "push": True}
+    assert "X-Request-Id" in json.dumps(post(prefill, prompt=TEXT, kv_transfer_params=params, status=400))
+
+
+@pytest.mark.parametrize("there, here", [(["-tp", "2"], []), ([], ["-tp", "2"]), (["-dp", "2", "-ep"], []), ([], ["-dp", "2", "-ep"]),
+                                         (["-tp", "2", "--block-size", "32"], ["-tp", "2", "-dp", "2", "-ep"]),
+                                         (["-dp", "2", "-ep", "--all2all-backend", "deepep_high_throughput"],
+                                          ["-dp", "2", "-ep", "--all2all-backend", "deepep_low_latency"])])
+def test_other_layouts_of_ranks_on_the_two_sides(one, there, here):
+    with serve(*config(), *there) as p, serve(*config(), *here) as d:
+        prompts = [[(k * 57 + i * 7) % 500 + 3 for i in range(20 + 23 * k)] for k in range(6)]
+        for prompt in prompts:
+            assert text(ask_decode(d, ask_prefill(p, prompt=prompt))) == text(alone(one, prompt=prompt))
+        where = ask_prefill(p)
+        if "-dp" not in there:
+            ids = [i * 43 % 500 + 3 for i in range(300)]
+            assert text(pushed(p, d, where, ids)) == text(alone(one, prompt=ids))
+        assert counter(d, "cadre:kv_recomputed_requests_total") == 0, "".join(d.lines)
+        assert counter(d, "cadre:kv_fetched_tokens_total") > 0
+        engines = {ask_prefill(p, prompt=[k, k + 1, k + 2])["remote_engine_id"] for k in range(8)}
+        assert {e[-4:] for e in engines} == {"_dp0", "_dp1"} if "-dp" in there else len(engines) == 1
+
+
+GOLDEN = os.path.join(os.environ.get("CADRE_GOLDEN", str(ROOT.parent / "shared/golden")), "models")
+
+
+@pytest.mark.parametrize("name", sorted(n for n in (os.listdir(GOLDEN) if os.path.isdir(GOLDEN) else ["none"])
+                                        if "deepseek_v3" in n or "mixtral" in n or n == "none"))
+def test_families(name):
+    folder = os.path.join(GOLDEN, name)
+    if not os.path.isdir(folder):
+        pytest.skip("no models in %s (CADRE_GOLDEN)" % GOLDEN)
+    flags = ["--skip-tokenizer-init"]
+    ids = [3 + i * 5 % 60 for i in range(40)]
+    body = {"prompt": ids, "max_tokens": 12, "ignore_eos": True, "return_token_ids": True}
+    tokens = lambda answer: answer["choices"][0]["token_ids"]
+    with serve(*flags, model=folder) as single, serve(*config(), *flags, "-tp", "2", model=folder) as p, \
+            serve(*config(), *flags, model=folder) as d:
+        wanted = tokens(post(single, **body))
+        params = post(p, **{**body, "max_tokens": 1}, kv_transfer_params=ASK)["kv_transfer_params"]
+        assert tokens(post(d, **body, kv_transfer_params=params)) == wanted
+        assert counter(d, "cadre:kv_fetched_tokens_total") == len(ids) - 1, "".join(d.lines)
 
 
 # ---- as it should not be

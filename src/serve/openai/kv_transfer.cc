@@ -27,7 +27,8 @@ Result<bool> Flag(const Json& params, std::string_view member) {
 Result<std::string> Name(const Json& params, std::string_view member) {
   const Json* value = GetField(params, member);
   if (value == nullptr) return std::string();
-  if (!value->is_string() || value->AsString().size() > kMaxName) return Bad(member, "a short string", *value);
+  if (!value->is_string() || value->AsString().size() > kMaxName)
+    return Bad(member, "a short string", *value);
   return value->AsString();
 }
 
@@ -112,7 +113,33 @@ void FillFromPairId(const engine::KvTransferInfo& info, const Json& body, const 
   out.kv_transfer = std::move(kv);
 }
 
-Status FillFromParams(const engine::KvTransferInfo& info, const Json& params,
+// Both sides are asked at once: decode fetches layer by layer what prefill has just computed. They meet by
+// the client's id, and decode is told where prefill is reached (as an earlier answer of it has said).
+Status FillForPush(const Json& params, const std::string* id, bool prefill, session::GenerateRequest& out) {
+  engine::KvTransfer kv;
+  if (id == nullptr || id->empty()) {
+    return FailParam(Code::kInvalidArgument, "kv_transfer_params.push",
+                     "kv_transfer_params.push wants the header X-Request-Id, the same on both sides");
+  }
+  kv.by_prompt = kv.push = true;
+  kv.hold = prefill;
+  kv.fetch = !prefill;
+  (prefill ? kv.hold_id : kv.source_request) = *id;
+  if (kv.fetch) {
+    CADRE_ASSIGN(kv.source_engine, Name(params, "remote_engine_id"));
+    CADRE_ASSIGN(kv.source_host, Name(params, "remote_host"));
+    CADRE_ASSIGN(const int64_t port, Number(params, "remote_port", 65535));
+    if (kv.source_host.empty() || port == 0) {
+      return FailParam(Code::kInvalidArgument, "kv_transfer_params.remote_host",
+                       "with kv_transfer_params.push decode must be told remote_host and remote_port");
+    }
+    kv.source_port = static_cast<uint16_t>(port);
+  }
+  out.kv_transfer = std::move(kv);
+  return {};
+}
+
+Status FillFromParams(const engine::KvTransferInfo& info, const Json& params, const std::string* id,
                       session::GenerateRequest& out) {
   CADRE_ASSIGN(const bool decode_elsewhere, Flag(params, "do_remote_decode"));
   CADRE_ASSIGN(const bool prefill_elsewhere, Flag(params, "do_remote_prefill"));
@@ -122,6 +149,8 @@ Status FillFromParams(const engine::KvTransferInfo& info, const Json& params,
                      "kv_transfer_params wants KV blocks handed between servers, and this one was started "
                      "without --kv-transfer-config");
   }
+  CADRE_ASSIGN(const bool push, Flag(params, "push"));
+  if (push) return FillForPush(params, id, !prefill_elsewhere, out);
   engine::KvTransfer kv;
   std::vector<int64_t> tokens;
   CADRE_ASSIGN(const bool has_source, ReadSource(params, kv, tokens));
@@ -184,7 +213,8 @@ Status FillKvTransfer(Api& api, const Json& body, const http::Request& http, ses
                       AnswerOptions& answer) {
   const engine::KvTransferInfo& info = api.session.model().kv_transfer;
   const std::string* id = http.Header("X-Request-Id");
-  if (const Json* params = GetField(body, "kv_transfer_params")) CADRE_TRY(FillFromParams(info, *params, out));
+  if (const Json* params = GetField(body, "kv_transfer_params"))
+    CADRE_TRY(FillFromParams(info, *params, id, out));
   if (!out.kv_transfer && info.by_request_id && id != nullptr) {
     if (const auto pair = ParsePairId(*id)) FillFromPairId(info, body, *id, *pair, out);
   }
