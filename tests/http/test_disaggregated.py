@@ -326,6 +326,10 @@ def test_other_layouts_of_ranks_on_the_two_sides(one, there, here):
         assert counter(d, "cadre:kv_fetched_tokens_total") > 0
         engines = {ask_prefill(p, prompt=[k, k + 1, k + 2])["remote_engine_id"] for k in range(8)}
         assert {e[-4:] for e in engines} == {"_dp0", "_dp1"} if "-dp" in there else len(engines) == 1
+        if "-dp" in there:
+            chosen = ask_prefill(p, headers={"X-data-parallel-rank": "1"})
+            assert chosen["remote_engine_id"].endswith("_dp1")
+            assert text(ask_decode(d, chosen)) == text(alone(one))
 
 
 GOLDEN = os.path.join(os.environ.get("CADRE_GOLDEN", str(ROOT.parent / "shared/golden")), "models")
