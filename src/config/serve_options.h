@@ -136,6 +136,26 @@ struct ParallelOptions {
   friend bool operator==(const ParallelOptions&, const ParallelOptions&) = default;
 };
 
+/// `--kv-transfer-config`: blocks of the KV cache go to and come from other instances.
+struct KvTransferOptions {
+  std::string connector;  ///< NixlConnector or P2pNcclConnector; "": no hand-off
+  std::string role;       ///< kv_producer, kv_consumer or kv_both
+  std::optional<std::string> engine_id;
+  std::string ip = "127.0.0.1";  ///< kv_ip: where a P2pNcclConnector is reached
+  int port = 14579;              ///< kv_port
+  std::string load_failure_policy = "recompute";  ///< or "fail"
+  Json extra;                                     ///< kv_connector_extra_config: object or null
+  double lease_s = 30;                            ///< kv_lease_duration: how long blocks wait to be fetched
+  double abort_timeout_s = 480;      ///< VLLM_NIXL_ABORT_REQUEST_TIMEOUT: longest fetch while the source computes
+  bool bidirectional = false;        ///< decode holds what it has computed for the next turn
+  std::string side_channel_host;     ///< VLLM_NIXL_SIDE_CHANNEL_HOST; "": an address that others can reach
+  int side_channel_port = 5600;      ///< VLLM_NIXL_SIDE_CHANNEL_PORT; + rank
+
+  bool enabled() const { return !connector.empty(); }
+  bool by_request_id() const { return connector == "P2pNcclConnector"; }
+  friend bool operator==(const KvTransferOptions&, const KvTransferOptions&) = default;
+};
+
 /// Threads and instruction set.
 struct CpuOptions {
   enum class Bind {
@@ -158,6 +178,7 @@ struct EngineOptions {
   CacheOptions cache;
   SchedulerOptions scheduler;
   ParallelOptions parallel;
+  KvTransferOptions kv_transfer;
   CpuOptions cpu;
   std::string log_level = "info";
   bool log_color = true;

@@ -13,6 +13,7 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <thread>
 #include <vector>
 
@@ -68,6 +69,10 @@ struct LocalEngineOptions {
   /// Called once, from the engine thread, when memory has run out in its own work: all requests have heard
   /// their end, and the engine takes no more. May be null.
   std::function<void(const Error&)> on_out_of_memory;
+  /// Hands blocks to and from other engines; null: no request may ask for it. Outlives the engine; its wake
+  /// function calls Wake().
+  handoff::Agent* agent = nullptr;
+  KvHandOffOptions hand_off;
 };
 
 class LocalEngine : public Engine {
@@ -84,12 +89,16 @@ class LocalEngine : public Engine {
   Status ResetPrefixCache() override;
   void Drain(TimePoint deadline) override;
 
+  /// The agent has something to tell. Any thread.
+  void Wake();
+
  private:
   struct Inbox;
   class Handle;
 
   void Loop();
   void TakeInbox();
+  void TakeTransfers();
   void WaitForWork();
   Status GuardedTurn(bool& stop);
   Status Turn(bool& stop);
@@ -99,6 +108,7 @@ class LocalEngine : public Engine {
   void Deliver(StepOutput& output);
   std::optional<Finish> EndAfter(const Sequence& sequence, int32_t token) const;
   void ReportPrompt(Sequence& sequence);
+  void EndWell(Sequence& sequence, Finish finish, std::vector<GeneratedToken> last_tokens = {});
   void End(SeqId id, Finish finish, std::vector<GeneratedToken> last_tokens = {});
   void EndAll(FinishReason reason, const Error& error);
   void EndOverdue();
@@ -108,6 +118,7 @@ class LocalEngine : public Engine {
   std::unique_ptr<Runner> runner_;
   std::unique_ptr<StepGate> gate_;
   Scheduler scheduler_;
+  std::optional<KvHandOff> hand_off_;
   std::shared_ptr<Inbox> inbox_;
   int64_t next_sequence_ = 0;
   int64_t prompt_tokens_ = 0, generation_tokens_ = 0, num_steps_ = 0;
