@@ -202,16 +202,17 @@ constexpr void FillGroupedTiles(TileFn (&tile)[kMaxTileRows][3]) {
   if constexpr (kRows > 1) FillGroupedTiles<V, S, kRows - 1, kMax1, kMax2, kMax4>(tile);
 }
 
-/// For bf16 rows: kDot where there is a dot product of pairs.
-template <class V, bool kDot, int kMax1, int kMax2, int kMax4>
+/// For bf16 rows: kDot where there is a dot product of pairs. Up to kDirect2 rows two panels are decoded as
+/// they are read; past that the tables want the registers of the second one.
+template <class V, bool kDot, int kMax1, int kMax2, int kMax4, int kDirect2>
 constexpr WeightKernels MakeFp8Kernels(float line_ns) {
   WeightKernels kernels;
   if constexpr (kDot) {
-    FillGroupedTiles<V, DirectDot, kMax1, kMax1, kMax2, kMax4>(kernels.tile);
+    FillGroupedTiles<V, DirectDot, kMax1, kMax1, kDirect2, kMax4>(kernels.tile);
     FillGroupedTiles<V, DecodedDot, kMax1, kMax1, kMax2, kMax4>(kernels.decoded_tile);
     kernels.pack_block = &PackBlockOfFours<Units::kPairs>;
   } else {
-    FillGroupedTiles<V, DirectWidened, kMax1, kMax1, kMax2, kMax4>(kernels.tile);
+    FillGroupedTiles<V, DirectWidened, kMax1, kMax1, kDirect2, kMax4>(kernels.tile);
     FillGroupedTiles<V, DecodedWidened, kMax1, kMax1, kMax2, kMax4>(kernels.decoded_tile);
     kernels.pack_block = &PackBlockOfFours<Units::kWidened>;
   }

@@ -35,7 +35,7 @@ void RunLayer(benchmark::State& state) {
   const int64_t hidden = state.range(5), inter = state.range(6);
   if (!IsaSupported(isa)) return state.SkipWithError("this CPU lacks the instruction set");
   const Device device = testing::BenchDevice(isa, static_cast<int>(state.range(1)));
-  const auto format = static_cast<Pacformat>(state.range(8));
+  const auto format = static_cast<PackFormat>(state.range(8));
   const int64_t gate_up_n = 2 * RoundUp(inter, kPanelRows);
   const int64_t gate_up_bytes = PackedBytes(format, gate_up_n, hidden),
                 down_bytes = PackedBytes(format, hidden, inter);

@@ -60,7 +60,8 @@ int64_t SegmentRows(const WeightKernels& kernels, int64_t k) {
 int64_t PanelsPerTile(const WeightKernels& kernels, int64_t rows) {
   const int64_t num_blocks = (rows + kernels.max_rows - 1) / kernels.max_rows;
   const int64_t block_rows = (rows + num_blocks - 1) / num_blocks;
-  const TileFn* tile = kernels.tile[block_rows - 1];
+  const bool decoded = kernels.decode != nullptr && num_blocks > 1;
+  const TileFn* tile = decoded ? kernels.decoded_tile[block_rows - 1] : kernels.tile[block_rows - 1];
   return tile[2] != nullptr ? 4 : tile[1] != nullptr ? 2 : 1;
 }
 

@@ -57,7 +57,7 @@ struct Vec {
 constinit const GemmKernels kGemmKernels = {
     .f32 = MakeWeightKernels<Vec, F32Weight, Units::kF32, 6, 3, 1>(0.3f),
     .bf16 = MakeWeightKernels<Vec, WidenedWeight, Units::kWidened, 6, 2, 1>(0.6f),
-    .fp8 = MakeFp8Kernels<Vec, false, 6, 2, 1>(1.2f),
+    .fp8 = MakeFp8Kernels<Vec, false, 6, 2, 1, 2>(1.2f),
     .fp8_f32 = MakeFp8F32Kernels<Vec, 6, 2, 1>(1.2f),
     .store = &Store<Vec>,
     .activate = &Activate<Vec>,

@@ -66,7 +66,7 @@ struct Vec {
 constinit const GemmKernels kGemmKernels = {
     .f32 = MakeWeightKernels<Vec, F32Weight, Units::kF32, 12, 12, 6>(0.3f),
     .bf16 = MakeWeightKernels<Vec, WidenedWeight, Units::kWidened, 12, 12, 5>(0.6f),
-    .fp8 = MakeFp8Kernels<Vec, false, 12, 12, 5>(1.2f),
+    .fp8 = MakeFp8Kernels<Vec, false, 12, 12, 5, 8>(1.2f),
     .fp8_f32 = MakeFp8F32Kernels<Vec, 12, 12, 5>(1.2f),
     .store = &Store<Vec>,
     .activate = &Activate<Vec>,

@@ -52,7 +52,7 @@ struct Vec {
 constinit const GemmKernels kGemmKernels = {
     .f32 = MakeWeightKernels<Vec, F32Weight, Units::kF32, 3, 1, 0>(2.2f),
     .bf16 = MakeWeightKernels<Vec, WidenedWeight, Units::kWidened, 3, 1, 0>(4.5f),
-    .fp8 = MakeFp8Kernels<Vec, false, 3, 1, 0>(9.0f),
+    .fp8 = MakeFp8Kernels<Vec, false, 3, 1, 0, 1>(9.0f),
     .fp8_f32 = MakeFp8F32Kernels<Vec, 3, 1, 0>(9.0f),
     .store = &Store<Vec>,
     .activate = &Activate<Vec>,
