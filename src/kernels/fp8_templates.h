@@ -12,64 +12,104 @@
 namespace cadre::kernels {
 namespace {
 
-// Sources of a column: one line of 64 codes, or that line decoded. Parts are consecutive steps in k.
+// Sources of a column: one line of 64 codes, or that line decoded. Hold takes what must be kept in registers;
+// parts are consecutive steps in k.
 
 template <class V>
 struct DirectDot {
   using Column = typename V::I;
+  struct Held {
+    typename V::I v[2];
+  };
   static constexpr int kLineBytes = 64, kParts = 2;
-  static void Load(const std::byte* b, Column (&to)[kParts]) { V::DecodeFp8(b, to[0], to[1]); }
+  static Held Hold(const std::byte* b) {
+    Held held;
+    V::DecodeFp8(b, held.v[0], held.v[1]);
+    return held;
+  }
+  static Column Part(const Held& held, const std::byte*, int part) { return held.v[part]; }
   static typename V::I LoadA(const uint32_t* a) { return V::BroadcastRaw(a); }
   static typename V::F Multiply(typename V::I a, Column b, typename V::F c) { return V::Dot(a, b, c); }
 };
 
 template <class V>
 struct DecodedDot : DirectDot<V> {
-  using Column = typename V::I;
-  static constexpr int kLineBytes = 128, kParts = 2;
-  static void Load(const std::byte* b, Column (&to)[kParts]) {
-    to[0] = V::LoadRaw(b);
-    to[1] = V::LoadRaw(b + 64);
-  }
+  struct Held {};
+  static constexpr int kLineBytes = 128;
+  static Held Hold(const std::byte*) { return {}; }
+  static typename V::I Part(Held, const std::byte* b, int part) { return V::LoadRaw(b + part * 64); }
 };
 
 template <class V>
 struct DirectWidened {
   using Column = typename V::F;
+  using Held = typename DirectDot<V>::Held;
   static constexpr int kLineBytes = 64, kParts = 4;
-  static void Widen(typename V::I first, typename V::I second, Column (&to)[kParts]) {
-    to[0] = V::Low(first);
-    to[1] = V::High(first);
-    to[2] = V::Low(second);
-    to[3] = V::High(second);
+  static Held Hold(const std::byte* b) {
+    Held held;
+    V::DecodeFp8(b, held.v[0], held.v[1]);
+    return held;
   }
-  static void Load(const std::byte* b, Column (&to)[kParts]) {
-    typename V::I first, second;
-    V::DecodeFp8(b, first, second);
-    Widen(first, second, to);
-  }
+  static Column Widen(typename V::I raw, int part) { return part % 2 == 0 ? V::Low(raw) : V::High(raw); }
+  static Column Part(const Held& held, const std::byte*, int part) { return Widen(held.v[part / 2], part); }
   static typename V::F LoadA(const uint32_t* a) { return V::Broadcast(reinterpret_cast<const float*>(a)); }
   static typename V::F Multiply(typename V::F a, Column b, typename V::F c) { return V::Fma(a, b, c); }
 };
 
 template <class V>
 struct DecodedWidened : DirectWidened<V> {
-  using Column = typename V::F;
-  static constexpr int kLineBytes = 128, kParts = 4;
-  static void Load(const std::byte* b, Column (&to)[kParts]) {
-    DirectWidened<V>::Widen(V::LoadRaw(b), V::LoadRaw(b + 64), to);
+  struct Held {};
+  static constexpr int kLineBytes = 128;
+  static Held Hold(const std::byte*) { return {}; }
+  static typename V::F Part(Held, const std::byte* b, int part) {
+    return DirectWidened<V>::Widen(V::LoadRaw(b + part / 2 * 64), part);
   }
 };
 
 template <class V>
 struct DecodedF32 : DirectWidened<V> {
-  using Column = typename V::F;
-  static constexpr int kLineBytes = 256, kParts = 4;
-  static void Load(const std::byte* b, Column (&to)[kParts]) {
-#pragma GCC unroll 4
-    for (int i = 0; i < kParts; ++i) to[i] = V::Load(reinterpret_cast<const float*>(b + i * 64));
+  struct Held {};
+  static constexpr int kLineBytes = 256;
+  static Held Hold(const std::byte*) { return {}; }
+  static typename V::F Part(Held, const std::byte* b, int part) {
+    return V::Load(reinterpret_cast<const float*>(b + part * 64));
   }
 };
+
+// One line of each column. Whichever side is smaller is held in registers, the other passes through one.
+template <class V, class Source, int kRows, int kCols>
+[[gnu::always_inline]] inline void MultiplyLine(typename V::F (&acc)[kRows][kCols], const uint32_t* a,
+                                                const std::byte* b, int64_t panel_bytes) {
+  constexpr int kVecs = 16 / V::kLanes;
+  const auto place = [&](int c) { return b + c / kVecs * panel_bytes + c % kVecs * V::kLanes * 4; };
+  typename Source::Held held[kCols];
+#pragma GCC unroll 16
+  for (int c = 0; c < kCols; ++c) held[c] = Source::Hold(place(c));
+#pragma GCC unroll 4
+  for (int part = 0; part < Source::kParts; ++part) {
+    if constexpr (kRows < kCols) {
+      decltype(Source::LoadA(a)) row[kRows];
+#pragma GCC unroll 16
+      for (int r = 0; r < kRows; ++r) row[r] = Source::LoadA(a + part * kRows + r);
+#pragma GCC unroll 16
+      for (int c = 0; c < kCols; ++c) {
+        const auto column = Source::Part(held[c], place(c), part);
+#pragma GCC unroll 16
+        for (int r = 0; r < kRows; ++r) acc[r][c] = Source::Multiply(row[r], column, acc[r][c]);
+      }
+    } else {
+      typename Source::Column column[kCols];
+#pragma GCC unroll 16
+      for (int c = 0; c < kCols; ++c) column[c] = Source::Part(held[c], place(c), part);
+#pragma GCC unroll 16
+      for (int r = 0; r < kRows; ++r) {
+        const auto row = Source::LoadA(a + part * kRows + r);
+#pragma GCC unroll 16
+        for (int c = 0; c < kCols; ++c) acc[r][c] = Source::Multiply(row, column[c], acc[r][c]);
+      }
+    }
+  }
+}
 
 template <class V, template <class> class S, int kRows, int kPanels>
 void GroupedTile(const TileArgs& args) {
@@ -99,17 +139,7 @@ void GroupedTile(const TileArgs& args) {
     const int64_t lines = group < left ? group : left;
     for (int64_t i = 0; i < lines; ++i) {
       fetch_one();
-#pragma GCC unroll 16
-      for (int c = 0; c < kCols; ++c) {
-        typename Source::Column column[kParts];
-        Source::Load(b + c / kVecs * panel_bytes + c % kVecs * V::kLanes * 4, column);
-#pragma GCC unroll 4
-        for (int part = 0; part < kParts; ++part) {
-#pragma GCC unroll 16
-          for (int r = 0; r < kRows; ++r)
-            acc[r][c] = Source::Multiply(Source::LoadA(a + part * kRows + r), column[part], acc[r][c]);
-        }
-      }
+      MultiplyLine<V, Source, kRows, kCols>(acc, a, b, panel_bytes);
       a += kRows * kParts;
       b += Source::kLineBytes;
     }
@@ -150,10 +180,11 @@ void DecodeFp8Panel(const DecodeArgs& args) {
           __builtin_memcpy(to + at, &raw[0], sizeof(raw[0]));
           __builtin_memcpy(to + at + 64, &raw[1], sizeof(raw[1]));
         } else {
-          typename V::F wide[4];
-          DirectWidened<V>::Widen(raw[0], raw[1], wide);
 #pragma GCC unroll 4
-          for (int k = 0; k < 4; ++k) V::Store(reinterpret_cast<float*>(to + at + k * 64), wide[k]);
+          for (int k = 0; k < 4; ++k) {
+            const auto wide = DirectWidened<V>::Widen(raw[k / 2], k);
+            V::Store(reinterpret_cast<float*>(to + at + k * 64), wide);
+          }
         }
       }
     }

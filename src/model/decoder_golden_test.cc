@@ -253,7 +253,9 @@ TEST_P(GoldenDecoder, ChunksDoNotChangeABit) {
 // logits are as near to each other as noise, and no layer forgives another's error.
 TEST_P(GoldenDecoder, Fp8StaysWithinItsBound) {
   SKIP_UNLESS_KNOWN();
-  constexpr double kBound = 0.12;  // of the logits' standard deviation, the median row's mean difference
+  // Of the logits' standard deviation, for the median row's mean difference. Where groups of experts are
+  // chosen first, most rows of a random model meet a choice that 8 bits turn over.
+  constexpr double kNear = 0.12, kGrouped = 0.3;
   const test::GoldenFile golden(Folder() + "/golden.safetensors");
   for (const DType type : {DType::kF32, DType::kBf16}) {
     for (const kernels::Isa isa : kernels::SupportedIsas()) {
@@ -267,8 +269,9 @@ TEST_P(GoldenDecoder, Fp8StaysWithinItsBound) {
         all.insert(all.end(), rows.begin(), rows.end());
       }
       std::ranges::sort(all);
-      EXPECT_LT(all[all.size() / 2], kBound);
-      EXPECT_LT(std::accumulate(all.begin(), all.end(), 0.0) / static_cast<double>(all.size()), 2 * kBound);
+      const double bound = rig.spec().moe.num_groups > 1 ? kGrouped : kNear;
+      EXPECT_LT(all[all.size() / 2], bound);
+      EXPECT_LT(std::accumulate(all.begin(), all.end(), 0.0) / static_cast<double>(all.size()), 2 * bound);
       EXPECT_GT(all[all.size() / 2], 0.002) << "this is not 8 bits";
       std::printf("%s %s %s: median row %.4f, mean %.4f of the logits' standard deviation\n",
                   GetParam().c_str(), DTypeName(type), kernels::IsaName(isa), all[all.size() / 2],

@@ -52,13 +52,14 @@ TinyOptions Sizes(const std::string& family) {
 }
 
 TEST_F(Fp8Weights, PublishedOnesAreReadAsTheyAre) {
-  for (const char* family : {"qwen2_moe", "mixtral", "deepseek_v3", "llama"}) {
+  for (const char* family : {"qwen2_moe", "mixtral", "deepseek_v3"}) {
     for (const test::Fp8Layout& layout : test::Fp8Layouts()) {
       SCOPED_TRACE(Format("{} {}", family, layout.name));
       ASSERT_NO_FATAL_FAILURE(Publish(Sizes(family), layout));
       for (const DType type : {DType::kBf16, DType::kF32}) {
         for (const auto& [tp, dp] : {std::pair(1, 1), {2, 1}, {1, 3}, {2, 2}}) {
           for (const bool ep : {false, true}) {
+            if (type == DType::kF32 && (tp == 1 || ep)) continue;
             test::CheckAllRanks(fp8_.path(), tp, dp, ep, type, pool_, test::Fp8::kPublished, plain_.path());
           }
         }
