@@ -139,11 +139,9 @@ Status Llm::Start() {
   session.cap_max_tokens = true;
   std::vector<std::string> words = {"serve"};
   words.insert(words.end(), how_.words.begin(), how_.words.end());
-  CADRE_ASSIGN(deployment_,
-               deploy::Deployment::Start(options_, std::move(setup),
-                                         {.program = how_.program, .words = std::move(words)}));
-  session_ =
-      std::make_unique<session::Session>(std::move(session), deployment_->engine(), std::move(text));
+  CADRE_ASSIGN(deployment_, deploy::Deployment::Start(options_, std::move(setup),
+                                                      {.program = how_.program, .words = std::move(words)}));
+  session_ = std::make_unique<session::Session>(std::move(session), deployment_->engine(), std::move(text));
   return {};
 }
 
@@ -198,9 +196,9 @@ Result<std::weak_ptr<session::Generation>> Llm::Submit(session::GenerateRequest 
                                                        std::shared_ptr<Mailbox> mailbox) {
   using Handle = std::weak_ptr<session::Generation>;
   return With([&](const session::Session& session, deploy::Deployment&) -> Result<Handle> {
-    CADRE_ASSIGN(auto generation, session.Start(std::move(request),
-                                                std::make_shared<Courier>(number, std::move(mailbox)),
-                                                [this](Task task) { Post(std::move(task)); }));
+    CADRE_ASSIGN(auto generation,
+                 session.Start(std::move(request), std::make_shared<Courier>(number, std::move(mailbox)),
+                               [this](Task task) { Post(std::move(task)); }));
     return Handle(generation);
   });
 }

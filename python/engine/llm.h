@@ -3,8 +3,8 @@
 //
 // One thread, the keeper, opens the deployment, turns tokens into text while it is open, and takes it apart.
 // It lives as long as the deployment because ranks are killed when the thread that started them ends, and it
-// blocks all signals, as do the threads that it starts, so that Ctrl-C reaches Python's main thread and nobody
-// else.
+// blocks all signals, as do the threads that it starts, so that Ctrl-C reaches Python's main thread and
+// nobody else.
 #include <condition_variable>
 #include <functional>
 #include <memory>
@@ -23,8 +23,8 @@ namespace cadre::python {
 
 struct LlmOptions {
   std::vector<std::string> words;  ///< of `cadre serve`: the model and its flags
-  std::string program;             ///< `cadre`, for ranks that are processes; may be empty where there are none
-  std::string chat_template;       ///< as --chat-template
+  std::string program;        ///< `cadre`, for ranks that are processes; may be empty where there are none
+  std::string chat_template;  ///< as --chat-template
 };
 
 class Llm {
@@ -52,8 +52,8 @@ class Llm {
 
   /// Runs `work(session, deployment)` while the engine is there; kUnavailable once it is closed.
   template <typename Work>
-  auto With(Work work) -> decltype(work(std::declval<const session::Session&>(),
-                                        std::declval<deploy::Deployment&>())) {
+  auto With(Work work)
+      -> decltype(work(std::declval<const session::Session&>(), std::declval<deploy::Deployment&>())) {
     const std::shared_lock lock(open_mutex_);
     if (!open_) return std::unexpected(ClosedError());
     return work(*session_, *deployment_);

@@ -33,10 +33,11 @@ class PyLlm {
   Llm& get() const {
     if (is_fork()) {
       Raise({Code::kUnavailable,
-             Format("this LLM belongs to process {}, and this process ({}) is a fork of it, which has no engine "
-                    "threads. Make the LLM in the process that uses it, or start processes with "
-                    "multiprocessing.get_context('spawn')",
-                    pid_, getpid()),
+             Format(
+                 "this LLM belongs to process {}, and this process ({}) is a fork of it, which has no engine "
+                 "threads. Make the LLM in the process that uses it, or start processes with "
+                 "multiprocessing.get_context('spawn')",
+                 pid_, getpid()),
              {}});
     }
     return *llm_;
@@ -169,7 +170,8 @@ PyRequest Submit(const PyLlm& llm, const PyMailbox& mailbox, int64_t number, con
 
 py::list LogprobsOf(const engine::Logprobs& logprobs) {
   py::list out;
-  for (const engine::TokenLogprob& one : logprobs) out.append(py::make_tuple(one.token, one.logprob, one.rank));
+  for (const engine::TokenLogprob& one : logprobs)
+    out.append(py::make_tuple(one.token, one.logprob, one.rank));
   return out;
 }
 
@@ -357,10 +359,10 @@ py::dict InfoOf(const PyLlm& llm) {
   out["data_parallel_size"] = o.parallel.data_parallel_size;
   out["enable_expert_parallel"] = o.parallel.enable_expert_parallel;
   const session::SamplingDefaults& d = llm.get().defaults();
-  out["sampling_defaults"] = py::dict(
-      py::arg("temperature") = d.temperature, py::arg("top_p") = d.top_p, py::arg("min_p") = d.min_p,
-      py::arg("repetition_penalty") = d.repetition_penalty, py::arg("top_k") = d.top_k,
-      py::arg("max_tokens") = d.max_new_tokens);
+  out["sampling_defaults"] =
+      py::dict(py::arg("temperature") = d.temperature, py::arg("top_p") = d.top_p, py::arg("min_p") = d.min_p,
+               py::arg("repetition_penalty") = d.repetition_penalty, py::arg("top_k") = d.top_k,
+               py::arg("max_tokens") = d.max_new_tokens);
   return out;
 }
 

@@ -1,6 +1,7 @@
 #pragma once
-// Where results of requests wait for the Python thread that reads them: filled by the thread that turns tokens
-// into text, emptied by a poll that lets signals through, or by an event loop that watches the descriptor.
+// Where results of requests wait for the Python thread that reads them: filled by the thread that turns
+// tokens into text, emptied by a poll that lets signals through, or by an event loop that watches the
+// descriptor.
 #include <cstdint>
 #include <mutex>
 #include <optional>
