@@ -13,6 +13,7 @@ See docs/python.md, and examples/expert_parallel for a whole layer.
 """
 
 import importlib
+from typing import TYPE_CHECKING
 
 from ._engine import version as __version__
 from .async_llm import AsyncLLM, AsyncLLMEngine
@@ -37,6 +38,10 @@ from .llm import LLM
 from .llm_engine import LLMEngine
 from .outputs import CompletionOutput, Logprob, RequestOutput
 from .sampling_params import RequestOutputKind, SamplingParams
+
+if TYPE_CHECKING:
+    from .distributed import ProcessGroup, default_device, init_process_group
+    from .experts import Exchange, ExpertBank, Linear, Received, top_k
 
 # What works on numpy's arrays; a model needs none.
 _WITH_NUMPY = {

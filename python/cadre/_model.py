@@ -14,8 +14,8 @@ from .inputs import parse
 from .outputs import CompletionOutput, Logprob, RequestOutput, RequestStateStats
 from .sampling_params import RequestOutputKind, SamplingParams
 
-_open_models = weakref.WeakSet()
-_given_up = []  # starts that Ctrl-C ended; the objects live on until their threads have
+_open_models: "weakref.WeakSet[Model]" = weakref.WeakSet()
+_given_up: "list[_engine.Llm]" = []  # starts that Ctrl-C ended; the objects live on until their threads have
 
 
 @atexit.register  # early, so that it runs late

@@ -1,11 +1,8 @@
 """The forms in which prompts are written."""
 
-from .errors import InvalidArgumentError, UnsupportedError
+from typing import TypedDict
 
-try:
-    from typing import TypedDict
-except ImportError:  # pragma: no cover
-    TypedDict = dict
+from .errors import InvalidArgumentError, UnsupportedError
 
 
 class TextPrompt(TypedDict, total=False):
@@ -18,7 +15,7 @@ class TextPrompt(TypedDict, total=False):
 class TokensPrompt(TypedDict, total=False):
     """A prompt as token ids: {"prompt_token_ids": [...]}; ``prompt`` is the text they came from, for the output."""
 
-    prompt_token_ids: list
+    prompt_token_ids: "list[int]"
     prompt: str
     cache_salt: str
 

@@ -37,9 +37,9 @@ class CompletionOutput:
 
     index: int
     text: str
-    token_ids: list
+    token_ids: "list[int]"
     cumulative_logprob: Optional[float] = None
-    logprobs: Optional[list] = None
+    logprobs: Optional["list[dict[int, Logprob]]"] = None
     routed_experts: Any = None
     finish_reason: Optional[str] = None
     stop_reason: Union[int, str, None] = None
@@ -55,9 +55,9 @@ class RequestOutput:
 
     request_id: str
     prompt: Optional[str]
-    prompt_token_ids: Optional[list]
-    prompt_logprobs: Optional[list]
-    outputs: list
+    prompt_token_ids: Optional["list[int]"]
+    prompt_logprobs: Optional["list[Optional[dict[int, Logprob]]]"]
+    outputs: "list[CompletionOutput]"
     finished: bool
     metrics: Optional[RequestStateStats] = None
     lora_request: Any = None

@@ -130,7 +130,12 @@ session::ChatPrompt ChatOf(const std::string& text) {
 
 session::PromptInput PromptOf(const py::object& prompt, bool is_chat) {
   if (is_chat) return ChatOf(prompt.cast<std::string>());
-  if (py::isinstance<py::str>(prompt)) return session::TextPrompt{prompt.cast<std::string>()};
+  if (py::isinstance<py::str>(prompt)) {
+    Py_ssize_t size = 0;
+    const char* text = PyUnicode_AsUTF8AndSize(prompt.ptr(), &size);
+    if (text == nullptr) throw py::error_already_set();  // half of a surrogate pair
+    return session::TextPrompt{std::string(text, static_cast<size_t>(size))};
+  }
   try {
     return session::TokenPrompt{prompt.cast<std::vector<int64_t>>()};
   } catch (const py::cast_error&) {
