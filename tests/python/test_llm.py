@@ -842,3 +842,27 @@ def test_compat_command_line(tmp_path):
 def test_readers_without_numpy():
     done = python(["-c", "import sys; sys.modules['numpy'] = None; import cadre; cadre.LLM; print(cadre.__version__)"])
     assert done.returncode == 0 and re.fullmatch(r"\d+\.\d+\.\d+\n", done.stdout), done.stderr
+
+
+def test_the_stub_of_the_settings_is_that_of_the_table():
+    done = python([str(ROOT / "tools/make_settings_stub.py")])
+    assert done.returncode == 0, done.stderr
+    told = "PYTHONPATH=build/release/python python3 tools/make_settings_stub.py > python/cadre/_settings.pyi"
+    assert done.stdout == (ROOT / "python/cadre/_settings.pyi").read_text(), f"run: {told}"
+
+
+def test_the_stubs_name_what_there_is():
+    import ast
+
+    def names(path):
+        tree, found = ast.parse(path.read_text()), {}
+        for node in tree.body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                functions = (f for f in node.body if isinstance(f, (ast.FunctionDef, ast.AsyncFunctionDef)))
+                found[node.name] = {f.name for f in functions if not f.name.startswith("_")}
+        return found
+
+    for name in ("async_llm", "engine_args", "llm", "llm_engine", "sampling_params", "tokenizer"):
+        assert names(ROOT / f"python/cadre/{name}.pyi") == names(ROOT / f"python/cadre/{name}.py"), name
+    stub = (ROOT / "python/cadre/sampling_params.pyi").read_text()
+    assert all(f"    {field}: " in stub for field in cadre.SamplingParams.__slots__)
