@@ -250,13 +250,21 @@ class LLM:
     def __reduce__(self):
         raise TypeError("an LLM cannot be sent to another process; make one there")
 
-    def __getattr__(self, name):
-        if name in _REFUSED:
-            raise UnsupportedError(f"LLM.{name} is not supported: {_REFUSED[name]}", name)
-        raise AttributeError(f"LLM has no attribute '{name}'")
-
     def __repr__(self):
         return f"LLM(model={self._model.args.model!r})"
+
+
+def _refuse(name, reason):
+    def refused(self, *args, **more):
+        del self, args, more
+        raise UnsupportedError(f"LLM.{name} is not supported: {reason}", name)
+
+    refused.__name__, refused.__doc__ = name, f"Not supported: {reason}."
+    return refused
+
+
+for _name, _reason in _REFUSED.items():
+    setattr(LLM, _name, _refuse(_name, _reason))
 
 
 class Metric:

@@ -14,7 +14,7 @@ import threading
 import time
 
 import pytest
-from ranks import BIN, PACKAGE, ROOT, environment, needs_package, needs_program
+from ranks import BIN, PACKAGE, ROOT, environment, free_port, needs_package, needs_program
 
 pytestmark = [needs_package, needs_program]
 sys.path.insert(0, str(PACKAGE))
@@ -343,7 +343,7 @@ def test_wrong_prompts(alone):
 def test_what_is_not_there_is_refused_by_name(alone):
     for name in ("encode", "embed", "classify", "score", "beam_search", "collective_rpc", "apply_model", "sleep", "wake_up", "start_profile"):
         with pytest.raises(NotImplementedError, match=f"LLM.{name} is not supported: "):
-            getattr(alone, name)
+            getattr(alone, name)("x")
     assert not hasattr(alone, "no_such_thing")
     with pytest.raises(NotImplementedError, match="adapters are not built"):
         alone.generate("x", lora_request=object())
@@ -406,6 +406,32 @@ print(llm.chat({CHATS[0]!r}, cadre.SamplingParams(temperature=0), use_tqdm=False
     assert (done.returncode, done.stdout) == (0, "42\n"), done.stderr
 
 
+def test_one_process_a_rank():
+    """vLLM's offline data parallelism: each process has an LLM of its own and its own prompts, and all are one deployment."""
+    code = f"""
+import os, cadre
+llm = cadre.LLM({MODEL!r}, enable_expert_parallel=True, **{SMALL!r})
+chats = {CHATS!r}[int(os.environ["VLLM_DP_RANK"])::2]
+print([o.outputs[0].text for o in llm.chat(chats, cadre.SamplingParams(temperature=0), use_tqdm=False)], flush=True)
+input()  # nobody leaves before all have their answers
+"""
+    port = free_port()
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            env=environment(VLLM_DP_SIZE=2, VLLM_DP_RANK=rank, VLLM_DP_MASTER_IP="127.0.0.1", VLLM_DP_MASTER_PORT=port))
+        for rank in range(2)]  # fmt: skip
+    answers = [process.stdout.readline() for process in processes]
+    ends = [process.communicate("\n", timeout=60) for process in processes]
+    assert answers == ["['42', '3 4 5 6 7 8 9']\n", "['Paris.', '104']\n"], ends
+
+
+def test_tensor_parallel_ranks():
+    with cadre.LLM(MODEL, tensor_parallel_size=2, **SMALL) as model:
+        assert texts(model.chat(CHATS, cadre.SamplingParams(**GREEDY), use_tqdm=False)) == [text for _, _, text in EXPECTED]
+        assert model.get_world_size() == 2
+
+
 # Ends.
 
 
@@ -455,7 +481,7 @@ import os, signal, threading, cadre
 from cadre import _engine
 # Ranks that never come: the start waits.
 threading.Timer(0.5, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
-cadre.LLM({MODEL!r}, data_parallel_size=4, data_parallel_size_local=2, data_parallel_rpc_port=0 or {29000 + os.getpid() % 1000}, **{SMALL!r})
+cadre.LLM({MODEL!r}, data_parallel_size=4, data_parallel_size_local=2, data_parallel_rpc_port={free_port()}, **{SMALL!r})
 """
     begin = time.monotonic()
     done = python(["-c", code])
@@ -866,3 +892,13 @@ def test_the_stubs_name_what_there_is():
         assert names(ROOT / f"python/cadre/{name}.pyi") == names(ROOT / f"python/cadre/{name}.py"), name
     stub = (ROOT / "python/cadre/sampling_params.pyi").read_text()
     assert all(f"    {field}: " in stub for field in cadre.SamplingParams.__slots__)
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_the_pages_examples_run(number):
+    page = (ROOT / "docs/python.md").read_text()
+    blocks = [block for block in re.findall(r"^```python\n(.*?)^```", page, re.S | re.M) if "LLM" in block]
+    assert len(blocks) == 2
+    done = python(["-c", blocks[number]])
+    assert done.returncode == 0 and done.stdout, done.stderr
+    assert number == 1 or "\n42\n" in done.stdout
