@@ -826,7 +826,7 @@ try:
 except ImportError as error:
     print("no module 'vllm.model_executor'" in str(error))
 try:
-    from vllm import PoolingParams
+    from vllm import NoSuchThing
 except ImportError:
     print("refused")
 print(__name__, sys.argv[0].endswith("script.py"), EngineArgs.from_cli_args(args).max_model_len)
@@ -841,6 +841,48 @@ def test_a_script_for_vllm_runs_unchanged(tmp_path, alone):
     assert done.returncode == 0, done.stderr
     wanted = texts(alone.generate(PROSE, cadre.SamplingParams(temperature=0, max_tokens=8), use_tqdm=False))[0]
     assert done.stdout == f"{wanted}\nTrue\nrefused\n__main__ True 512\n"
+
+
+OFFLINE = """
+import os
+from multiprocessing import Process
+from time import sleep
+
+from vllm import LLM, SamplingParams
+from vllm.distributed.parallel_state import destroy_model_parallel
+from vllm.platforms import current_platform
+from vllm.sampling_params import StructuredOutputsParams
+from vllm.utils.network_utils import get_open_port
+
+def main(size, rank, port):
+    os.environ["VLLM_DP_RANK"] = os.environ["VLLM_DP_RANK_LOCAL"] = str(rank)
+    os.environ["VLLM_DP_SIZE"] = str(size)
+    os.environ["VLLM_DP_MASTER_IP"] = "127.0.0.1"
+    os.environ["VLLM_DP_MASTER_PORT"] = str(port)
+    chats = {chats!r}[rank::size]
+    llm = LLM(model={model!r}, enable_expert_parallel=True, **{small!r})
+    outputs = llm.chat(chats, [SamplingParams(temperature=0) for _ in chats], use_tqdm=False)
+    print(f"DP rank {{rank}}: {{[output.outputs[0].text for output in outputs]}}", flush=True)
+    sleep(2)
+
+if __name__ == "__main__":
+    assert current_platform.is_cpu() and not current_platform.is_cuda()
+    port = get_open_port()
+    processes = [Process(target=main, args=(2, rank, port)) for rank in range(2)]
+    for process in processes: process.start()
+    for process in processes: process.join(timeout=50)
+    print([process.exitcode for process in processes])
+    destroy_model_parallel()
+"""
+
+
+def test_offline_data_parallelism_as_vllm_shows_it(tmp_path):
+    script = tmp_path / "data_parallel.py"
+    script.write_text(OFFLINE.format(chats=CHATS, model=MODEL, small=SMALL))
+    done = python(["-m", "cadre.compat", str(script)])
+    lines = done.stdout.splitlines()
+    assert sorted(lines[:2]) == ["DP rank 0: ['42', '3 4 5 6 7 8 9']", "DP rank 1: ['Paris.', '104']"], done.stderr
+    assert lines[2:] == ["[0, 0]"]
 
 
 def test_compat_with_a_real_vllm(tmp_path):

@@ -28,7 +28,10 @@ _ARGS = {name: getattr(engine_args, name) for name in ("EngineArgs", "AsyncEngin
 _INPUTS = {name: getattr(inputs, name) for name in ("TextPrompt", "TokensPrompt")}
 _ENGINE = {"LLMEngine": llm_engine.LLMEngine}
 _ASYNC = {"AsyncLLM": async_llm.AsyncLLM, "AsyncLLMEngine": async_llm.AsyncLLM}
-_UTILS = {"FlexibleArgumentParser": names.FlexibleArgumentParser, "random_uuid": names.random_uuid}
+_UTILS = {name: getattr(names, name) for name in ("FlexibleArgumentParser", "get_open_port", "random_uuid")}
+_REFUSED = {name: getattr(names, name) for name in ("StructuredOutputsParams", "GuidedDecodingParams", "BeamSearchParams")}
+_CLEANING = ("cleanup_dist_env_and_memory", "destroy_distributed_environment", "destroy_model_parallel")
+_DISTRIBUTED = {name: names.nothing for name in _CLEANING}
 
 # Every module that scripts can import, and what is in it.
 MODULES = {
@@ -40,6 +43,7 @@ MODULES = {
         **_INPUTS,
         **_ENGINE,
         **_ASYNC,
+        "PoolingParams": names.PoolingParams,
         "__version__": names.VLLM_VERSION,
         "__cadre_version__": cadre.__version__,
     },
@@ -47,6 +51,8 @@ MODULES = {
     "vllm.config.compilation": {"CompilationConfig": names.CompilationConfig},
     "vllm.config.kv_transfer": {"KVTransferConfig": names.KVTransferConfig},
     "vllm.config.parallel": {"EPLBConfig": names.EPLBConfig, "ParallelConfig": names.ParallelConfig},
+    "vllm.distributed": _DISTRIBUTED,
+    "vllm.distributed.parallel_state": _DISTRIBUTED,
     "vllm.engine": {},
     "vllm.engine.arg_utils": _ARGS,
     "vllm.engine.async_llm_engine": _ASYNC,
@@ -60,12 +66,15 @@ MODULES = {
     "vllm.lora": {},
     "vllm.lora.request": {"LoRARequest": names.LoRARequest},
     "vllm.outputs": _OUTPUTS,
-    "vllm.sampling_params": _SAMPLING,
+    "vllm.platforms": {"current_platform": names.current_platform},
+    "vllm.pooling_params": {"PoolingParams": names.PoolingParams},
+    "vllm.sampling_params": {**_SAMPLING, **_REFUSED},
     "vllm.sequence": _LOGPROB,
     "vllm.usage": {},
     "vllm.usage.usage_lib": {"UsageContext": names.UsageContext},
     "vllm.utils": _UTILS,
     "vllm.utils.argparse_utils": {"FlexibleArgumentParser": names.FlexibleArgumentParser},
+    "vllm.utils.network_utils": {"get_open_port": names.get_open_port},
     "vllm.v1": {},
     "vllm.v1.engine": {},
     "vllm.v1.engine.async_llm": _ASYNC,

@@ -2,6 +2,8 @@
 
 import argparse
 import enum
+import socket
+import sys
 import uuid
 
 from ..errors import UnsupportedError
@@ -26,8 +28,6 @@ class FlexibleArgumentParser(argparse.ArgumentParser):
     """An argparse parser in whose flags ``_`` and ``-`` are the same."""
 
     def parse_known_args(self, args=None, namespace=None):
-        import sys
-
         words = list(sys.argv[1:] if args is None else args)
         for index, word in enumerate(words):
             if word.startswith("--"):
@@ -73,9 +73,47 @@ class ParallelConfig(_Config):
     """Its members are keywords of LLM(...)."""
 
 
-class LoRARequest:
-    """Adapters are not built."""
+def _refusing(name, reason):
+    """A class that scripts may import, but not make."""
 
     def __init__(self, *args, **more):
-        del args, more
-        raise UnsupportedError("LoRARequest: adapters are not built; merge the adapter into the checkpoint", "lora_request")
+        del self, args, more
+        raise UnsupportedError(f"{name}: {reason}", name)
+
+    return type(name, (), {"__init__": __init__, "__doc__": f"Refused: {reason}."})
+
+
+LoRARequest = _refusing("LoRARequest", "adapters are not built; merge the adapter into the checkpoint")
+StructuredOutputsParams = _refusing("StructuredOutputsParams", "it needs a grammar for the answer, which is not built")
+GuidedDecodingParams = _refusing("GuidedDecodingParams", "it needs a grammar for the answer, which is not built")
+BeamSearchParams = _refusing("BeamSearchParams", "beam search is not built")
+PoolingParams = _refusing("PoolingParams", "pooling and embedding models are not built; Cadre generates text")
+
+
+def get_open_port():
+    """A TCP port that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        return probe.getsockname()[1]
+
+
+def nothing(*args, **more):
+    """What vLLM cleans up here cleans itself."""
+    del args, more
+
+
+class _Platform:
+    """What vLLM asks about the device: a CPU."""
+
+    device_type, device_name = "cpu", "cpu"
+
+    def is_cpu(self):
+        return True
+
+    def __getattr__(self, name):
+        if name.startswith("is_"):
+            return lambda: False
+        raise AttributeError(f"cadre.compat: current_platform has no '{name}'")
+
+
+current_platform = _Platform()
