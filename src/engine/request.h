@@ -21,6 +21,7 @@ struct SamplingParams : nn::SamplingOptions {
   std::vector<int32_t> stop_token_ids;
   std::vector<int32_t> eos_token_ids;  ///< end-of-sequence tokens of the model
   bool ignore_eos = false;
+  int64_t routed_experts_start = 0;  ///< the first token whose experts the answer tells
   std::optional<int>
       prompt_logprobs;  ///< k >= 0: the prompt token's and the k best; -1: the whole vocabulary
 };
@@ -57,6 +58,14 @@ struct RequestTimes {
   TimePoint queued, scheduled, first_token, last_token;
 };
 
+/// Which experts each token had: rows of layers of top_k, from token `start` of prompt and answer on. The last
+/// generated token has none: it has not been computed.
+struct RoutedExperts {
+  int64_t start = 0;
+  int32_t num_layers = 0, top_k = 0;  ///< 0: not kept
+  std::vector<uint16_t> experts;      ///< [tokens, num_layers, top_k]
+};
+
 struct Finish {
   FinishReason reason = FinishReason::kStop;
   std::optional<int32_t>
@@ -64,6 +73,7 @@ struct Finish {
   Error error;     ///< set for kError
   RequestTimes times;
   int num_preemptions = 0;
+  RoutedExperts routed;  ///< with --enable-return-routed-experts, where a step ended the request
 };
 
 /// Receives what becomes of one request. Called from the engine thread: must not block and must not call the

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <span>
+#include <utility>
 
 #include "base/check.h"
 #include "kv/layout.h"
@@ -52,8 +53,10 @@ void Scheduler::ScheduleRunning(std::vector<ScheduledSequence>& plan, int32_t& b
 }
 
 void Scheduler::ScheduleWaiting(std::vector<ScheduledSequence>& plan, int32_t& budget) {
-  while (!waiting_.empty() && budget > 0 && num_running() < options_.max_num_seqs) {
-    Sequence& sequence = *waiting_.front();
+  while (budget > 0 && num_running() < options_.max_num_seqs) {
+    const auto next = std::ranges::find_if(waiting_, [&](const auto& s) { return s->id < border_; });
+    if (next == waiting_.end()) return;
+    Sequence& sequence = **next;
     AdoptPrefix(sequence);
     const int32_t chunk = ChunkOf(sequence, budget);
     // Without chunking a prompt waits for a step that has room for it whole, or for a step of its own.
@@ -72,10 +75,10 @@ void Scheduler::ScheduleWaiting(std::vector<ScheduledSequence>& plan, int32_t& b
     }
     plan.push_back({&sequence, chunk});
     budget -= chunk;
-    const auto place = std::upper_bound(running_.begin(), running_.end(), waiting_.front(),
+    const auto place = std::upper_bound(running_.begin(), running_.end(), *next,
                                         [&](const auto& a, const auto& b) { return ServedBefore(*a, *b); });
-    running_.insert(place, std::move(waiting_.front()));
-    waiting_.pop_front();
+    running_.insert(place, std::move(*next));
+    waiting_.erase(next);
   }
 }
 
@@ -126,6 +129,14 @@ void Scheduler::PreemptLast() {
   ++victim->num_preemptions;
   ++counters_.num_preemptions;
   Add(std::move(victim));
+}
+
+void Scheduler::ForgetComputed() {
+  for (auto& sequence : std::exchange(running_, {})) {
+    ReleaseBlocks(*sequence);
+    Add(std::move(sequence));
+  }
+  pool_.ForgetAll();
 }
 
 void Scheduler::ReleaseBlocks(Sequence& sequence) {

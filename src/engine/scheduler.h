@@ -10,6 +10,7 @@
 // Owned by the engine thread.
 #include <cstdint>
 #include <deque>
+#include <limits>
 #include <memory>
 #include <vector>
 
@@ -60,6 +61,14 @@ class Scheduler {
   /// Takes a sequence out, wherever it is, and releases its blocks. Null if there is none with this id.
   std::unique_ptr<Sequence> Remove(SeqId id);
 
+  /// Sequences with ids from `border` on stay waiting until AdmitAll.
+  void AdmitBelow(SeqId border) { border_ = border; }
+  void AdmitAll() { border_ = kNoBorder; }
+
+  /// Running sequences give their blocks back and wait, to be computed anew, and no cached prefix is found any
+  /// more: what lies in the cache belongs to other weights.
+  void ForgetComputed();
+
   /// Every sequence, running ones first; for cancellation sweeps and draining.
   std::vector<Sequence*> All() const;
 
@@ -82,6 +91,8 @@ class Scheduler {
   void ScheduleWaiting(std::vector<ScheduledSequence>& plan, int32_t& budget);
   bool ServedBefore(const Sequence& a, const Sequence& b) const;
 
+  static constexpr SeqId kNoBorder{std::numeric_limits<int64_t>::max()};
+  SeqId border_ = kNoBorder;
   SchedulerOptions options_;
   kv::BlockPool pool_;
   std::vector<std::unique_ptr<Sequence>> running_;  // in the order they are served

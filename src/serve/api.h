@@ -4,6 +4,7 @@
 
 #include "base/log.h"
 #include "serve/eplb_query.h"
+#include "serve/liveness.h"
 #include "serve/metrics.h"
 #include "serve/openai/schema.h"
 #include "serve/options.h"
@@ -19,6 +20,7 @@ struct Api {
   std::atomic<int64_t> num_in_flight{0};  ///< generation requests, for /load
   std::atomic<bool> draining{false};
   EplbQuery eplb{};
+  LivenessQuery liveness{options.liveness_timeout};
   FieldNotes notes{[](const std::string& line) { LogInfo("{}", line); }};
 };
 
@@ -30,7 +32,10 @@ using AsyncHandler = Status (*)(Api& api, const http::Request& request, const Wr
 
 // openai/chat.cc, openai/completions.cc
 Status ChatCompletions(Api& api, const http::Request& request, const WriterPtr& writer);
+Status ChatCompletionsTokens(Api& api, const http::Request& request, const WriterPtr& writer);
 Status Completions(Api& api, const http::Request& request, const WriterPtr& writer);
+// openai/generate.cc
+Status GenerateTokens(Api& api, const http::Request& request, const WriterPtr& writer);
 // openai/models.cc
 Result<http::Response> Models(Api& api, const http::Request& request);
 // openai/tokenize.cc
@@ -44,5 +49,18 @@ Status Load(Api& api, const http::Request& request, const WriterPtr& writer);
 Status Metrics(Api& api, const http::Request& request, const WriterPtr& writer);
 Status Eplb(Api& api, const http::Request& request, const WriterPtr& writer);
 Result<http::Response> ResetPrefixCache(Api& api, const http::Request& request);
+
+// rl.cc
+Status Pause(Api& api, const http::Request& request, const WriterPtr& writer);
+Status Resume(Api& api, const http::Request& request, const WriterPtr& writer);
+Status IsPaused(Api& api, const http::Request& request, const WriterPtr& writer);
+Status Liveness(Api& api, const http::Request& request, const WriterPtr& writer);
+Status UpdateWeights(Api& api, const http::Request& request, const WriterPtr& writer);
+Status ReloadWeights(Api& api, const http::Request& request, const WriterPtr& writer);
+Status InitBroadcaster(Api& api, const http::Request& request, const WriterPtr& writer);
+Status InitWeightTransferEngine(Api& api, const http::Request& request, const WriterPtr& writer);
+Result<http::Response> StartWeightUpdate(Api& api, const http::Request& request);
+Result<http::Response> FinishWeightUpdate(Api& api, const http::Request& request);
+Result<http::Response> GetWorldSize(Api& api, const http::Request& request);
 
 }  // namespace cadre::serve

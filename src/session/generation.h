@@ -26,6 +26,7 @@ struct SequenceEnd {
   int num_preemptions = 0;
   int num_tokens = 0;  ///< generated, the ending one included
   Error error;         ///< for kError
+  engine::RoutedExperts routed;
 };
 
 /// What is new of one sequence. Views live during the call.
