@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "base/json.h"
 #include "base/log.h"
 #include "model/weight_map.h"
 
