@@ -83,11 +83,15 @@ class Policy:
             begin += length
         return out @ w[at + "o_proj.weight"].T
 
-    def _experts(self, x, layer):
+    def _experts(self, x, layer, replayed):
         """The MoE half of a layer; and for each expert the rows it had, their weights and its inner activations."""
         c, w = self.config, self.weights
         scores = np.exp(log_softmax(x @ w["model.layers.%d.mlp.gate.weight" % layer].T))
         chosen = np.argsort(-scores, -1, kind="stable")[:, : c["num_experts_per_tok"]]
+        self.num_choices += len(chosen)
+        if replayed is not None:
+            self.num_rerouted += int((np.sort(chosen, -1) != np.sort(replayed, -1)).any(-1).sum())
+            chosen = replayed
         weights = np.take_along_axis(scores, chosen, -1)
         if c["norm_topk_prob"]:
             weights = weights / weights.sum(-1, keepdims=True)
@@ -103,26 +107,33 @@ class Policy:
             used.append((expert, rows, weight * inner))
         return out, used
 
-    def forward(self, sequences):
-        """Logits [all tokens, vocabulary] of the sequences, one behind the other; and what the gradient needs."""
+    def forward(self, sequences, experts=None):
+        """Logits [all tokens, vocabulary] of the sequences, one behind the other; and what the gradient needs.
+
+        experts: [all tokens, layers, top_k] those that the server has used. Two implementations round differently, and
+        where two experts are as good as each other that decides; one token in some 100 000 would be far off.
+        """
+        self.num_choices = self.num_rerouted = 0
         lengths = [len(s) for s in sequences]
         x = self.weights["model.embed_tokens.weight"][np.concatenate(sequences)]
         for layer in range(self.config["num_hidden_layers"]):
             at = "model.layers.%d." % layer
             x = x + self._attention(self._norm(x, at + "input_layernorm.weight"), at + "self_attn.", lengths)
-            moe, used = self._experts(self._norm(x, at + "post_attention_layernorm.weight"), layer)
+            replayed = None if experts is None else experts[:, layer]
+            moe, used = self._experts(self._norm(x, at + "post_attention_layernorm.weight"), layer, replayed)
             x = x + moe
         head = self.weights.get("lm_head.weight", self.weights["model.embed_tokens.weight"])
         return self._norm(x, "model.norm.weight") @ head.T, (x, used, head)
 
-    def logprobs(self, prompt_lengths, sequences):
-        """For each sequence the log probabilities of the tokens behind its prompt."""
-        logits, kept = self.forward(sequences)
+    def logprobs(self, prompt_lengths, sequences, experts=None):
+        """For each sequence the log probabilities of the tokens behind its prompt. Last tokens predict nothing that is
+        asked for, so `experts` has rows for all others."""
+        logits, kept = self.forward([tokens[:-1] for tokens in sequences], experts)
         logp, out, begin = log_softmax(logits), [], 0
         for prompt, tokens in zip(prompt_lengths, sequences):
             rows = np.arange(begin + prompt - 1, begin + len(tokens) - 1)
             out.append(logp[rows, np.asarray(tokens[prompt:])])
-            begin += len(tokens)
+            begin += len(tokens) - 1
         return out, (logp, kept)
 
     def gradient(self, prompt_lengths, sequences, advantages, saved):
@@ -133,7 +144,7 @@ class Policy:
             rows = np.arange(begin + prompt - 1, begin + len(tokens) - 1)
             d_logits[rows] = advantage * np.exp(logp[rows])
             d_logits[rows, np.asarray(tokens[prompt:])] -= advantage
-            begin, count = begin + len(tokens), count + len(rows)
+            begin, count = begin + len(tokens) - 1, count + len(rows)
         d_normed = (d_logits / count) @ head
         scale = 1 / np.sqrt((x * x).mean(-1, keepdims=True) + self.config["rms_norm_eps"])
         gradients = {"model.norm.weight": (d_normed * x * scale).sum(0)}

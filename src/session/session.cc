@@ -170,7 +170,10 @@ Result<std::shared_ptr<Generation>> Session::Begin(GenerateRequest request,
           model().max_model_len, plain->text.size(), field);
     }
     std::string rendered;
-    CADRE_ASSIGN(std::vector<int32_t> ids, Tokenize(prompt, request.add_special_tokens, &rendered));
+    const auto* tokens = std::get_if<TokenPrompt>(&prompt);
+    CADRE_ASSIGN(std::vector<int32_t> ids, tokens != nullptr
+                                               ? CheckIds(tokens->ids, field.c_str())
+                                               : Tokenize(prompt, request.add_special_tokens, &rendered));
     CADRE_TRY(Truncate(request, ids));
     if (ids.empty())
       return FailParam(Code::kInvalidArgument, field, "The {} is empty: it must hold at least one token.",
