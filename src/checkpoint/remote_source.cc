@@ -48,7 +48,8 @@ struct RemoteWeights::State {
 
   // A lost answer leaves a stream out of step: it is closed, and every later use fails.
   Status Exchange(Stream& stream, std::array<uint64_t, 3> ask, std::span<std::byte> answer, TimePoint until) {
-    if (!stream.fd) return Fail(Code::kUnavailable, "the connection to the sender of weights at {} is closed", where);
+    if (!stream.fd)
+      return Fail(Code::kUnavailable, "the connection to the sender of weights at {} is closed", where);
     Status status = sys::SendAll(stream.fd.get(), std::as_bytes(std::span(ask)), until);
     if (status && !answer.empty()) status = sys::RecvAll(stream.fd.get(), answer, until);
     if (status) return {};
@@ -124,8 +125,7 @@ RemoteWeights::~RemoteWeights() = default;
 Result<std::unique_ptr<RemoteWeights>> RemoteWeights::Connect(const RemoteOptions& options) {
   auto state = std::make_unique<State>();
   state->where = Format("{}:{}", options.host, options.port);
-  const auto count =
-      static_cast<uint32_t>(std::clamp<int64_t>(options.num_streams, 1, kMaxStreams));
+  const auto count = static_cast<uint32_t>(std::clamp<int64_t>(options.num_streams, 1, kMaxStreams));
   for (uint32_t i = 0; i < count; ++i) {
     auto stream = std::make_unique<Stream>();
     CADRE_ASSIGN(stream->fd, OpenStream(options, i, count));
@@ -152,22 +152,23 @@ Result<std::unique_ptr<TensorSource>> RemoteWeights::Receive(TimePoint deadline)
   constexpr auto kMaxHead = static_cast<uint64_t>(kMaxHeaderBytes) + 8;
   if (sizes[2] < 8 || sizes[2] > kMaxHead || sizes[1] < sizes[2] || sizes[1] > (uint64_t{1} << 62)) {
     first.fd = sys::Fd();
-    return Fail(Code::kDataLoss, "the sender of weights at {} offers {} bytes with a head of {}", s.where, sizes[1],
-                sizes[2]);
+    return Fail(Code::kDataLoss, "the sender of weights at {} offers {} bytes with a head of {}", s.where,
+                sizes[1], sizes[2]);
   }
   std::string head(sizes[2], '\0');
-  if (const Status read = sys::RecvAll(first.fd.get(), std::as_writable_bytes(std::span(head)), deadline); !read) {
+  if (const Status read = sys::RecvAll(first.fd.get(), std::as_writable_bytes(std::span(head)), deadline);
+      !read) {
     first.fd = sys::Fd();
     return Fail(read.error().code, "the sender of weights at {}: {}", s.where, read.error().message);
   }
   uint64_t length = 0;
   std::memcpy(&length, head.data(), 8);
   if (length != sizes[2] - 8) {
-    return Fail(Code::kDataLoss, "the sender of weights at {}: its head says {} bytes and has {}", s.where, length,
-                sizes[2] - 8);
+    return Fail(Code::kDataLoss, "the sender of weights at {}: its head says {} bytes and has {}", s.where,
+                length, sizes[2] - 8);
   }
-  CADRE_ASSIGN(auto tensors, ParseSafetensorsHeader(std::string_view(head).substr(8), static_cast<int64_t>(sizes[1]),
-                                                    "sender " + s.where));
+  CADRE_ASSIGN(auto tensors, ParseSafetensorsHeader(std::string_view(head).substr(8),
+                                                    static_cast<int64_t>(sizes[1]), "sender " + s.where));
   s.version = sizes[0];
   return std::make_unique<RemoteSource>(
       "sender " + s.where, std::move(tensors),
@@ -180,8 +181,8 @@ void RemoteWeights::Finish(bool in_use) {
   Stream& first = *s.streams.front();
   const std::lock_guard lock(first.mutex);
   // A sender that is gone does not mind.
-  [[maybe_unused]] const Status told = s.Exchange(first, {kEnd, std::exchange(s.version, 0), in_use ? 1u : 0u}, {},
-                                                  Now() + std::chrono::seconds(5));
+  [[maybe_unused]] const Status told = s.Exchange(
+      first, {kEnd, std::exchange(s.version, 0), in_use ? 1u : 0u}, {}, Now() + std::chrono::seconds(5));
 }
 
 }  // namespace cadre::checkpoint

@@ -207,8 +207,8 @@ void EngineCluster::Control(engine::ControlRequest request, engine::ControlDone 
   // What ranks are thought to hold is only a guess, so it may be dropped whatever comes of the order.
   const bool forgets = request.kind == engine::ControlKind::kWeights ||
                        (request.kind == engine::ControlKind::kPause && request.clear_cache);
-  gathered->done = [done = std::move(done), board = forgets ? options_.board : nullptr](
-                       Result<engine::ControlState> state) {
+  gathered->done = [done = std::move(done),
+                    board = forgets ? options_.board : nullptr](Result<engine::ControlState> state) {
     if (board != nullptr) board->ForgetBlocks();
     done(std::move(state));
   };

@@ -303,7 +303,8 @@ TEST(Cluster, AnOrderGoesToAllAndIsAnsweredWhenAllHave) {
     EXPECT_TRUE(heard.empty());
     ASSERT_EQ(ranks.engines[i].orders.size(), 1u);
     EXPECT_EQ(ranks.engines[i].orders[0].mode, engine::PauseMode::kWait);
-    ranks.engines[2 - i].answers[0](engine::ControlState{.paused = true, .generation = static_cast<int64_t>(i)});
+    ranks.engines[2 - i].answers[0](
+        engine::ControlState{.paused = true, .generation = static_cast<int64_t>(i)});
   }
   ASSERT_EQ(heard.size(), 1u);
   EXPECT_TRUE(heard[0]->paused);

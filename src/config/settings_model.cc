@@ -42,8 +42,10 @@ constexpr Setting kModel[] = {
           "Most log probabilities that a request may ask for at each token; -1: no limit.")
         .Range(-1),
     Works("logprobs-mode", Type::kString, "raw_logprobs", Into<&ModelOptions::logprobs_mode>,
-          "What the logprobs of generated tokens are: of the model's own distribution (raw), or of the one that was "
-          "drawn from, after penalties, temperature, min_p, top_k and top_p (processed); or the logits of either.")
+          "What the logprobs of generated tokens are: of the model's own distribution (raw), or of the one "
+          "that was "
+          "drawn from, after penalties, temperature, min_p, top_k and top_p (processed); or the logits of "
+          "either.")
         .Choices("processed_logits,processed_logprobs,raw_logits,raw_logprobs"),
     Works("hf-overrides", Type::kJson, "{}", Into<&ModelOptions::hf_overrides>,
           "Members laid over the checkpoint's config.json."),

@@ -180,8 +180,8 @@ Status RankRuntime::Connect(const config::EngineOptions& options, const ModelSet
 }
 
 // After the start of balancing, which says where experts lie.
-Status RankRuntime::KeepWeights(const config::EngineOptions& options, const ModelSetup& setup, RankPlace place,
-                                TimePoint join_deadline) {
+Status RankRuntime::KeepWeights(const config::EngineOptions& options, const ModelSetup& setup,
+                                RankPlace place, TimePoint join_deadline) {
   if (links_.rendezvous != nullptr) {
     CADRE_ASSIGN(all_ranks_, a2a::Collective::Create({.name = "weights",
                                                       .rendezvous = links_.rendezvous,

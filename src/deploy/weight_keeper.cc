@@ -43,8 +43,9 @@ Status CheckExpected(const std::string& expected, const checkpoint::TensorSource
     std::vector<int64_t> shape;
     for (const Json& dim : parts[2].AsArray()) shape.push_back(dim.AsInt());
     if (tensor->shape != shape || DTypeName(tensor->dtype) != parts[1].AsString()) {
-      return Fail(Code::kInvalidArgument, "update_info says that '{}' is {} {}; the sender has {} {}", Excerpt(name),
-                  parts[1].AsString(), parts[2].Dump(), DTypeName(tensor->dtype), tensor->ShapeText());
+      return Fail(Code::kInvalidArgument, "update_info says that '{}' is {} {}; the sender has {} {}",
+                  Excerpt(name), parts[1].AsString(), parts[2].Dump(), DTypeName(tensor->dtype),
+                  tensor->ShapeText());
     }
   }
   return {};
@@ -183,10 +184,11 @@ Result<engine::WeightKeeper::Outcome> WeightKeeper::GoBack(Outcome outcome, cons
     return outcome;
   }
   outcome.broken = broken_ = true;
-  outcome.status = Fail(Code::kUnavailable,
-                        "the weights are damaged: an update failed while it was written ({}) and the last ones could "
-                        "not be read again ({}); send /update_weights or /reload_weights",
-                        why.message, all.error().message);
+  outcome.status =
+      Fail(Code::kUnavailable,
+           "the weights are damaged: an update failed while it was written ({}) and the last ones could "
+           "not be read again ({}); send /update_weights or /reload_weights",
+           why.message, all.error().message);
   return outcome;
 }
 

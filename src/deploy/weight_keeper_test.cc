@@ -21,7 +21,8 @@ class Breaking : public checkpoint::TensorSource {
   const std::vector<checkpoint::TensorInfo>& tensors() const override { return inner_->tensors(); }
   const checkpoint::TensorInfo* Find(std::string_view name) const override { return inner_->Find(name); }
   std::string FileOf(const checkpoint::TensorInfo& tensor) const override { return inner_->FileOf(tensor); }
-  Status Read(const checkpoint::TensorInfo& tensor, int64_t begin, int64_t num_bytes, void* to) const override {
+  Status Read(const checkpoint::TensorInfo& tensor, int64_t begin, int64_t num_bytes,
+              void* to) const override {
     if ((left_ -= num_bytes) < 0) return Fail(Code::kDataLoss, "the disk is broken");
     return inner_->Read(tensor, begin, num_bytes, to);
   }
@@ -48,7 +49,8 @@ class WeightKeeperTest : public testing::Test {
     model::LoadedModel model;
     std::unique_ptr<WeightKeeper> keeper;
     std::string Bytes() const {
-      std::string all(reinterpret_cast<const char*>(model.dense.data()), static_cast<size_t>(model.plan.dense_bytes));
+      std::string all(reinterpret_cast<const char*>(model.dense.data()),
+                      static_cast<size_t>(model.plan.dense_bytes));
       return all.append(reinterpret_cast<const char*>(model.experts.data()),
                         static_cast<size_t>(model.plan.expert_bytes));
     }
@@ -61,7 +63,8 @@ class WeightKeeperTest : public testing::Test {
     WeightKeeperParts parts{
         .plan = rank.model.plan, .pool = &pool_, .collective = collective, .start_folder = Folder(1)};
     parts.rank = layout.ep_rank;
-    parts.open = [this, break_after](const std::string& folder) -> Result<std::unique_ptr<checkpoint::TensorSource>> {
+    parts.open =
+        [this, break_after](const std::string& folder) -> Result<std::unique_ptr<checkpoint::TensorSource>> {
       if (!folder.ends_with("broken")) return checkpoint::OpenCheckpoint(folder);
       CADRE_ASSIGN(auto source, checkpoint::OpenCheckpoint(Folder(2)));
       return std::make_unique<Breaking>(std::move(source), break_after);
@@ -85,7 +88,8 @@ class WeightKeeperTest : public testing::Test {
 std::string BytesOf(const std::string& folder, const model::WeightLayout& layout) {
   sys::ThreadPool pool({.num_threads = 1});
   const auto model = model::LoadModel(folder, layout, pool);
-  std::string all(reinterpret_cast<const char*>(model->dense.data()), static_cast<size_t>(model->plan.dense_bytes));
+  std::string all(reinterpret_cast<const char*>(model->dense.data()),
+                  static_cast<size_t>(model->plan.dense_bytes));
   return all.append(reinterpret_cast<const char*>(model->experts.data()),
                     static_cast<size_t>(model->plan.expert_bytes));
 }
@@ -110,8 +114,9 @@ TEST_F(WeightKeeperTest, WhatDoesNotFitTouchesNothing) {
   const std::string wide = root_ / "wide";
   std::filesystem::create_directories(wide);
   ASSERT_TRUE(model::WriteTinyCheckpoint(wide, {.num_experts = 7}).has_value());
-  for (const WeightOrder& order :
-       {WeightOrder{.folder = wide}, WeightOrder{.folder = root_ / "none"}, {.kind = WeightOrder::Kind::kReceive}}) {
+  for (const WeightOrder& order : {WeightOrder{.folder = wide},
+                                   WeightOrder{.folder = root_ / "none"},
+                                   {.kind = WeightOrder::Kind::kReceive}}) {
     const auto done = rank.keeper->CarryOut(order);
     ASSERT_TRUE(done.has_value());
     EXPECT_FALSE(done->status.has_value());

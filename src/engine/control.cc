@@ -10,8 +10,8 @@ void Engine::Control(ControlRequest, ControlDone done) {
 }
 
 std::string WeightOrder::ToText() const {
-  return Json(Json::Array{static_cast<int64_t>(kind), folder, host, port, first_receiver, world_size, timeout_s,
-                          expected})
+  return Json(Json::Array{static_cast<int64_t>(kind), folder, host, port, first_receiver, world_size,
+                          timeout_s, expected})
       .Dump();
 }
 

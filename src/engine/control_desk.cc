@@ -49,10 +49,11 @@ void ControlDesk::Advance(Scheduler& scheduler) {
   const TimePoint now = Now();
   std::erase_if(orders_, [&](ControlCall& call) {
     if (call.deadline > now) return false;
-    call.done(Fail(Code::kDeadlineExceeded,
-                   "not all ranks were given the order within {} s; where each node has a front of its own, send it "
-                   "to every front",
-                   call.request.weights.timeout_s));
+    call.done(Fail(
+        Code::kDeadlineExceeded,
+        "not all ranks were given the order within {} s; where each node has a front of its own, send it "
+        "to every front",
+        call.request.weights.timeout_s));
     return true;
   });
 }

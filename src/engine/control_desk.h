@@ -23,7 +23,8 @@ struct ControlCall {
 
 class ControlDesk {
  public:
-  /// `next_sequence`: ids from here on belong to requests that come later. kAbort is the caller's to carry out.
+  /// `next_sequence`: ids from here on belong to requests that come later. kAbort is the caller's to carry
+  /// out.
   void Take(ControlCall call, SeqId next_sequence, Scheduler& scheduler);
 
   /// Ends pauses whose requests have come to their end, and orders that have waited too long.

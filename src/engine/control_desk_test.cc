@@ -22,12 +22,13 @@ struct Desk {
     next = SeqId(id + 1);
   }
   void Tell(ControlRequest request) {
-    desk.Take({.request = std::move(request),
-               .done =
-                   [this](const Result<ControlState>& state) {
-                     answers.push_back(state ? (state->paused ? "paused" : "running") : state.error().message);
-                   }},
-              next, scheduler);
+    desk.Take(
+        {.request = std::move(request),
+         .done =
+             [this](const Result<ControlState>& state) {
+               answers.push_back(state ? (state->paused ? "paused" : "running") : state.error().message);
+             }},
+        next, scheduler);
   }
   // The ids of a step that is made.
   std::vector<int64_t> Step() {

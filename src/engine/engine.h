@@ -93,7 +93,7 @@ struct RankStats {
   int64_t prompt_tokens = 0;
   int64_t generation_tokens = 0;
   int64_t num_steps = 0;
-  double cpu_seconds = 0;  ///< of the process that runs the rank
+  double cpu_seconds = 0;         ///< of the process that runs the rank
   bool paused = false;            ///< or about to be
   int64_t weight_generation = 1;  ///< 1 at the start, one more with each update
   std::string broken;             ///< why nothing can be served until the next update of weights; else empty

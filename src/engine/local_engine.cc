@@ -240,7 +240,8 @@ void LocalEngine::TakeInbox() {
   if (abort) EndAll(FinishReason::kAbort, {Code::kUnavailable, "the server is shutting down", {}});
   for (ControlCall& call : calls) {
     if (call.request.kind == ControlKind::kPause && call.request.mode == PauseMode::kAbort) {
-      EndAll(FinishReason::kAbort, {Code::kCancelled, "the server was told to pause and to end its requests", {}});
+      EndAll(FinishReason::kAbort,
+             {Code::kCancelled, "the server was told to pause and to end its requests", {}});
     }
     desk_.Take(std::move(call), next, scheduler_);
   }

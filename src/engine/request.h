@@ -58,8 +58,8 @@ struct RequestTimes {
   TimePoint queued, scheduled, first_token, last_token;
 };
 
-/// Which experts each token had: rows of layers of top_k, from token `start` of prompt and answer on. The last
-/// generated token has none: it has not been computed.
+/// Which experts each token had: rows of layers of top_k, from token `start` of prompt and answer on. The
+/// last generated token has none: it has not been computed.
 struct RoutedExperts {
   int64_t start = 0;
   int32_t num_layers = 0, top_k = 0;  ///< 0: not kept

@@ -125,15 +125,19 @@ Status Runner::ShareRoutedExperts(const Batch& batch) {
   if (options_.routed_experts == nullptr || tp == nullptr || rows.num_tokens() == 0) return {};
   const auto width = static_cast<int64_t>(options_.expert_maps.size()) * options_.top_k;
   const int64_t row_bytes = width * static_cast<int64_t>(sizeof(uint16_t));
-  const auto place = [&](int64_t row) { return options_.routed_experts + rows.kv_slots[static_cast<size_t>(row)] * width; };
+  const auto place = [&](int64_t row) {
+    return options_.routed_experts + rows.kv_slots[static_cast<size_t>(row)] * width;
+  };
   std::vector<uint16_t> all(static_cast<size_t>(rows.num_tokens() * width));
   std::vector<int64_t> sizes;
-  for (int r = 0; r < tp->size(); ++r) sizes.push_back(a2a::SplitRows(rows.num_tokens(), tp->size(), r).count * row_bytes);
+  for (int r = 0; r < tp->size(); ++r)
+    sizes.push_back(a2a::SplitRows(rows.num_tokens(), tp->size(), r).count * row_bytes);
   const a2a::RowRange own = a2a::SplitRows(rows.num_tokens(), tp->size(), tp->rank());
   for (int64_t row = own.begin; row < own.begin + own.count; ++row)
     std::copy_n(place(row), width, all.data() + row * width);
   CADRE_TRY(tp->AllGather(all.data() + own.begin * width, sizes, all.data()));
-  for (int64_t row = 0; row < rows.num_tokens(); ++row) std::copy_n(all.data() + row * width, width, place(row));
+  for (int64_t row = 0; row < rows.num_tokens(); ++row)
+    std::copy_n(all.data() + row * width, width, place(row));
   return {};
 }
 

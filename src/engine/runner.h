@@ -52,8 +52,8 @@ class Runner {
   Status EndStep();
   /// Whether steps are wanted though nobody has work. The same on all ranks.
   bool wants_step() const { return rebalancer_ != nullptr && rebalancer_->moving(); }
-  /// Gives the other ranks of the replica an order about weights, between two steps; they carry it out in Follow,
-  /// this one by itself.
+  /// Gives the other ranks of the replica an order about weights, between two steps; they carry it out in
+  /// Follow, this one by itself.
   Status SendOrder(const WeightOrder& order);
   /// Carries out such orders on a rank that follows; outlives the runner.
   void SetWeightKeeper(WeightKeeper* keeper) { keeper_ = keeper; }

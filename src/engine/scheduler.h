@@ -65,8 +65,8 @@ class Scheduler {
   void AdmitBelow(SeqId border) { border_ = border; }
   void AdmitAll() { border_ = kNoBorder; }
 
-  /// Running sequences give their blocks back and wait, to be computed anew, and no cached prefix is found any
-  /// more: what lies in the cache belongs to other weights.
+  /// Running sequences give their blocks back and wait, to be computed anew, and no cached prefix is found
+  /// any more: what lies in the cache belongs to other weights.
   void ForgetComputed();
 
   /// Every sequence, running ones first; for cancellation sweeps and draining.

@@ -310,7 +310,8 @@ TEST_F(Link, ARebalanceIsToldThoughNobodyAsksForTokens) {
 TEST_F(Link, OrdersAreAnsweredAndEndWithTheRank) {
   const auto tell = [&](const engine::ControlRequest& request) {
     auto heard = std::make_shared<std::promise<Result<engine::ControlState>>>();
-    client_->Control(request, [heard](Result<engine::ControlState> state) { heard->set_value(std::move(state)); });
+    client_->Control(request,
+                     [heard](Result<engine::ControlState> state) { heard->set_value(std::move(state)); });
     return heard->get_future();
   };
   const auto done = tell({.kind = engine::ControlKind::kWeights,

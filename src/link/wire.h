@@ -16,14 +16,14 @@ constexpr uint32_t kWireVersion = 5;
 
 enum class MessageKind : uint32_t {
   // rank -> front
-  kReady = 1,  ///< ReadyMessage: the engine serves
-  kPrompt,     ///< PromptMessage
-  kTokens,     ///< TokensMessage
-  kFinish,     ///< FinishMessage
-  kStats,      ///< engine::RankStats
-  kDrained,    ///< everything has ended; the rank closes next
-  kEplb,       ///< EplbMessage
-  kControlled, ///< ControlledMessage
+  kReady = 1,   ///< ReadyMessage: the engine serves
+  kPrompt,      ///< PromptMessage
+  kTokens,      ///< TokensMessage
+  kFinish,      ///< FinishMessage
+  kStats,       ///< engine::RankStats
+  kDrained,     ///< everything has ended; the rank closes next
+  kEplb,        ///< EplbMessage
+  kControlled,  ///< ControlledMessage
   // front -> rank
   kSubmit = 64,       ///< SubmitMessage
   kCancel,            ///< CancelMessage

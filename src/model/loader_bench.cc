@@ -150,7 +150,8 @@ void BM_DirectCopy(benchmark::State& state) {
   for (auto _ : state) {
     pool.ForEach(std::ssize(chunks), [&](int64_t c, int) {
       const auto& [tensor, at] = chunks[static_cast<size_t>(c)];
-      if (!source->Read(*tensor, at, std::min(kChunk, tensor->num_bytes - at), arena.data() + tensor->offset + at))
+      if (!source->Read(*tensor, at, std::min(kChunk, tensor->num_bytes - at),
+                        arena.data() + tensor->offset + at))
         state.SkipWithError("read");
     });
     for (const TensorInfo& tensor : source->tensors()) bytes += tensor.num_bytes;

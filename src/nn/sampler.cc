@@ -155,7 +155,8 @@ int32_t Draw(const std::vector<Candidate>& candidates, double uniform) {
 
 Logprobs ComputeLogprobs(const kernels::Device& device, std::span<const float> logits, int32_t token,
                          int num_best, SamplerScratch& scratch, bool as_logits) {
-  const double lse = as_logits ? 0 : kernels::LogSumExp(device, logits.data(), static_cast<int64_t>(logits.size()));
+  const double lse =
+      as_logits ? 0 : kernels::LogSumExp(device, logits.data(), static_cast<int64_t>(logits.size()));
   const auto logprob = [&](float logit) { return static_cast<float>(logit - lse); };
   const float own = logits[static_cast<size_t>(token)];
   const auto above = std::ranges::count_if(logits, [&](float v) { return v > own; });
@@ -174,8 +175,8 @@ Logprobs ComputeLogprobs(const kernels::Device& device, std::span<const float> l
 
 namespace {
 
-// The logits of the distribution that a token was drawn from, in scratch.probabilities: CollectCandidates has left
-// in scratch.candidates what can be drawn.
+// The logits of the distribution that a token was drawn from, in scratch.probabilities: CollectCandidates has
+// left in scratch.candidates what can be drawn.
 std::span<const float> ProcessedLogits(std::span<const float> used, const SamplingOptions& options,
                                        SamplerScratch& scratch) {
   std::vector<float>& processed = scratch.probabilities;
@@ -219,9 +220,10 @@ Sampled SampleToken(const kernels::Device& device, std::span<const float> logits
   const LogprobsMode mode = options.logprobs_mode;
   const bool processed = mode == LogprobsMode::kProcessedLogprobs || mode == LogprobsMode::kProcessedLogits;
   const bool as_logits = mode == LogprobsMode::kRawLogits || mode == LogprobsMode::kProcessedLogits;
-  const std::span<const float> reported = !processed                   ? logits
-                                          : options.temperature == 0.0 ? used  // as vLLM: greedy has no temperature
-                                                                       : ProcessedLogits(used, options, scratch);
+  const std::span<const float> reported = !processed ? logits
+                                          : options.temperature == 0.0
+                                              ? used  // as vLLM: greedy has no temperature
+                                              : ProcessedLogits(used, options, scratch);
   sampled.logprobs = ComputeLogprobs(device, reported, sampled.token, *options.logprobs, scratch, as_logits);
   return sampled;
 }

@@ -35,7 +35,7 @@ struct SamplingOptions {
   std::vector<std::pair<int32_t, float>> logit_bias;
   std::vector<int32_t> allowed_token_ids;       ///< empty: all
   std::vector<std::vector<int32_t>> bad_words;  ///< token sequences that must not be completed
-  uint64_t seed = 0;            ///< always set: the session draws one where the client gave none
+  uint64_t seed = 0;  ///< always set: the session draws one where the client gave none
   LogprobsMode logprobs_mode = LogprobsMode::kRawLogprobs;
   std::optional<int> logprobs;  ///< k >= 0: the chosen token's and the k best; -1: the whole vocabulary
 };

@@ -176,8 +176,8 @@ TEST(Sampler, LogprobsAreOfTheRawLogits) {
   EXPECT_EQ(ComputeLogprobs(kDevice, logits, 17, -1, scratch).size(), 101u);
 }
 
-// Over the options that cut the distribution: what is reported is the log of the probability that the slow twin
-// draws with, and the token does not depend on what is reported.
+// Over the options that cut the distribution: what is reported is the log of the probability that the slow
+// twin draws with, and the token does not depend on what is reported.
 TEST(Sampler, ProcessedLogprobsAreOfTheDistributionThatIsDrawnFrom) {
   SamplerScratch scratch;
   for (const double temperature : {0.3, 1.0, 2.0}) {

@@ -18,12 +18,13 @@ Status LivenessQuery::Ask(engine::Engine& engine, const std::shared_ptr<http::Re
     number = ++state_->number;
     thread_ = std::thread(Run, state_, Now() + timeout_);
   }
-  engine.Control({.kind = engine::ControlKind::kProbe}, [state = state_, number](Result<engine::ControlState> said) {
-    const std::lock_guard lock(state->mutex);
-    if (state->number != number) return;
-    state->answer = said ? Status() : std::unexpected(std::move(said).error());
-    state->changed.notify_all();
-  });
+  engine.Control({.kind = engine::ControlKind::kProbe},
+                 [state = state_, number](Result<engine::ControlState> said) {
+                   const std::lock_guard lock(state->mutex);
+                   if (state->number != number) return;
+                   state->answer = said ? Status() : std::unexpected(std::move(said).error());
+                   state->changed.notify_all();
+                 });
   return {};
 }
 

@@ -1,6 +1,7 @@
 #pragma once
-// GET /liveness: whether every engine still comes to the end of a step. One question at a time is under way; those
-// who ask meanwhile share its answer, and a clock of its own bounds it, since an engine that hangs says nothing.
+// GET /liveness: whether every engine still comes to the end of a step. One question at a time is under way;
+// those who ask meanwhile share its answer, and a clock of its own bounds it, since an engine that hangs says
+// nothing.
 #include <condition_variable>
 #include <memory>
 #include <mutex>

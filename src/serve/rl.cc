@@ -1,5 +1,5 @@
-// What a trainer asks of the servers that sample for it: pause, go on, take other weights. Paths, bodies and answers
-// are those of vLLM's rl routes and of prime-rl's server, which overlap; see docs/rl.md.
+// What a trainer asks of the servers that sample for it: pause, go on, take other weights. Paths, bodies and
+// answers are those of vLLM's rl routes and of prime-rl's server, which overlap; see docs/rl.md.
 #include "base/caught.h"
 #include "serve/api.h"
 #include "serve/errors.h"
@@ -55,25 +55,28 @@ http::Response Answer(Json::Object members) {
   return {200, "application/json", {}, Json(std::move(members)).Dump()};
 }
 
-// Gives the engine an order and answers when it has been carried out. A thing of the request's that does not fit is
-// a 400 and never a 404, which clients take for a server without this route.
+// Gives the engine an order and answers when it has been carried out. A thing of the request's that does not
+// fit is a 400 and never a 404, which clients take for a server without this route.
 void Order(Api& api, engine::ControlRequest request, const WriterPtr& writer,
            std::function<http::Response(const ControlState&)> answer) {
-  api.session.engine().Control(std::move(request), [writer, answer = std::move(answer)](Result<ControlState> state) {
-    try {
-      if (state) return writer->Send(answer(*state));
-      Error error = std::move(state).error();
-      if (error.code == Code::kNotFound || error.code == Code::kDataLoss) error.code = Code::kInvalidArgument;
-      writer->Send(ErrorResponse(error));
-    } catch (...) {
-      writer->Send(ErrorResponse(CaughtError()));
-    }
-  });
+  api.session.engine().Control(std::move(request),
+                               [writer, answer = std::move(answer)](Result<ControlState> state) {
+                                 try {
+                                   if (state) return writer->Send(answer(*state));
+                                   Error error = std::move(state).error();
+                                   if (error.code == Code::kNotFound || error.code == Code::kDataLoss)
+                                     error.code = Code::kInvalidArgument;
+                                   writer->Send(ErrorResponse(error));
+                                 } catch (...) {
+                                   writer->Send(ErrorResponse(CaughtError()));
+                                 }
+                               });
 }
 
 // An empty body is an empty object.
 Result<Json> BodyOf(Api& api, const http::Request& request, std::span<const Field> fields) {
-  return ParseBody(request.body.empty() ? std::string_view("{}") : std::string_view(request.body), fields, api.notes);
+  return ParseBody(request.body.empty() ? std::string_view("{}") : std::string_view(request.body), fields,
+                   api.notes);
 }
 
 Result<bool> QueryFlag(const http::Request& request, std::string_view name, bool otherwise) {
@@ -96,9 +99,10 @@ Result<WeightOrder> UpdateOrder(Api& api, const Json& body) {
     CADRE_ASSIGN(checked, ParseBody(info->Dump(), kUpdateInfoFields, api.notes));
     if (weight_dir == nullptr) weight_dir = GetField(checked, "weight_dir");
   } else if (body.Find("weight_dir") == nullptr) {
-    return FailParam(Code::kInvalidArgument, "update_info",
-                     "Missing 'update_info' in request body; or send 'weight_dir': a folder with safetensors, or null "
-                     "to receive from the sender that /init_broadcaster has named");
+    return FailParam(
+        Code::kInvalidArgument, "update_info",
+        "Missing 'update_info' in request body; or send 'weight_dir': a folder with safetensors, or null "
+        "to receive from the sender that /init_broadcaster has named");
   }
   if (weight_dir != nullptr) {
     if (weight_dir->AsString().empty())
@@ -138,19 +142,21 @@ Status FillPlaces(const Api& api, const Json& body, WeightOrder& order) {
   const int64_t servers = GetInt(body, "num_inference_server", 1), server = GetInt(body, "server_rank", 0);
   const bool by_offset = GetField(body, "rank_offset") || GetField(body, "inference_world_size");
   if (!by_offset && server >= servers) {
-    return FailParam(Code::kInvalidArgument, "server_rank", "server_rank {} is not below num_inference_server {}",
-                     server, servers);
+    return FailParam(Code::kInvalidArgument, "server_rank",
+                     "server_rank {} is not below num_inference_server {}", server, servers);
   }
   const int64_t world = by_offset ? GetInt(body, "inference_world_size", here) + 1 : servers * here + 1;
   order.world_size = static_cast<int32_t>(GetInt(body, "world_size", world));
   // vLLM's offsets count the trainer too, prime-rl's do not.
   const bool counts_trainer = GetField(body, "world_size") != nullptr;
   order.first_receiver = static_cast<int32_t>(
-      by_offset ? GetInt(body, "rank_offset", counts_trainer ? 1 : 0) + (counts_trainer ? 0 : 1) : server * here + 1);
+      by_offset ? GetInt(body, "rank_offset", counts_trainer ? 1 : 0) + (counts_trainer ? 0 : 1)
+                : server * here + 1);
   if (order.first_receiver < 1 || order.first_receiver + here > order.world_size) {
-    return FailParam(Code::kInvalidArgument, by_offset ? "rank_offset" : "server_rank",
-                     "this server has {} ranks, which would be receivers {} to {} of a world of {} (0 is the sender)",
-                     here, order.first_receiver, order.first_receiver + here - 1, order.world_size);
+    return FailParam(
+        Code::kInvalidArgument, by_offset ? "rank_offset" : "server_rank",
+        "this server has {} ranks, which would be receivers {} to {} of a world of {} (0 is the sender)",
+        here, order.first_receiver, order.first_receiver + here - 1, order.world_size);
   }
   return {};
 }
@@ -186,27 +192,31 @@ Status Pause(Api& api, const http::Request& request, const WriterPtr& writer) {
   engine::ControlRequest order{.kind = ControlKind::kPause};
   const std::string mode = request.QueryValue("mode");
   CADRE_ASSIGN(order.clear_cache, QueryFlag(request, "clear_cache", true));
-  CADRE_ASSIGN(const bool waits, QueryFlag(request, "wait_for_inflight_requests", false));  // vLLM's older spelling
+  CADRE_ASSIGN(const bool waits,
+               QueryFlag(request, "wait_for_inflight_requests", false));  // vLLM's older spelling
   if (mode == "wait" || (mode.empty() && waits)) {
     order.mode = engine::PauseMode::kWait;
   } else if (mode == "keep") {
     order.mode = engine::PauseMode::kKeep;
   } else if (!mode.empty() && mode != "abort") {
-    return FailParam(Code::kInvalidArgument, "mode", "mode must be abort, wait or keep, got '{}'", Excerpt(mode));
+    return FailParam(Code::kInvalidArgument, "mode", "mode must be abort, wait or keep, got '{}'",
+                     Excerpt(mode));
   }
   Order(api, order, writer, [](const ControlState&) { return Answer({{"status", "paused"}}); });
   return {};
 }
 
 Status Resume(Api& api, const http::Request&, const WriterPtr& writer) {
-  Order(api, {.kind = ControlKind::kResume}, writer,
-        [](const ControlState&) { return Answer({{"status", "resumed"}}); });
+  Order(api, {.kind = ControlKind::kResume}, writer, [](const ControlState&) {
+    return Answer({{"status", "resumed"}});
+  });
   return {};
 }
 
 Status IsPaused(Api& api, const http::Request&, const WriterPtr& writer) {
-  Order(api, {.kind = ControlKind::kProbe}, writer,
-        [](const ControlState& state) { return Answer({{"is_paused", state.paused}}); });
+  Order(api, {.kind = ControlKind::kProbe}, writer, [](const ControlState& state) {
+    return Answer({{"is_paused", state.paused}});
+  });
   return {};
 }
 

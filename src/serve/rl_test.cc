@@ -77,13 +77,14 @@ TEST(Rl, BothBodiesOfUpdateWeights) {
   house.PostJson("/update_weights", R"({"weight_dir":null})");
   EXPECT_EQ(told.Last().weights.kind, WeightOrder::Kind::kReceive);
   EXPECT_EQ(told.Last().weights.expected, "");
-  house.PostJson("/update_weights",
-                 R"({"update_info":{"names":["a"],"dtype_names":["torch.bfloat16"],"shapes":[[2,3]],"packed":true}})");
+  house.PostJson(
+      "/update_weights",
+      R"({"update_info":{"names":["a"],"dtype_names":["torch.bfloat16"],"shapes":[[2,3]],"packed":true}})");
   EXPECT_EQ(told.Last().weights.expected, R"([["a","bfloat16",[2,3]]])");
   house.PostJson("/reload_weights", "{}");
   EXPECT_EQ(told.Last().weights.kind, WeightOrder::Kind::kReload);
-  for (const char* bad : {"", "{}", "[]", "{", R"({"weight_dir":""})", R"({"weight_dir":[1]})", R"({"update_info":1})",
-                          R"({"update_info":{"names":["a"]}})",
+  for (const char* bad : {"", "{}", "[]", "{", R"({"weight_dir":""})", R"({"weight_dir":[1]})",
+                          R"({"update_info":1})", R"({"update_info":{"names":["a"]}})",
                           R"({"update_info":{"names":["a"],"dtype_names":["x"],"shapes":[1]}})",
                           R"({"update_info":{"names":["a"],"dtype_names":["x"],"shapes":[["1"]]}})",
                           R"({"weight_dir":"/w","timeout":0})"})
@@ -108,11 +109,15 @@ TEST(Rl, ReceiversAreCountedInEveryWay) {
     const char *path, *body;
     int first, world;
   } cases[] = {
-      {"/init_broadcaster", R"({"host":"h","port":5,"server_rank":0,"num_inference_server":1,"timeout":9})", 1, 5},
-      {"/init_broadcaster", R"({"host":"h","port":5,"server_rank":2,"num_inference_server":3,"timeout":9})", 9, 13},
-      {"/init_broadcaster", R"({"host":"h","port":5,"rank_offset":4,"inference_world_size":8,"timeout":9})", 5, 9},
+      {"/init_broadcaster", R"({"host":"h","port":5,"server_rank":0,"num_inference_server":1,"timeout":9})",
+       1, 5},
+      {"/init_broadcaster", R"({"host":"h","port":5,"server_rank":2,"num_inference_server":3,"timeout":9})",
+       9, 13},
+      {"/init_broadcaster", R"({"host":"h","port":5,"rank_offset":4,"inference_world_size":8,"timeout":9})",
+       5, 9},
       {"/init_weight_transfer_engine",
-       R"({"init_info":{"master_address":"h","master_port":5,"rank_offset":1,"world_size":5,"timeout":9}})", 1, 5}};
+       R"({"init_info":{"master_address":"h","master_port":5,"rank_offset":1,"world_size":5,"timeout":9}})",
+       1, 5}};
   for (const auto& c : cases) {
     house.PostJson(c.path, c.body);
     EXPECT_EQ(told.Last().weights, (WeightOrder{.kind = WeightOrder::Kind::kConnect,

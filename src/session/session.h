@@ -18,7 +18,7 @@ struct SessionOptions {
   int max_logprobs = 20;
   int64_t max_sequences = 1024;  ///< prompts times n of one request
   nn::LogprobsMode logprobs_mode = nn::LogprobsMode::kRawLogprobs;
-  bool cap_max_tokens = false;   ///< too large max_tokens are cut instead of refused
+  bool cap_max_tokens = false;  ///< too large max_tokens are cut instead of refused
   ContentFormat content_format = ContentFormat::kAuto;
   Json chat_template_kwargs;  ///< --default-chat-template-kwargs: object or null
 };

@@ -539,3 +539,51 @@ def test_a_miniature_loop(start, layout, dtype):
     assert result["mean_ratio_error"] < 0.05
     print(result)
     assert max(result["rewards"][1:]) > result["rewards"][0] + 0.05, result  # it learns: the updates have arrived
+
+
+# Several nodes
+
+
+def test_nodes_change_together(folders, other_answer):
+    """One front over two nodes; then nodes with a front each, which meet when both have been told."""
+    import socket
+
+    from node import Node
+
+    def free_port():
+        with socket.socket() as s:
+            s.bind(("127.0.0.1", 0))
+            return s.getsockname()[1]
+
+    class Url:
+        def __init__(self, port):
+            self.url = "http://127.0.0.1:%d" % port
+
+    body = {"weight_dir": str(folders / "good")}
+    for hybrid in (False, True):
+        ports, meet = [free_port(), free_port()], free_port()
+        common = [BIN, "serve", MODEL, *SMALL, "-ep", "-dp", "2", "--data-parallel-size-local", "1",
+                  "--data-parallel-address", "127.0.0.1", "--data-parallel-rpc-port", meet]
+        own = ["--data-parallel-hybrid-lb"] if hybrid else []
+        running = [Node([*common, *own, "--port", ports[0]]),
+                   Node([*common, *(own or ["--headless"]), "--data-parallel-start-rank", "1", "--port", ports[1]])]
+        try:
+            fronts = [Url(port) for port in ports[: 2 if hybrid else 1]]
+            for node in running[: len(fronts)]:
+                node.wait_for("ready after")
+            before = greedy(fronts[0])
+            answers = []
+            tell = [threading.Thread(target=lambda f=f: answers.append(post(f, "/update_weights", body))) for f in fronts]
+            for thread in tell:
+                thread.start()
+                time.sleep(0.5)
+                if hybrid and thread is tell[0]:
+                    assert greedy(fronts[0]) == before  # the other has not heard of it: serving goes on
+            for thread in tell:
+                thread.join(60)
+            assert [answer["generation"] for answer in answers] == [2] * len(fronts)
+            for front in fronts:
+                assert greedy(front) == other_answer()
+        finally:
+            for node in running:
+                node.kill()

@@ -254,7 +254,8 @@ Status ChatCompletions(Api& api, const http::Request& http, const WriterPtr& wri
   return AnswerChat(api, body, http, writer);
 }
 
-// A turn of a conversation whose tokens the client knows exactly, so that nothing is rendered and encoded anew.
+// A turn of a conversation whose tokens the client knows exactly, so that nothing is rendered and encoded
+// anew.
 Status ChatCompletionsTokens(Api& api, const http::Request& http, const WriterPtr& writer) {
   CADRE_ASSIGN(const Json body, ParseBody(http.body, ChatTokensFields(), api.notes));
   if (GetField(body, "tokens") == nullptr)

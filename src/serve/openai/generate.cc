@@ -12,7 +12,8 @@ class TokensAnswer final : public Answer {
   using Answer::Answer;
 
  protected:
-  void AppendChunk(std::string& out, size_t index, Choice& choice, const session::Delta& delta, bool) override {
+  void AppendChunk(std::string& out, size_t index, Choice& choice, const session::Delta& delta,
+                   bool) override {
     if (delta.tokens.empty() && delta.end == nullptr) return;
     out += frame();
     out += "{\"index\":";
@@ -100,7 +101,8 @@ Result<Json> SamplingOf(Api& api, const Json& body) {
   Json sampling = given == nullptr ? Json(Json::Object{}) : *given;
   for (const std::string_view name : {"stream", "stream_options", "cache_salt", "priority", "request_id"}) {
     if (sampling.Find(name) != nullptr) {
-      return FailParam(Code::kInvalidArgument, "sampling_params", "'{}' stands beside sampling_params, not in it", name);
+      return FailParam(Code::kInvalidArgument, "sampling_params",
+                       "'{}' stands beside sampling_params, not in it", name);
     }
     if (const Json* value = GetField(body, name)) sampling.Set(std::string(name), *value);
   }

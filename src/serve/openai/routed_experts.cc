@@ -14,7 +14,8 @@ std::string Base64(std::string_view bytes) {
   for (size_t i = 0; i < bytes.size(); i += 3) {
     const size_t left = std::min<size_t>(3, bytes.size() - i);
     uint32_t group = 0;
-    for (size_t k = 0; k < 3; ++k) group = group << 8 | (k < left ? static_cast<unsigned char>(bytes[i + k]) : 0u);
+    for (size_t k = 0; k < 3; ++k)
+      group = group << 8 | (k < left ? static_cast<unsigned char>(bytes[i + k]) : 0u);
     for (size_t k = 0; k < 4; ++k) out += k <= left ? kDigits[group >> (18 - 6 * k) & 63] : '=';
   }
   return out;
@@ -49,11 +50,12 @@ void AppendRoutedObject(std::string& out, const engine::RoutedExperts& routed) {
   }
   const bool wide = IsWide(routed);
   out += Format("{{\"data\":\"{}\",\"shape\":[{},{},{}],\"start\":{},\"dtype\":\"{}\"}}",
-                Base64(RawBytes(routed, wide)), NumRows(routed), routed.num_layers, routed.top_k, routed.start,
-                wide ? "uint16" : "uint8");
+                Base64(RawBytes(routed, wide)), NumRows(routed), routed.num_layers, routed.top_k,
+                routed.start, wide ? "uint16" : "uint8");
 }
 
-// numpy's format 1.0: magic, version, length of a head that is padded so that the data begin at a multiple of 64.
+// numpy's format 1.0: magic, version, length of a head that is padded so that the data begin at a multiple
+// of 64.
 void AppendRoutedNpy(std::string& out, const engine::RoutedExperts& routed) {
   if (routed.top_k == 0) {
     out += "null";
