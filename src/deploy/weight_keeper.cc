@@ -67,7 +67,7 @@ Result<std::unique_ptr<WeightKeeper>> WeightKeeper::Create(WeightKeeperParts par
 Result<Status> WeightKeeper::Agree(Status own) {
   if (parts_.collective == nullptr) return own;
   Verdict mine = VerdictOf(own);
-  mine.order = static_cast<uint64_t>(num_orders_);
+  mine.order = order_id_;
   mine.bytes = bytes_;
   std::vector<Verdict> all(static_cast<size_t>(parts_.collective->size()));
   const std::vector<int64_t> sizes(all.size(), sizeof(Verdict));
@@ -75,6 +75,11 @@ Result<Status> WeightKeeper::Agree(Status own) {
   CADRE_TRY(parts_.collective->AllGather(&mine, sizes, all.data()));
   bytes_ = 0;
   for (const Verdict& verdict : all) bytes_ += verdict.bytes;
+  // Without a lockstep before it (a model without experts) ranks may have been given two orders in two ways.
+  const auto other = [&](const Verdict& verdict) { return verdict.order != all.front().order; };
+  if (std::ranges::any_of(all, other))
+    return Status(
+        Fail(Code::kUnavailable, "two orders about weights came at once; send them one after the other"));
   for (size_t r = 0; r < all.size(); ++r) {
     if (all[r].code < 0) continue;
     const std::string message(all[r].message.data(), strnlen(all[r].message.data(), all[r].message.size()));
@@ -86,6 +91,7 @@ Result<Status> WeightKeeper::Agree(Status own) {
 Result<engine::WeightKeeper::Outcome> WeightKeeper::CarryOut(const engine::WeightOrder& order) {
   using Kind = engine::WeightOrder::Kind;
   ++num_orders_;
+  order_id_ = order.Id();
   bytes_ = 0;
   deadline_ = Now() + std::chrono::seconds(order.timeout_s);
   if (order.kind != Kind::kConnect) return Replace(order);

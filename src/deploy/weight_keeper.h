@@ -69,8 +69,9 @@ class WeightKeeper : public engine::WeightKeeper {
   std::unique_ptr<checkpoint::RemoteWeights> remote_;
   bool broken_ = false;
   int64_t generation_ = 1, num_orders_ = 0;
-  TimePoint deadline_;  // of the order under way
-  int64_t bytes_ = 0;   // read by all ranks for it
+  uint64_t order_id_ = 0;  // of the order under way, as is the deadline
+  TimePoint deadline_;
+  int64_t bytes_ = 0;  // read by all ranks for it
 };
 
 }  // namespace cadre::deploy

@@ -4,6 +4,7 @@ import base64
 import importlib.util
 import json
 import math
+import os
 import pathlib
 import shutil
 import struct
@@ -587,3 +588,40 @@ def test_nodes_change_together(folders, other_answer):
         finally:
             for node in running:
                 node.kill()
+
+
+GOLDEN = pathlib.Path(os.environ.get("CADRE_GOLDEN", ROOT.parent / "shared/golden")) / "models"
+
+
+@pytest.mark.parametrize("model,flags", [("qwen3", ["-dp", "2"]), ("qwen3", ["-tp", "2"]), ("deepseek_v3", ["-dp", "2", "-ep"]),
+                                         ("gpt_oss", ["-tp", "2", "-ep"])])
+def test_other_families_and_dense_ranks(tmp_path, model, flags):
+    """Ranks without experts share weights without stepping together; the others have places of other kinds."""
+    folder = GOLDEN / model
+    if not (folder / "model.safetensors").exists():
+        pytest.skip("no %s (CADRE_GOLDEN)" % folder)
+    from conftest import Server
+
+    tensors = read_tensors(folder)
+    for name in [n for n in tensors if n.endswith(("norm.weight", "o_proj.weight"))]:
+        dtype, shape, data = tensors[name]
+        half = len(data) // 2
+        tensors[name] = (dtype, shape, data[half:] + data[:half])
+    other = pathlib.Path(write_tensors(tmp_path / "other", tensors))
+    for file in folder.glob("*.json"):
+        shutil.copy(file, other)
+    prompt, servers = list(range(3, 23)), []
+    more = ["--port", "0", "--skip-tokenizer-init", *SMALL]
+    try:
+        servers.append(Server([str(BIN), "serve", str(other), *more]))
+        expected = greedy(servers[0], prompt)
+        servers.append(Server([str(BIN), "serve", str(folder), *more, *flags]))
+        before = [greedy(servers[1], prompt) for _ in range(3)]
+        post(servers[1], "/update_weights", {"weight_dir": str(other)})
+        assert expected != before[0]
+        assert [greedy(servers[1], prompt) for _ in range(3)] == [expected] * 3
+        post(servers[1], "/reload_weights")
+        assert [greedy(servers[1], prompt) for _ in range(3)] == before
+    finally:
+        for server in servers:
+            server.stop()
