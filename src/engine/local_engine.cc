@@ -12,9 +12,6 @@
 namespace cadre::engine {
 namespace {
 
-// A step of fewer prompt tokens wastes the matrix units on reading weights.
-constexpr int32_t kMinChunk = 128;
-
 bool Contains(const std::vector<int32_t>& tokens, int32_t token) {
   return std::ranges::find(tokens, token) != tokens.end();
 }
@@ -74,7 +71,8 @@ LocalEngine::LocalEngine(LocalEngineOptions options, std::unique_ptr<Runner> run
       runner_(std::move(runner)),
       gate_(std::move(gate)),
       scheduler_(options_.scheduler, options_.model_info.num_kv_blocks, options_.model_info.block_size),
-      inbox_(std::make_shared<Inbox>()) {
+      inbox_(std::make_shared<Inbox>()),
+      pace_(options_.max_step_seconds) {
   inbox_->gate = gate_.get();
   stats_.rank = options_.rank;
   thread_ = std::thread([this] { Loop(); });
@@ -276,6 +274,7 @@ Status LocalEngine::Turn(bool& stop) {
   }
   StepGate::Offer offer{.num_sequences = std::ssize(plan),
                         .order = order,
+                        .generates = !desk_.paused() && Generates(),
                         .wants_step = runner_ != nullptr && runner_->wants_step(),
                         .wants_stop = draining && scheduler_.empty()};
   for (const ScheduledSequence& scheduled : plan) offer.num_tokens += scheduled.num_tokens;
@@ -330,13 +329,15 @@ Status LocalEngine::CarryOut(uint64_t order_id) {
   return {};
 }
 
+bool LocalEngine::Generates() const {
+  return std::ranges::any_of(
+      scheduler_.All(), [](const Sequence* s) { return s->num_generated() > 0 && !s->block_table.empty(); });
+}
+
 int32_t LocalEngine::TokenBudget() const {
   const int32_t all = options_.scheduler.max_num_batched_tokens;
-  const bool anybody_generates = std::ranges::any_of(
-      scheduler_.All(), [](const Sequence* s) { return s->num_generated() > 0 && !s->block_table.empty(); });
-  if (!anybody_generates || seconds_per_token_ <= 0) return all;
-  const double fits = options_.max_step_seconds / seconds_per_token_;
-  return fits >= all ? all : std::max(std::min(kMinChunk, all), static_cast<int32_t>(fits));
+  const bool anybody_generates = Generates() || (gate_ != nullptr && gate_->anybody_generates());
+  return anybody_generates ? pace_.Budget(all) : all;
 }
 
 Status LocalEngine::Step(std::span<const ScheduledSequence> plan, a2a::Phase phase) {
@@ -349,10 +350,7 @@ Status LocalEngine::Step(std::span<const ScheduledSequence> plan, a2a::Phase pha
   CADRE_ASSIGN(std::vector<StepOutput> outputs, runner_->Run(plan, phase));
   ++num_steps_;
   prompt_tokens_ += num_rows_of_prompts;
-  if (num_tokens >= kMinChunk) {
-    const double measured = SecondsSince(start) / static_cast<double>(num_tokens);
-    seconds_per_token_ = seconds_per_token_ <= 0 ? measured : 0.75 * seconds_per_token_ + 0.25 * measured;
-  }
+  pace_.Note(SecondsSince(start), gate_ == nullptr ? num_tokens : gate_->most_tokens());
   for (const ScheduledSequence& scheduled : plan) scheduler_.Computed(scheduled);
   const int64_t generated_before = generation_tokens_;
   for (StepOutput& output : outputs) {
