@@ -30,10 +30,13 @@ struct ModelOptions {
   std::optional<int64_t> max_model_len;   ///< tokens; empty: the model's own; or kAutoModelLen
   bool allow_long_max_model_len = false;  ///< VLLM_ALLOW_LONG_MAX_MODEL_LEN: beyond what the model says
   bool skip_tokenizer_init = false;
-  Json hf_overrides;                       ///< object laid over config.json; null: none
-  std::string generation_config = "auto";  ///< auto: the model's folder; vllm: none; else a folder
-  Json override_generation_config;         ///< object laid over generation_config.json; null: none
-  int64_t max_logprobs = 20;               ///< -1: no limit
+  Json hf_overrides;                           ///< object laid over config.json; null: none
+  std::string generation_config = "auto";      ///< auto: the model's folder; vllm: none; else a folder
+  Json override_generation_config;             ///< object laid over generation_config.json; null: none
+  int64_t max_logprobs = 20;                   ///< -1: no limit
+  std::string logprobs_mode = "raw_logprobs";  ///< or processed_logprobs, raw_logits, processed_logits
+  bool return_routed_experts = false;          ///< answers tell which experts each token had
+  bool weight_update_copy = false;             ///< keep the weights a second time while they are replaced
   bool show_progress = true;
   std::string routing_simulation;  ///< VLLM_MOE_ROUTING_SIMULATION_STRATEGY; "": the router chooses
 
