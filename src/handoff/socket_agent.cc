@@ -235,10 +235,20 @@ AgentStats SocketAgent::stats() const {
   return stats_;
 }
 
+// With the mutex held.
+void SocketAgent::TakeStats() {
+  stats_.bytes_sent = source_.bytes_sent();
+  stats_.num_leases = source_.num_leases();
+  stats_.num_expired_leases = source_.num_expired();
+  stats_.num_open = source_.num_open();
+  stats_.num_failed_notifications = target_.num_failed_tells();
+}
+
 // Source and Target name each request and fetch once, here.
 void SocketAgent::GiveEnded(EndedLease ended) {
   {
     const std::lock_guard lock(mutex_);
+    TakeStats();
     ended_.push_back(std::move(ended));
   }
   if (options_.wake) options_.wake();
@@ -248,6 +258,7 @@ void SocketAgent::GiveFetched(FetchResult result) {
   {
     const std::lock_guard lock(mutex_);
     ++stats_.num_fetches;
+    TakeStats();
     stats_.num_failed_fetches += !result.status.has_value();
     stats_.bytes_fetched += result.bytes;
     if (result.status) stats_.fetch_seconds += result.seconds;
@@ -368,11 +379,7 @@ void SocketAgent::HandleTimes() {
   source_.HandleTimes(now);
   target_.HandleTimes(now);
   const std::lock_guard lock(mutex_);
-  stats_.bytes_sent = source_.bytes_sent();
-  stats_.num_leases = source_.num_leases();
-  stats_.num_expired_leases = source_.num_expired();
-  stats_.num_open = source_.num_open();
-  stats_.num_failed_notifications = target_.num_failed_tells();
+  TakeStats();
 }
 
 int SocketAgent::PollMs(TimePoint now) const {
