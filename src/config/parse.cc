@@ -5,6 +5,7 @@
 
 #include "config/config_file.h"
 #include "config/help.h"
+#include "config/kv_transfer.h"
 #include "config/launch.h"
 #include "config/router.h"
 #include "config/settle.h"
@@ -104,6 +105,7 @@ Status SettleEngine(const Environment& env, const Settlement& settled, EngineOpt
   if (const Given* address = settled.Find("data-parallel-address"))
     engine.parallel.data_parallel_address_source = address->source;
   SettleEplb(settled, engine.parallel, notices);
+  CADRE_TRY(SettleKvTransfer(settled, engine.kv_transfer, notices));
   CADRE_TRY(TakeLauncher(env, engine.parallel, notices));
   return CheckEngine(engine);
 }
@@ -119,6 +121,7 @@ Targets EngineTargets(EngineOptions& engine) {
   std::get<SchedulerOptions*>(targets) = &engine.scheduler;
   std::get<ParallelOptions*>(targets) = &engine.parallel;
   std::get<EplbOptions*>(targets) = &engine.parallel.eplb;
+  std::get<KvTransferOptions*>(targets) = &engine.kv_transfer;
   std::get<CpuOptions*>(targets) = &engine.cpu;
   std::get<EngineOptions*>(targets) = &engine;
   return targets;

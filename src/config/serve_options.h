@@ -25,6 +25,7 @@ struct ModelOptions {
   std::string hub_cache_source;  ///< what set it, for messages: "HF_HOME", "--download-dir", ...
   std::string load_format = "auto";
   std::string dtype = "auto";  ///< auto, bfloat16, float32 (float is written float32)
+  std::string quantization;    ///< "": as the checkpoint is; fp8, compressed-tensors
   int64_t seed = 0;
   std::optional<int64_t> max_model_len;   ///< tokens; empty: the model's own; or kAutoModelLen
   bool allow_long_max_model_len = false;  ///< VLLM_ALLOW_LONG_MAX_MODEL_LEN: beyond what the model says
@@ -73,7 +74,7 @@ struct EplbOptions {
   int64_t log_balancedness_interval = 1;
   bool use_async = true;
   std::string policy = "default";
-  std::string replica_routing = "hash";  ///< or "nearest": copies in the own host first
+  std::string replica_routing = "hash";    ///< or "nearest": copies in the own host first
   std::optional<int64_t> num_spare_slots;  ///< a rank; empty: as many as a layer has slots there
   std::optional<std::string> communicator;
   std::optional<std::string> record_file, init_file;  ///< --eplb-record, --eplb-init
@@ -136,6 +137,26 @@ struct ParallelOptions {
   friend bool operator==(const ParallelOptions&, const ParallelOptions&) = default;
 };
 
+/// `--kv-transfer-config`: blocks of the KV cache go to and come from other instances.
+struct KvTransferOptions {
+  std::string connector;  ///< NixlConnector or P2pNcclConnector; "": no hand-off
+  std::string role;       ///< kv_producer, kv_consumer or kv_both
+  std::optional<std::string> engine_id;
+  std::string ip = "127.0.0.1";  ///< kv_ip: where a P2pNcclConnector is reached
+  int port = 14579;              ///< kv_port
+  std::string load_failure_policy = "recompute";  ///< or "fail"
+  Json extra;                                     ///< kv_connector_extra_config: object or null
+  double lease_s = 30;                            ///< kv_lease_duration: how long blocks wait to be fetched
+  double abort_timeout_s = 480;      ///< VLLM_NIXL_ABORT_REQUEST_TIMEOUT: longest fetch while the source computes
+  bool bidirectional = false;        ///< decode holds what it has computed for the next turn
+  std::string side_channel_host;     ///< VLLM_NIXL_SIDE_CHANNEL_HOST; "": an address that others can reach
+  int side_channel_port = 5600;      ///< VLLM_NIXL_SIDE_CHANNEL_PORT; + rank
+
+  bool enabled() const { return !connector.empty(); }
+  bool by_request_id() const { return connector == "P2pNcclConnector"; }
+  friend bool operator==(const KvTransferOptions&, const KvTransferOptions&) = default;
+};
+
 /// Threads and instruction set.
 struct CpuOptions {
   enum class Bind {
@@ -158,6 +179,7 @@ struct EngineOptions {
   CacheOptions cache;
   SchedulerOptions scheduler;
   ParallelOptions parallel;
+  KvTransferOptions kv_transfer;
   CpuOptions cpu;
   std::string log_level = "info";
   bool log_color = true;

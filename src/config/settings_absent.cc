@@ -103,8 +103,11 @@ constexpr Setting kOther[] = {
     NotBuilt("spec-tokens", Type::kInt, "", kNoSpeculation),
     NotBuilt("watermark-config", Type::kJson, "", "Watermarks are not built; leave the flag out."),
     NotBuilt("diffusion-config", Type::kJson, "", "Diffusion models are not built.").Short("dc"),
-    NotBuilt("kv-transfer-config", Type::kJson, "", kLaterTransfer),
-    NotBuilt("kv-events-config", Type::kJson, "", kLaterTransfer),
+    Works("kv-transfer-config", Type::kJson, "", TakenByMembers,
+          "Hands blocks of the KV cache to other instances and takes theirs: "
+          "'{\"kv_connector\":\"NixlConnector\",\"kv_role\":\"kv_both\"}'."),
+    NotBuilt("kv-events-config", Type::kJson, "",
+             "Events of the KV cache are not published; leave the flag out."),
     NotBuilt("ec-transfer-config", Type::kJson, "", kNoVision),
     NotBuilt("ec-manager-config", Type::kJson, "{}", kNoVision),
     NotBuilt("engram-config", Type::kJson, "", "Models with Engram memory are not built."),

@@ -28,6 +28,7 @@ serve::ServeOptions ServeOptionsOf(const config::ServeOptions& options, const Mo
   serve.version = kVersion;
   serve.dev_mode = options.api.dev_mode;
   serve.enable_request_id_headers = options.http.enable_request_id_headers;
+  serve.echo_request_ids = options.engine.kv_transfer.enabled();
   serve.enable_force_include_usage = options.api.enable_force_include_usage;
   serve.return_tokens_as_token_ids = options.api.return_tokens_as_token_ids;
   serve.trust_request_chat_template = options.api.trust_request_chat_template;

@@ -13,6 +13,7 @@ Result<engine::StepGate::Turn> LockstepGate::Agree(const Offer& offer) {
                              .num_sequences = static_cast<int32_t>(offer.num_sequences),
                              .ticket = ticket_,
                              .has_work = offer.num_tokens > 0 || offer.wants_step,
+                             .generates = offer.generates,
                              .stop = offer.wants_stop};
   CADRE_ASSIGN(view_, lockstep_->Exchange(mine, Now() + step_timeout_));
   if (std::ranges::all_of(stops_with_, [&](size_t dp_rank) { return view_.words[dp_rank].stop; })) {

@@ -89,6 +89,30 @@ Status RankRuntime::Load(const config::EngineOptions& options, const ModelSetup&
   return {};
 }
 
+// With hand-off it is memory that other instances of this host can map, and an agent hands it out.
+Status RankRuntime::MakeKvPool(const config::EngineOptions& options, const ModelSetup& setup, RankPlace place,
+                               TimePoint join_deadline) {
+  const auto bytes = static_cast<size_t>(setup.memory_input.kv.PoolBytes(setup.memory.num_kv_blocks));
+  // Touched now: a page fault in a step costs more than the step.
+  if (!options.kv_transfer.enabled()) {
+    CADRE_ASSIGN(kv_.region, sys::AllocateRegion(bytes, {.pool = pool_.get()}));
+    return {};
+  }
+  CADRE_ASSIGN(kv_, sys::CreateSegment(Format("cadre-kv-{}", place.rank()), bytes, true));
+  sys::TouchPages(kv_.region.data(), kv_.region.bytes(), pool_.get());
+  CADRE_ASSIGN(agent_, StartKvAgent(options, setup,
+                                    {.place = place,
+                                     .pool = &kv_,
+                                     .rendezvous = links_.rendezvous,
+                                     .waker = waker_,
+                                     .deadline = join_deadline}));
+  return {};
+}
+
+RankRuntime::~RankRuntime() {
+  waker_->Set(nullptr);
+}
+
 Status RankRuntime::Connect(const config::EngineOptions& options, const ModelSetup& setup, RankPlace place,
                             TimePoint join_deadline) {
   const kernels::Device device{.isa = setup.isa, .pool = pool_.get()};
@@ -108,15 +132,14 @@ Status RankRuntime::Connect(const config::EngineOptions& options, const ModelSet
       LogInfo("{}", group::DescribeRing(links_.rendezvous->hosts()));
   }
   const kv::Layout layout = setup.memory_input.kv;
-  // Touched now: a page fault in a step costs more than the step.
-  CADRE_ASSIGN(kv_, sys::AllocateRegion(static_cast<size_t>(layout.PoolBytes(setup.memory.num_kv_blocks)),
-                                        {.pool = pool_.get()}));
+  CADRE_TRY(MakeKvPool(options, setup, place, join_deadline));
   decoder_ = std::make_unique<model::Decoder>(spec_, weights_, decoder_options);
   engine::RunnerOptions runner{
       .device = device,
-      .kv = {.layout = layout, .num_blocks = setup.memory.num_kv_blocks, .base = kv_.data()},
+      .kv = {.layout = layout, .num_blocks = setup.memory.num_kv_blocks, .base = kv_.region.data()},
       .exchange = exchange_.get(),
       .tensor_parallel = links_.tensor_parallel.get(),
+      .agent = agent_.get(),
       .vocab_size = spec_.vocab_size};
   if (const std::string& strategy = options.model.routing_simulation; !strategy.empty() && setup.is_moe()) {
     CADRE_ASSIGN(simulated_routing_,
@@ -154,7 +177,8 @@ Status RankRuntime::Connect(const config::EngineOptions& options, const ModelSet
           .model_info = {.vocab_size = spec_.vocab_size,
                          .max_model_len = setup.max_model_len,
                          .num_kv_blocks = setup.memory.num_kv_blocks,
-                         .block_size = layout.block_size},
+                         .block_size = layout.block_size,
+                         .kv_transfer = KvTransferInfoOf(options.kv_transfer)},
           .scheduler = {.max_num_seqs = static_cast<int32_t>(scheduler.max_num_seqs),
                         .max_num_batched_tokens = static_cast<int32_t>(scheduler.max_num_batched_tokens),
                         .long_prefill_token_threshold =
@@ -165,8 +189,11 @@ Status RankRuntime::Connect(const config::EngineOptions& options, const ModelSet
                                       ? engine::SchedulingPolicy::kPriority
                                       : engine::SchedulingPolicy::kFcfs},
           .max_queued_requests = scheduler.max_num_queued_reqs.value_or(kMaxQueuedRequests),
-          .on_out_of_memory = std::move(links_.on_out_of_memory)},
+          .on_out_of_memory = std::move(links_.on_out_of_memory),
+          .agent = agent_.get(),
+          .hand_off = HandOffOptionsOf(options, place)},
       std::move(made), std::move(links_.gate));
+  waker_->Set(engine_.get());
   return {};
 }
 

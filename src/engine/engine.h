@@ -19,6 +19,7 @@ struct ModelInfo {
   int64_t max_model_len = 0;
   int64_t num_kv_blocks = 0;  ///< per rank
   int block_size = 0;
+  KvTransferInfo kv_transfer;
 };
 
 /// How many tokens the steps of a rank had: vLLM's buckets of vllm:iteration_tokens_total.
@@ -94,6 +95,7 @@ struct RankStats {
   int64_t num_steps = 0;
   double cpu_seconds = 0;  ///< of the process that runs the rank
   EplbStats eplb;
+  KvTransferStats kv_transfer;
   StepSizes step_sizes;  ///< of the steps in which this rank had tokens: prompt rows and new tokens
 };
 

@@ -12,9 +12,6 @@
 namespace cadre::engine {
 namespace {
 
-// A step of fewer prompt tokens wastes the matrix units on reading weights.
-constexpr int32_t kMinChunk = 128;
-
 bool Contains(const std::vector<int32_t>& tokens, int32_t token) {
   return std::ranges::find(tokens, token) != tokens.end();
 }
@@ -39,6 +36,7 @@ struct LocalEngine::Inbox {
   bool draining = false;    // refuse new requests; end when nothing is left
   bool abort = false;       // end what is left at once
   bool reset_prefix_cache = false;
+  bool agent_called = false;
   bool ended = false;
   Status health;
   StepGate* gate = nullptr;  // null once the engine is gone
@@ -72,7 +70,10 @@ LocalEngine::LocalEngine(LocalEngineOptions options, std::unique_ptr<Runner> run
       runner_(std::move(runner)),
       gate_(std::move(gate)),
       scheduler_(options_.scheduler, options_.model_info.num_kv_blocks, options_.model_info.block_size),
-      inbox_(std::make_shared<Inbox>()) {
+      inbox_(std::make_shared<Inbox>()),
+      pace_(options_.max_step_seconds) {
+  if (options_.agent != nullptr)
+    scheduler_.Attach(hand_off_.emplace(*options_.agent, scheduler_.pool(), options_.hand_off));
   inbox_->gate = gate_.get();
   stats_.rank = options_.rank;
   thread_ = std::thread([this] { Loop(); });
@@ -90,6 +91,10 @@ Result<std::unique_ptr<RequestHandle>> LocalEngine::Submit(Request request, std:
                 "the request may need {} tokens of KV cache and there are {} blocks of {}; raise "
                 "--gpu-memory-utilization or --kv-cache-memory-bytes, or lower max_tokens",
                 length, info.num_kv_blocks, info.block_size);
+  }
+  if (request.kv_transfer && options_.agent == nullptr) {
+    return FailParam(Code::kInvalidArgument, "kv_transfer_params",
+                     "this server hands no KV blocks to others; start it with --kv-transfer-config");
   }
   const std::lock_guard lock(inbox_->mutex);
   CADRE_TRY(inbox_->health);
@@ -127,6 +132,12 @@ Status LocalEngine::ResetPrefixCache() {
   inbox_->reset_prefix_cache = true;
   inbox_->Wake();
   return {};
+}
+
+void LocalEngine::Wake() {
+  const std::lock_guard lock(inbox_->mutex);
+  inbox_->agent_called = true;
+  inbox_->Wake();
 }
 
 void LocalEngine::Drain(TimePoint deadline) {
@@ -176,6 +187,7 @@ void LocalEngine::Loop() {
 Status LocalEngine::GuardedTurn(bool& stop) {
   try {
     TakeInbox();
+    TakeTransfers();
     PublishStats();  // a cancellation may have ended the last request before a long sleep
     Status status = Turn(stop);
     PublishStats();
@@ -200,6 +212,7 @@ void LocalEngine::TakeInbox() {
     cancelled.swap(inbox_->cancelled);
     abort = inbox_->abort;
     reset = std::exchange(inbox_->reset_prefix_cache, false);
+    inbox_->agent_called = false;
     inbox_->num_waiting = scheduler_.num_waiting() + static_cast<int64_t>(arrivals.size());
   }
   for (auto& arrival : arrivals) {
@@ -208,13 +221,27 @@ void LocalEngine::TakeInbox() {
     sequence->tokens = arrival.request.prompt;
     sequence->request = std::move(arrival.request);
     sequence->sink = std::move(arrival.sink);
-    sequence->times.queued = arrival.queued;
+    sequence->times.queued = sequence->touched = arrival.queued;
     scheduler_.Add(std::move(sequence));
   }
   for (const SeqId id : cancelled) End(id, {.reason = FinishReason::kAbort});
   EndOverdue();
   if (reset) scheduler_.pool().ForgetAll();
   if (abort) EndAll(FinishReason::kAbort, {Code::kUnavailable, "the server is shutting down", {}});
+}
+
+// What the agent has come to the end of.
+void LocalEngine::TakeTransfers() {
+  if (!hand_off_) return;
+  for (const KvHandOff::Fetched& fetched : hand_off_->Poll()) {
+    scheduler_.Fetched(fetched.id, fetched.num_tokens);
+    if (fetched.status || options_.hand_off.recompute) continue;
+    End(fetched.id, {.reason = FinishReason::kError, .error = fetched.status.error()});
+  }
+  if (scheduler_.num_waiting() == 0) return;
+  for (Sequence* sequence : scheduler_.All()) {
+    if (sequence->block_table.empty()) hand_off_->Touch(*sequence);
+  }
 }
 
 namespace {
@@ -241,6 +268,7 @@ Status LocalEngine::Turn(bool& stop) {
     return {};
   }
   StepGate::Offer offer{.num_sequences = std::ssize(plan),
+                        .generates = Generates(),
                         .wants_step = runner_ != nullptr && runner_->wants_step(),
                         .wants_stop = draining && scheduler_.empty()};
   for (const ScheduledSequence& scheduled : plan) offer.num_tokens += scheduled.num_tokens;
@@ -252,19 +280,26 @@ Status LocalEngine::Turn(bool& stop) {
 
 void LocalEngine::WaitForWork() {
   std::unique_lock lock(inbox_->mutex);
-  inbox_->changed.wait(lock, [&] {
+  const auto awake = [&] {
     return !inbox_->arrivals.empty() || !inbox_->cancelled.empty() || inbox_->draining || inbox_->abort ||
-           inbox_->reset_prefix_cache;
-  });
+           inbox_->reset_prefix_cache || inbox_->agent_called;
+  };
+  if (hand_off_ && scheduler_.num_waiting() > 0) {  // for room, which leases take: their sources must hear so
+    inbox_->changed.wait_for(lock, KvHandOff::kTouchInterval, awake);
+  } else {
+    inbox_->changed.wait(lock, awake);
+  }
+}
+
+bool LocalEngine::Generates() const {
+  return std::ranges::any_of(
+      scheduler_.All(), [](const Sequence* s) { return s->num_generated() > 0 && !s->block_table.empty(); });
 }
 
 int32_t LocalEngine::TokenBudget() const {
   const int32_t all = options_.scheduler.max_num_batched_tokens;
-  const bool anybody_generates = std::ranges::any_of(
-      scheduler_.All(), [](const Sequence* s) { return s->num_generated() > 0 && !s->block_table.empty(); });
-  if (!anybody_generates || seconds_per_token_ <= 0) return all;
-  const double fits = options_.max_step_seconds / seconds_per_token_;
-  return fits >= all ? all : std::max(std::min(kMinChunk, all), static_cast<int32_t>(fits));
+  const bool anybody_generates = Generates() || (gate_ != nullptr && gate_->anybody_generates());
+  return anybody_generates ? pace_.Budget(all) : all;
 }
 
 Status LocalEngine::Step(std::span<const ScheduledSequence> plan, a2a::Phase phase) {
@@ -277,10 +312,7 @@ Status LocalEngine::Step(std::span<const ScheduledSequence> plan, a2a::Phase pha
   CADRE_ASSIGN(std::vector<StepOutput> outputs, runner_->Run(plan, phase));
   ++num_steps_;
   prompt_tokens_ += num_rows_of_prompts;
-  if (num_tokens >= kMinChunk) {
-    const double measured = SecondsSince(start) / static_cast<double>(num_tokens);
-    seconds_per_token_ = seconds_per_token_ <= 0 ? measured : 0.75 * seconds_per_token_ + 0.25 * measured;
-  }
+  pace_.Note(SecondsSince(start), gate_ == nullptr ? num_tokens : gate_->most_tokens());
   for (const ScheduledSequence& scheduled : plan) scheduler_.Computed(scheduled);
   const int64_t generated_before = generation_tokens_;
   for (StepOutput& output : outputs) {
@@ -300,7 +332,7 @@ void LocalEngine::Deliver(StepOutput& output) {
   Sequence& sequence = *output.sequence;
   ReportPrompt(sequence);
   // Only the prompt was wanted: what was drawn behind it never counts.
-  if (sequence.request.sampling.max_tokens == 0) return End(sequence.id, {.reason = FinishReason::kLength});
+  if (sequence.request.sampling.max_tokens == 0) return EndWell(sequence, {.reason = FinishReason::kLength});
   const int32_t token = output.token->token;
   sequence.tokens.push_back(token);
   ++generation_tokens_;
@@ -309,7 +341,7 @@ void LocalEngine::Deliver(StepOutput& output) {
   std::vector<GeneratedToken> tokens;
   tokens.push_back(std::move(*output.token));
   if (std::optional<Finish> finish = EndAfter(sequence, token)) {
-    End(sequence.id, std::move(*finish), std::move(tokens));
+    EndWell(sequence, std::move(*finish), std::move(tokens));
   } else {
     sequence.sink->OnTokens(std::move(tokens));
   }
@@ -330,6 +362,15 @@ std::optional<Finish> LocalEngine::EndAfter(const Sequence& sequence, int32_t to
     return Finish{.reason = FinishReason::kLength};
   }
   return std::nullopt;
+}
+
+// What has been computed may be wanted elsewhere.
+void LocalEngine::EndWell(Sequence& sequence, Finish finish, std::vector<GeneratedToken> last_tokens) {
+  if (hand_off_ && sequence.request.kv_transfer && sequence.request.kv_transfer->hold) {
+    finish.held = hand_off_->Describe(sequence);
+    hand_off_->Hold(sequence);
+  }
+  End(sequence.id, std::move(finish), std::move(last_tokens));
 }
 
 void LocalEngine::End(SeqId id, Finish finish, std::vector<GeneratedToken> last_tokens) {
@@ -384,6 +425,7 @@ void LocalEngine::PublishStats() {
   stats_.prompt_tokens = prompt_tokens_;
   stats_.generation_tokens = generation_tokens_;
   stats_.num_steps = num_steps_;
+  if (hand_off_) stats_.kv_transfer = hand_off_->Stats();
   stats_.step_sizes = step_sizes_;
   stats_.cpu_seconds = CpuSeconds();
   const rebalance::Rebalancer* const rebalancer = runner_ == nullptr ? nullptr : runner_->rebalancer();

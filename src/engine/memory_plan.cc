@@ -71,8 +71,11 @@ void AddLine(std::string& table, const char* what, int64_t bytes, int64_t copies
 std::string Table(const MemoryPlanInput& in, const MemoryPlan& plan, int64_t budget) {
   std::string table = "memory plan\n";
   AddLine(table, "dense weights", in.dense_bytes, in.num_local_replicas, "");
-  AddLine(table, "expert weights", in.expert_bytes, in.num_local_ranks, "");
-  AddLine(table, "spare expert places", in.spare_bytes, in.num_local_ranks, "for --enable-eplb");
+  AddLine(table, "expert weights", in.expert_bytes, in.num_local_ranks,
+          in.redundant_bytes == 0
+              ? ""
+              : Format("of which {} a rank are further copies", FormatBytes(in.redundant_bytes)));
+  AddLine(table, "spare expert places", in.spare_bytes, in.num_local_ranks, "free for experts that move");
   AddLine(table, "buffers", in.buffer_bytes, in.num_local_ranks, "at most, taken as steps need them");
   AddLine(table, "exchange", in.exchange_bytes, in.num_local_ranks, "");
   AddLine(table, "KV cache", plan.kv_bytes, in.num_local_ranks,

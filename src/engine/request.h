@@ -8,6 +8,7 @@
 
 #include "base/clock.h"
 #include "base/error.h"
+#include "engine/kv_transfer.h"
 #include "engine/token_ids.h"
 #include "nn/sampler.h"
 
@@ -35,6 +36,7 @@ struct Request {
   int priority = 0;                   ///< with --scheduling-policy priority: lower runs earlier
   std::optional<TimePoint> deadline;  ///< past it the request ends with kDeadlineExceeded
   int data_parallel_rank = -1;        ///< -1: the cluster chooses
+  std::optional<KvTransfer> kv_transfer;  ///< refused by an engine without hand-off
 };
 
 using nn::Logprobs;
@@ -64,6 +66,7 @@ struct Finish {
   Error error;     ///< set for kError
   RequestTimes times;
   int num_preemptions = 0;
+  std::optional<HeldKv> held;  ///< where Request::kv_transfer asked for it and the end was a good one
 };
 
 /// Receives what becomes of one request. Called from the engine thread: must not block and must not call the

@@ -36,6 +36,16 @@ void Runner::BeginStep(Duration timeout) {
 }
 
 nn::StepContext Runner::ContextFor(const Batch& batch) const {
+  // Each layer's keys and values can go on their way while the next layer is computed.
+  std::function<void(int32_t)> on_layer_written;
+  if (options_.agent != nullptr && !batch.sources().empty()) {
+    on_layer_written = [this, &batch](int32_t layer) {
+      for (const Batch::Source& source : batch.sources()) {
+        const auto& sequence = batch.View().sequences[static_cast<size_t>(source.sequence)];
+        options_.agent->Written(source.id, layer, sequence.kv_len);
+      }
+    };
+  }
   return {.device = options_.device,
           .batch = batch.View(),
           .kv = options_.kv,
@@ -44,7 +54,19 @@ nn::StepContext Runner::ContextFor(const Batch& batch) const {
           .slot_counts = rebalancer_ == nullptr ? nullptr : rebalancer_->slot_counts().data(),
           .simulated_routing = options_.simulated_routing,
           .step = step_,
-          .tensor_parallel = options_.tensor_parallel};
+          .tensor_parallel = options_.tensor_parallel,
+          .on_layer_written = std::move(on_layer_written)};
+}
+
+void Runner::TellBlocks(const Batch& batch) const {
+  if (options_.agent == nullptr) return;
+  const int64_t block_size = options_.kv.layout.block_size;
+  for (const Batch::Source& source : batch.sources()) {
+    const auto& sequence = batch.View().sequences[static_cast<size_t>(source.sequence)];
+    const bool more = kv::BlocksFor(sequence.kv_len, block_size) >
+                      kv::BlocksFor(sequence.kv_len - sequence.q_len, block_size);
+    if (more || source.first) options_.agent->Blocks(source.id, batch.BlocksOf(source));
+  }
 }
 
 Result<std::vector<StepOutput>> Runner::Run(std::span<const ScheduledSequence> plan, a2a::Phase phase) {
@@ -59,6 +81,7 @@ Result<std::vector<StepOutput>> Runner::Run(std::span<const ScheduledSequence> p
     bytes.push_back(static_cast<char>(phase));
     CADRE_TRY(options_.tensor_parallel->Broadcast(0, bytes));
   }
+  TellBlocks(batch);
   const nn::StepContext context = ContextFor(batch);
   CADRE_TRY(decoder_.Forward(context));
 
@@ -97,6 +120,7 @@ Result<bool> Runner::Follow() {
   BeginStep(options_.step_timeout);
   const Batch batch = Batch::Deserialize(bytes, options_.kv.layout.block_size);
   had_rows_ = batch.View().num_tokens() > 0;
+  TellBlocks(batch);
   const nn::StepContext context = ContextFor(batch);
   CADRE_TRY(decoder_.Forward(context));
   CADRE_TRY(ForEachLogitChunk(batch, context, [](size_t, size_t) {}));

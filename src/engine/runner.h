@@ -7,6 +7,7 @@
 
 #include "engine/batch.h"
 #include "engine/scheduler.h"
+#include "handoff/agent.h"
 #include "model/decoder.h"
 #include "rebalance/rebalancer.h"
 
@@ -25,6 +26,7 @@ struct RunnerOptions {
   a2a::Collective* tensor_parallel = nullptr;       ///< null where tp = 1
   std::vector<const eplb::ExpertMap*> expert_maps;  ///< [MoE layers]
   const nn::SimulatedRouting* simulated_routing = nullptr;
+  handoff::Agent* agent = nullptr;  ///< of this rank; null: no sequence is held for others
   int64_t vocab_size = 0;
   Duration step_timeout = std::chrono::seconds(60);  ///< longest wait for another rank within a step
 };
@@ -67,6 +69,7 @@ class Runner {
 
   void BeginStep(Duration timeout);
   nn::StepContext ContextFor(const Batch& batch) const;
+  void TellBlocks(const Batch& batch) const;
   std::vector<LogitUse> UsesOf(std::span<const ScheduledSequence> plan,
                                std::vector<StepOutput>& outputs) const;
   void Use(const LogitUse& use, std::span<const float> logits, nn::SamplerScratch& scratch) const;

@@ -20,6 +20,9 @@ constexpr size_t kZoneSpace = fabric::kMaxRanksPerHost * kWordSpace;  // a host'
 bool StepView::AnyWork() const {
   return std::ranges::any_of(words, &StepWord::has_work);
 }
+bool StepView::AnyGenerates() const {
+  return std::ranges::any_of(words, &StepWord::generates);
+}
 bool StepView::AllStop() const {
   return std::ranges::all_of(words, &StepWord::stop);
 }

@@ -29,6 +29,7 @@ struct StepWord {
   int32_t num_sequences = 0;     ///< sequences in them
   uint32_t ticket = 0;           ///< Lockstep::Ticket(), taken before looking for work; of the rank's host
   bool has_work = false;         ///< requests running or waiting
+  bool generates = false;        ///< some of them wait for their next token
   bool pause = false;            ///< wants all to pause
   bool stop = false;             ///< has drained and wants to end
   int64_t membership_epoch = 1;  ///< must be equal on all
@@ -40,6 +41,7 @@ struct StepView {
   std::span<const StepWord> words;  ///< by position in the group
 
   bool AnyWork() const;
+  bool AnyGenerates() const;
   bool AllStop() const;
   bool AllPause() const;
   int32_t MaxTokens() const;

@@ -154,6 +154,10 @@ bool EngineClient::HandleFrame(uint32_t kind, std::string_view body) {
     case MessageKind::kStats: {
       auto stats = Decode<engine::RankStats>(body);
       if (!stats || stats->step_sizes.counts.size() != engine::StepSizes().counts.size()) return false;
+      const engine::KvTransferStats shape;
+      if (stats->kv_transfer.seconds.counts.size() != shape.seconds.counts.size() ||
+          stats->kv_transfer.bytes.counts.size() != shape.bytes.counts.size())
+        return false;
       const std::lock_guard lock(state_->mutex);
       engine::EplbStats &before = state_->stats.eplb, &now = stats->eplb;
       if (now.version == before.version &&

@@ -26,6 +26,15 @@ engine::Request FullRequest() {
   request.sampling.seed = ~0ull;
   request.cache_salt = "salt";
   request.deadline = TimePoint(Duration(12345));
+  request.kv_transfer = engine::KvTransfer{.hold = true,
+                                           .fetch = true,
+                                           .hold_id = "h",
+                                           .by_prompt = true,
+                                           .source_engine = "e_dp1",
+                                           .source_request = "cmpl-1-0",
+                                           .source_host = "10.0.0.1",
+                                           .source_port = 5600,
+                                           .num_tokens = 3};
   return request;
 }
 
@@ -38,7 +47,22 @@ TEST(Wire, ARequestComesBackWhole) {
   EXPECT_EQ(back->request.sampling.bad_words, FullRequest().sampling.bad_words);
   EXPECT_EQ(back->request.sampling.logprobs, 3);
   EXPECT_EQ(back->request.deadline, FullRequest().deadline);
+  ASSERT_TRUE(back->request.kv_transfer.has_value());
+  EXPECT_EQ(back->request.kv_transfer->source_host, "10.0.0.1");
+  EXPECT_EQ(back->request.kv_transfer->source_port, 5600);
   EXPECT_EQ(Encode(*back), body);
+}
+
+TEST(Wire, WhatIsHeldComesBackWhole) {
+  FinishMessage message{.id = 3, .last_tokens = {}, .finish = {}};
+  message.finish.held = engine::HeldKv{
+      .engine_id = "e", .request_id = "r", .host = "h", .port = 1, .tp_size = 2, .expires_s = 0.5,
+      .blocks = {4, 5}, .tokens = {6, 7, 8}};
+  const auto back = Decode<FinishMessage>(Encode(message));
+  ASSERT_TRUE(back.has_value() && back->finish.held.has_value());
+  EXPECT_EQ(back->finish.held->tokens, (std::vector<int32_t>{6, 7, 8}));
+  EXPECT_EQ(back->finish.held->blocks, (std::vector<int32_t>{4, 5}));
+  EXPECT_EQ(Encode(*back), Encode(message));
 }
 
 TEST(Wire, DamagedBytesAreAnError) {

@@ -168,8 +168,33 @@ void Visit(Archive& archive, TokenIds& t) {
   }
 }
 template <typename Archive>
+void Visit(Archive& archive, KvTransfer& k) {
+  archive(k.hold, k.fetch, k.with_answer, k.hold_id, k.by_prompt, k.source_engine, k.source_request,
+          k.source_host, k.source_port, k.num_tokens, k.push);
+}
+template <typename Archive>
+void Visit(Archive& archive, HeldKv& h) {
+  archive(h.engine_id, h.request_id, h.host, h.port, h.tp_size, h.expires_s, h.blocks, h.tokens,
+          h.with_answer);
+}
+template <typename Archive>
+void Visit(Archive& archive, KvTransferInfo& k) {
+  archive(k.enabled, k.by_request_id, k.produces, k.consumes, k.holds_answers);
+}
+template <typename Archive, size_t kNumBounds>
+void Visit(Archive& archive, Spread<kNumBounds>& s) {
+  archive(s.counts, s.sum);
+}
+template <typename Archive>
+void Visit(Archive& archive, KvTransferStats& k) {
+  archive(k.seconds, k.bytes, k.enabled, k.num_fetching, k.num_held, k.held_blocks, k.num_fetches,
+          k.num_failed_fetches, k.bytes_fetched, k.bytes_sent, k.tokens_fetched, k.num_recomputed,
+          k.num_expired, k.num_failed_notifications, k.fetch_seconds);
+}
+template <typename Archive>
 void Visit(Archive& archive, Request& r) {
-  archive(r.id, r.prompt, r.sampling, r.cache_salt, r.priority, r.deadline, r.data_parallel_rank);
+  archive(r.id, r.prompt, r.sampling, r.cache_salt, r.priority, r.deadline, r.data_parallel_rank,
+          r.kv_transfer);
 }
 template <typename Archive>
 void Visit(Archive& archive, GeneratedToken& t) {
@@ -181,11 +206,11 @@ void Visit(Archive& archive, RequestTimes& t) {
 }
 template <typename Archive>
 void Visit(Archive& archive, Finish& f) {
-  archive(f.reason, f.stop_token, f.error, f.times, f.num_preemptions);
+  archive(f.reason, f.stop_token, f.error, f.times, f.num_preemptions, f.held);
 }
 template <typename Archive>
 void Visit(Archive& archive, ModelInfo& m) {
-  archive(m.vocab_size, m.max_model_len, m.num_kv_blocks, m.block_size);
+  archive(m.vocab_size, m.max_model_len, m.num_kv_blocks, m.block_size, m.kv_transfer);
 }
 template <typename Archive>
 void Visit(Archive& archive, StepSizes& s) {
@@ -207,7 +232,7 @@ template <typename Archive>
 void Visit(Archive& archive, RankStats& s) {
   archive(s.rank, s.num_running, s.num_waiting, s.kv_cache_usage, s.num_preemptions, s.prefix_cache_queries,
           s.prefix_cache_hits, s.prompt_tokens, s.generation_tokens, s.num_steps, s.cpu_seconds, s.eplb,
-          s.step_sizes);
+          s.step_sizes, s.kv_transfer);
 }
 }  // namespace cadre::engine
 

@@ -1,6 +1,9 @@
 #pragma once
 // What the handlers of routes share, and their form.
 #include <atomic>
+#include <memory>
+#include <mutex>
+#include <set>
 
 #include "base/log.h"
 #include "serve/eplb_query.h"
@@ -11,6 +14,21 @@
 
 namespace cadre::serve {
 
+/// The ids that clients have given to requests which run now and take part in a hand-off, each with its role:
+/// the other side finds a request by its id. Any thread.
+class RunningIds {
+ public:
+  /// Null if it runs already; else it runs until the last copy of the result is gone.
+  std::shared_ptr<void> Claim(const std::string& id, bool prefill);
+
+ private:
+  struct State {
+    std::mutex mutex;
+    std::set<std::pair<std::string, bool>> running;
+  };
+  std::shared_ptr<State> state_ = std::make_shared<State>();
+};
+
 struct Api {
   const ServeOptions& options;
   const session::Session& session;
@@ -19,6 +37,8 @@ struct Api {
   std::atomic<int64_t> num_in_flight{0};  ///< generation requests, for /load
   std::atomic<bool> draining{false};
   EplbQuery eplb{};
+  RunningIds running_ids{};
+  std::atomic<bool> whole_noted{false};  ///< said: a prefill or decode instance also serves whole requests
   FieldNotes notes{[](const std::string& line) { LogInfo("{}", line); }};
 };
 

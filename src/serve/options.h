@@ -35,6 +35,7 @@ struct ServeOptions {
   std::string version;                     ///< of /version
   bool dev_mode = false;                   ///< opens the routes that only developers should reach
   bool enable_request_id_headers = false;  ///< X-Request-Id on every response
+  bool echo_request_ids = false;           ///< X-Request-Id on responses to requests that bring one
   bool enable_force_include_usage = false;
   bool return_tokens_as_token_ids = false;
   bool trust_request_chat_template = false;

@@ -245,6 +245,7 @@ void Generation::EndByEngine(Sequence& sequence, const engine::Finish& finish, S
   end.times = finish.times;
   end.num_preemptions = finish.num_preemptions;
   end.error = finish.error;
+  end.held = finish.held;
   if (sequence.stream == nullptr) return;
   const std::string rest = sequence.stream->Flush();
   if (!sequence.stops) {

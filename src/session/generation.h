@@ -6,6 +6,7 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <span>
 #include <variant>
 #include <vector>
@@ -26,6 +27,7 @@ struct SequenceEnd {
   int num_preemptions = 0;
   int num_tokens = 0;  ///< generated, the ending one included
   Error error;         ///< for kError
+  std::optional<engine::HeldKv> held;  ///< what others can fetch of it
 };
 
 /// What is new of one sequence. Views live during the call.

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "base/json.h"
+#include "engine/kv_transfer.h"
 
 namespace cadre::session {
 
@@ -69,6 +70,10 @@ struct GenerateRequest {
   std::string cache_salt;
   int priority = 0;
   int data_parallel_rank = -1;
+  std::optional<engine::KvTransfer> kv_transfer;  ///< of the first sequence; the others are computed here
+  /// The tokens that the source of kv_transfer has, where it told them: the fetch is of those that begin the
+  /// prompt.
+  std::vector<int64_t> kv_source_tokens;
 };
 
 }  // namespace cadre::session

@@ -37,6 +37,18 @@ Status CheckLists(const engine::SamplingParams& sampling, int64_t num_sequences)
       longest, all, num_sequences, kMaxListEntries);
 }
 
+// What a source has computed is of use as far as it is the beginning of the prompt.
+std::optional<engine::KvTransfer> KvTransferOf(const GenerateRequest& request,
+                                               std::span<const int32_t> prompt) {
+  std::optional<engine::KvTransfer> kv = request.kv_transfer;
+  if (!kv || !kv->fetch || request.kv_source_tokens.empty()) return kv;
+  const auto differs = std::ranges::mismatch(request.kv_source_tokens, prompt).in1;
+  const int64_t same = differs - request.kv_source_tokens.begin();
+  kv->num_tokens = std::min(same, kv->num_tokens > 0 ? kv->num_tokens : same);
+  if (same == 0) kv->fetch = false;
+  return kv;
+}
+
 }  // namespace
 
 Session::Session(SessionOptions options, engine::Engine& engine, std::shared_ptr<const TextModel> text)
@@ -170,7 +182,10 @@ Result<std::shared_ptr<Generation>> Session::Begin(GenerateRequest request,
           model().max_model_len, plain->text.size(), field);
     }
     std::string rendered;
-    CADRE_ASSIGN(std::vector<int32_t> ids, Tokenize(prompt, request.add_special_tokens, &rendered));
+    const auto* tokens = std::get_if<TokenPrompt>(&prompt);
+    CADRE_ASSIGN(std::vector<int32_t> ids, tokens != nullptr
+                                               ? CheckIds(tokens->ids, field.c_str())
+                                               : Tokenize(prompt, request.add_special_tokens, &rendered));
     CADRE_TRY(Truncate(request, ids));
     if (ids.empty())
       return FailParam(Code::kInvalidArgument, field, "The {} is empty: it must hold at least one token.",
@@ -193,6 +208,7 @@ Result<std::shared_ptr<Generation>> Session::Begin(GenerateRequest request,
       spec.request.cache_salt = request.cache_salt;
       spec.request.priority = request.priority;
       spec.request.data_parallel_rank = request.data_parallel_rank;
+      if (specs.empty()) spec.request.kv_transfer = KvTransferOf(request, shared);
       spec.stop = request.sampling.stop;
       spec.stop_matcher = stops;
       spec.include_stop = request.sampling.include_stop_str_in_output;

@@ -6,6 +6,7 @@
 
 #include "base/log.h"
 #include "serve/errors.h"
+#include "serve/openai/kv_transfer.h"
 
 namespace cadre::serve {
 
@@ -117,9 +118,18 @@ void Answer::OnDelta(size_t sequence, const session::Delta& delta, std::span<con
     if (delta.end->reason == engine::FinishReason::kError) return Fail(delta.end->error);
     choice.finish_reason = FinishName(delta.end->reason);
     choice.stop_reason = delta.end->stop_reason;
+    choice.held = delta.end->held;
   }
   const bool first = !std::exchange(choice.begun, true);
-  if (options_.stream) return AppendChunk(out_, sequence, choice, delta, first);
+  if (options_.stream) {
+    AppendChunk(out_, sequence, choice, delta, first);
+    if (!choice.held) return;
+    out_ += frame_;  // a chunk of its own, as the usage is
+    out_ += "],\"kv_transfer_params\":";
+    AppendKvTransferParams(out_, choice.held);
+    out_ += "}\n\n";
+    return;
+  }
   Keep(choice, sequence, delta, first);
   choice.text += delta.text;
   if (!options_.return_token_ids) return;
@@ -257,6 +267,8 @@ void Answer::SendFull() {
   }
   body += "],\"system_fingerprint\":null,\"usage\":";
   AppendUsage(body);
+  body += ",\"kv_transfer_params\":";
+  AppendKvTransferParams(body, choices_.front().held);
   AppendExtras(body);
   body += '}';
   writer_->Send({200, "application/json", {}, std::move(body)});

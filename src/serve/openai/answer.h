@@ -15,6 +15,7 @@ struct AnswerOptions {
   std::optional<int> logprobs;  ///< how many alternatives to show; -1: all that came
   bool prompt_logprobs = false;
   bool echo = false;
+  std::shared_ptr<void> running_id;  ///< of RunningIds, while the request lives
 };
 
 /// One generated answer of a request.
@@ -29,6 +30,7 @@ struct Choice {
   const char* finish_reason = nullptr;
   session::StopReason stop_reason;
   session::PromptResult prompt;
+  std::optional<engine::HeldKv> held;
   TimePoint last_step{};
   RequestMetrics* metrics = nullptr;  // of the engine that serves it; known from the first delta on
 };

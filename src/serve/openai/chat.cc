@@ -1,4 +1,5 @@
 // POST /v1/chat/completions
+#include "serve/openai/kv_transfer.h"
 #include "serve/openai/request.h"
 #include "serve/openai/schema.h"
 
@@ -230,6 +231,7 @@ Status ChatCompletions(Api& api, const http::Request& http, const WriterPtr& wri
   request.echo = false;  // of the prompt: that is text completions' meaning
   request.id = options.id;
   request.prompts.emplace_back(std::move(chat));
+  CADRE_TRY(FillKvTransfer(api, body, http, request, options));
   const bool return_prompt_text = GetBool(body, "return_prompt_text", false);
   return std::make_shared<ChatAnswer>(api, std::move(options), writer, std::move(echoed), return_prompt_text)
       ->Start(std::move(request));

@@ -1,6 +1,7 @@
 // POST /v1/completions
 #include <algorithm>
 
+#include "serve/openai/kv_transfer.h"
 #include "serve/openai/request.h"
 #include "serve/openai/schema.h"
 
@@ -202,6 +203,7 @@ Status Completions(Api& api, const http::Request& http, const WriterPtr& writer)
     options.logprobs = static_cast<int>(std::clamp<int64_t>(logprobs->AsInt(), -1, INT32_MAX));
   }
   request.id = options.id;
+  CADRE_TRY(FillKvTransfer(api, body, http, request, options));
   return std::make_shared<CompletionAnswer>(api, std::move(options), writer)->Start(std::move(request));
 }
 

@@ -79,11 +79,7 @@ constexpr double kMaxInt = 9.3e18;
       {.name = "mm_payload", .type = kString, .use = kNoEffect, .note = kNoMedia},                           \
       {.name = "return_mm_kwargs", .type = kBool, .use = kNoEffect, .note = kNoMedia},                       \
       {.name = "cache_salt", .type = kString},                                                               \
-      {.name = "kv_transfer_params",                                                                         \
-       .type = kObject,                                                                                      \
-       .use = kRefused,                                                                                      \
-       .note = "handing KV blocks between servers is not built yet",                                         \
-       .neutral = "{}"},                                                                                     \
+      {.name = "kv_transfer_params", .type = kObject},                                                       \
       {.name = "ec_transfer_params", .type = kObject, .use = kRefused, .note = kNoMedia, .neutral = "{}"},   \
       {.name = "vllm_xargs",                                                                                 \
        .type = kObject,                                                                                      \
