@@ -5,6 +5,7 @@
 
 A test compares the file in the tree with this.
 """
+
 from cadre.engine_args import _NO_EFFECT, flags
 
 TYPES = {
@@ -30,9 +31,15 @@ class Settings(TypedDict, total=False):
 
 def stub():
     rows = {name: (TYPES[row["type"]], row) for name, row in flags().items()}
-    rows["chat_template"] = (TYPES["str"], {"kind": "works", "text": "File of a chat template, or the template itself.", "forward": ""})
+    rows["chat_template"] = (
+        TYPES["str"],
+        {"kind": "works", "text": "File of a chat template, or the template itself.", "forward": ""},
+    )
     rows["chat_template_content_format"] = ("str", {"kind": "works", "text": "auto, openai or string.", "forward": ""})
-    rows["default_chat_template_kwargs"] = (TYPES["json"], {"kind": "works", "text": "Variables of every chat's template.", "forward": ""})
+    rows["default_chat_template_kwargs"] = (
+        TYPES["json"],
+        {"kind": "works", "text": "Variables of every chat's template.", "forward": ""},
+    )
     for name, reason in _NO_EFFECT.items():
         rows[name] = ("bool", {"kind": "no effect", "text": reason[0].upper() + reason[1:] + ".", "forward": ""})
     text = HEAD

@@ -34,7 +34,9 @@ class Model:
 
     def __init__(self, args):
         self.args = args
-        self.handle = _engine.Llm(args.words(), program=find_program(), chat_template=_template(args.settings.get("chat_template")))
+        self.handle = _engine.Llm(
+            args.words(), program=find_program(), chat_template=_template(args.settings.get("chat_template"))
+        )
         try:
             self.handle.wait_started()
         except BaseException:
@@ -122,7 +124,14 @@ class Pending:
             if sequence.index == 0:
                 queued, scheduled, first, last = end["times"]
                 self.metrics = RequestStateStats(
-                    len(sequence.token_ids), queued, queued, scheduled, first, last, max(0.0, first - queued), end["num_preemptions"]
+                    len(sequence.token_ids),
+                    queued,
+                    queued,
+                    scheduled,
+                    first,
+                    last,
+                    max(0.0, first - queued),
+                    end["num_preemptions"],
                 )
         if update["error"] is not None and self.error is None:
             self.error = self._explained(update["error"])

@@ -97,7 +97,14 @@ class AsyncLLM:
         inbox, event, streams = self._inbox(), asyncio.Event(), params.output_kind is not RequestOutputKind.FINAL_ONLY
         name = f"async-{next(self._names)}" if request_id is None else str(request_id)
         pending = await self._start(
-            inbox, prompt, params, name, stream=streams, priority=priority, tokenization=tokenization_kwargs, rank=data_parallel_rank
+            inbox,
+            prompt,
+            params,
+            name,
+            stream=streams,
+            priority=priority,
+            tokenization=tokenization_kwargs,
+            rank=data_parallel_rank,
         )
         inbox.pending[pending.number] = (pending, event)
         try:

@@ -1,5 +1,6 @@
 """Keywords -> flags of ``cadre serve``: the same table, names with ``_``."""
 
+import argparse
 import dataclasses
 import functools
 import json
@@ -8,7 +9,7 @@ import shutil
 
 from . import _engine
 from ._names import nearest
-from .errors import InvalidArgumentError, NotFoundError, UnsupportedError
+from .errors import NotFoundError
 
 # Flags of the HTTP server that LLM(...) and AsyncEngineArgs(...) know too.
 _NO_EFFECT = {
@@ -138,8 +139,6 @@ class EngineArgs:
             taken.update(names)
             more = {"nargs": "+"} if row["type"] == "words" else {"action": "append"} if row["type"] == "appended" else {}
             if row["type"] in ("true", "bool"):
-                import argparse
-
                 more = {"action": argparse.BooleanOptionalAction if row["type"] == "bool" else "store_true"}
             elif row["type"] in ("int", "float"):
                 more["type"] = _loads
@@ -184,6 +183,3 @@ def find_program():
                 if file.read(4) == b"\x7fELF":  # and not the package's own console script
                     return os.path.abspath(path)
     return ""
-
-
-__all__ = ["AsyncEngineArgs", "EngineArgs", "InvalidArgumentError", "UnsupportedError", "find_program", "flags", "words_of"]

@@ -5,7 +5,6 @@ from typing import Any
 from typing_extensions import Self, Unpack
 
 from ._settings import Settings
-from .errors import InvalidArgumentError as InvalidArgumentError, UnsupportedError as UnsupportedError
 
 class EngineArgs:
     model: str

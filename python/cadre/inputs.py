@@ -34,6 +34,8 @@ def is_token_ids(value):
     """A list (tuple, array) of integers, and not of prompts."""
     if isinstance(value, (str, bytes, dict)) or not hasattr(value, "__len__") or not hasattr(value, "__getitem__"):
         return False
+    if getattr(value, "ndim", 1) != 1:  # an array of prompts
+        return False
     return len(value) > 0 and not isinstance(value[0], (str, dict, list, tuple)) and hasattr(value[0], "__index__")
 
 

@@ -121,10 +121,7 @@ class LLM:
             "continue_final_message": continue_final_message,
         }
         return self._run(
-            [
-                {"prompt": None, "chat": {"messages": list(chat), **rest}, "tokenization": tokenization_kwargs}
-                for chat in chats
-            ],
+            [{"prompt": None, "chat": {"messages": list(chat), **rest}, "tokenization": tokenization_kwargs} for chat in chats],
             sampling_params,
             use_tqdm,
         )
@@ -287,7 +284,11 @@ class Gauge(Metric):
 
 def _metrics(rank):
     labels = {"engine": str(rank["rank"])}
-    for name, field in (("num_requests_running", "num_running"), ("num_requests_waiting", "num_waiting"), ("kv_cache_usage_perc", "kv_cache_usage")):
+    for name, field in (
+        ("num_requests_running", "num_running"),
+        ("num_requests_waiting", "num_waiting"),
+        ("kv_cache_usage_perc", "kv_cache_usage"),
+    ):
         yield Gauge("vllm:" + name, rank[field], labels)
     for name, field in (
         ("prompt_tokens", "prompt_tokens"),

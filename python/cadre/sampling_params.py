@@ -112,7 +112,16 @@ class SamplingParams:
             self.seed = None
         if isinstance(self.logit_bias, dict):
             self.logit_bias = {int(token): float(bias) for token, bias in self.logit_bias.items()}
-        for name in ("presence_penalty", "frequency_penalty", "repetition_penalty", "temperature", "top_p", "top_k", "min_p", "n"):
+        for name in (
+            "presence_penalty",
+            "frequency_penalty",
+            "repetition_penalty",
+            "temperature",
+            "top_p",
+            "top_k",
+            "min_p",
+            "n",
+        ):
             if getattr(self, name) is None:
                 setattr(self, name, _DEFAULTS[name])
 

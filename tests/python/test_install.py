@@ -74,7 +74,9 @@ def test_the_shells_read_their_completions(prefix):
         run("zsh", "-n", data / "zsh/site-functions/_cadre")
     if has("fish"):
         run("fish", "-n", data / "fish/vendor_completions.d/cadre.fish")
-        done = run("fish", "-c", f"source {data}/fish/vendor_completions.d/cadre.fish; complete -C 'cadre serve --all2all-backend pp'")
+        done = run(
+            "fish", "-c", f"source {data}/fish/vendor_completions.d/cadre.fish; complete -C 'cadre serve --all2all-backend pp'"
+        )
         assert done.stdout.startswith("pplx")
 
 
@@ -102,7 +104,14 @@ def accepts(words, **more):
 
 
 def test_units_name_the_installed_program_and_their_flags_are_read(prefix):
-    values = {"MODEL": MODEL, "FIRST": "127.0.0.1", "RANKS": "4", "LOCAL": "2", "START": "2", "FLAGS": "--enable-expert-parallel -dp 4"}
+    values = {
+        "MODEL": MODEL,
+        "FIRST": "127.0.0.1",
+        "RANKS": "4",
+        "LOCAL": "2",
+        "START": "2",
+        "FLAGS": "--enable-expert-parallel -dp 4",
+    }
     for unit in sorted((prefix / "lib/systemd/system").iterdir()):
         text = unit.read_text()
         line = re.search(r"^ExecStart=((?:.*\\\n)*.*)", text, re.M).group(1)

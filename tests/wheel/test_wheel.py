@@ -19,7 +19,9 @@ SMALL = {"max_model_len": 512, "num_gpu_blocks_override": 256, "log_level": "war
 def run(*words, rc=0, timeout=120, **more):
     env = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "CADRE_BIN")}
     env["PATH"] = "/usr/local/bin:/usr/bin:/bin"
-    done = subprocess.run([str(w) for w in words], capture_output=True, text=True, timeout=timeout, env={**env, **more.pop("env", {})}, **more)
+    done = subprocess.run(
+        [str(w) for w in words], capture_output=True, text=True, timeout=timeout, env={**env, **more.pop("env", {})}, **more
+    )
     assert done.returncode == rc, (words, done.stdout[-3000:], done.stderr[-3000:])
     return done.stdout
 
@@ -30,7 +32,11 @@ def wheel(tmp_path_factory):
         return pathlib.Path(os.environ["CADRE_WHEEL"])
     folder = tmp_path_factory.mktemp("wheel")
     # The compiler by the name that CMake finds by itself, so that its cache serves both builds.
-    env = {"CC": "cc", "CXX": "c++", "CMAKE_BUILD_PARALLEL_LEVEL": os.environ.get("CMAKE_BUILD_PARALLEL_LEVEL", str(os.cpu_count()))}
+    env = {
+        "CC": "cc",
+        "CXX": "c++",
+        "CMAKE_BUILD_PARALLEL_LEVEL": os.environ.get("CMAKE_BUILD_PARALLEL_LEVEL", str(os.cpu_count())),
+    }
     run(sys.executable, "-m", "pip", "wheel", ROOT, "--no-deps", "-w", folder, timeout=7200, env=env)
     (file,) = folder.glob("cadre-*.whl")
     return file
@@ -53,7 +59,15 @@ def test_what_is_in_it(wheel):
     with zipfile.ZipFile(wheel) as file:
         names = set(file.namelist())
         modes = {info.filename: info.external_attr >> 16 for info in file.infolist()}
-    for name in ("cadre/__init__.py", "cadre/py.typed", "cadre/_engine.pyi", "cadre/_settings.pyi", "cadre/compat/__main__.py", "cadre/compat/shim/vllm/__init__.py", "cadre/bin/cadre"):
+    for name in (
+        "cadre/__init__.py",
+        "cadre/py.typed",
+        "cadre/_engine.pyi",
+        "cadre/_settings.pyi",
+        "cadre/compat/__main__.py",
+        "cadre/compat/shim/vllm/__init__.py",
+        "cadre/bin/cadre",
+    ):
         assert name in names, name
     assert any(name.startswith("cadre/_engine.cpython") and name.endswith(".so") for name in names)
     assert modes["cadre/bin/cadre"] & 0o111

@@ -47,7 +47,9 @@ MODULES = {
         "__version__": names.VLLM_VERSION,
         "__cadre_version__": cadre.__version__,
     },
-    "vllm.config": {name: getattr(names, name) for name in ("EPLBConfig", "KVTransferConfig", "CompilationConfig", "ParallelConfig")},
+    "vllm.config": {
+        name: getattr(names, name) for name in ("EPLBConfig", "KVTransferConfig", "CompilationConfig", "ParallelConfig")
+    },
     "vllm.config.compilation": {"CompilationConfig": names.CompilationConfig},
     "vllm.config.kv_transfer": {"KVTransferConfig": names.KVTransferConfig},
     "vllm.config.parallel": {"EPLBConfig": names.EPLBConfig, "ParallelConfig": names.ParallelConfig},
@@ -93,9 +95,7 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         if name.partition(".")[0] != "vllm":
             return None
         if name not in MODULES:
-            raise ModuleNotFoundError(
-                f"cadre.compat has no module '{name}'; it has {', '.join(sorted(MODULES))}", name=name
-            )
+            raise ModuleNotFoundError(f"cadre.compat has no module '{name}'; it has {', '.join(sorted(MODULES))}", name=name)
         return importlib.machinery.ModuleSpec(name, self, origin="cadre.compat", is_package=True)
 
     def create_module(self, spec):
