@@ -594,7 +594,7 @@ GOLDEN = pathlib.Path(os.environ.get("CADRE_GOLDEN", ROOT.parent / "shared/golde
 
 
 @pytest.mark.parametrize("model,flags", [("qwen3", ["-dp", "2"]), ("qwen3", ["-tp", "2"]), ("deepseek_v3", ["-dp", "2", "-ep"]),
-                                         ("gpt_oss", ["-tp", "2", "-ep"])])
+                                         ("mixtral", ["-tp", "2", "-ep"])])
 def test_other_families_and_dense_ranks(tmp_path, model, flags):
     """Ranks without experts share weights without stepping together; the others have places of other kinds."""
     folder = GOLDEN / model
