@@ -364,46 +364,6 @@ TEST(Session, RefusesWhatMakesNoSense) {
   EXPECT_EQ(bench.Run(too_long)->accepted.prompts[0].size(), 15u);
 }
 
-TEST(Session, SamplingIsCheckedWithoutAModelInTheSameWords) {
-  Bench bench;
-  const std::vector<BadSampling> cases = {
-      {"temperature", [](auto& r) { r.sampling.temperature = -1; }},
-      {"top_p", [](auto& r) { r.sampling.top_p = 0; }},
-      {"n", [](auto& r) { r.sampling.n = 2, r.sampling.temperature = 0; }},
-      {"max_tokens", [](auto& r) { r.sampling.max_tokens = 0; }},
-      {"min_tokens", [](auto& r) { r.sampling.min_tokens = 5, r.sampling.max_tokens = 4; }},
-      {"logprobs", [](auto& r) { r.sampling.logprobs = -2; }},
-      {"stop",
-       [](auto& r) {
-         r.sampling.stop = {"a", ""};
-       }},
-      {"stop", [](auto& r) { r.sampling.stop = {std::string(5000, 'a')}; }},
-      {"stop_token_ids", [](auto& r) { r.sampling.stop_token_ids = {-1}; }},
-      {"bad_words", [](auto& r) { r.sampling.bad_words = {"  "}; }},
-      {"logit_bias",
-       [](auto& r) {
-         r.sampling.logit_bias = {{1, std::numeric_limits<double>::infinity()}};
-       }},
-  };
-  for (const BadSampling& bad : cases) {
-    auto request = bench.Ask("abc");
-    bad.change(request);
-    const Status checked = CheckSampling(request.sampling);
-    ASSERT_FALSE(checked) << bad.param;
-    EXPECT_EQ(checked.error().param, bad.param) << checked.error().message;
-    const std::string with_model = bench.Refusal(request).message;
-    EXPECT_EQ(checked.error().message.substr(0, 20), with_model.substr(0, 20));
-  }
-  // What only a model can tell is let pass.
-  SamplingRequest open;
-  open.stop = {"a"};
-  open.bad_words = {"b"};
-  open.stop_token_ids = open.allowed_token_ids = {1'000'000};
-  open.logprobs = open.prompt_logprobs = -1;
-  open.max_tokens = 1'000'000'000;
-  EXPECT_TRUE(CheckSampling(open));
-}
-
 TEST(Session, CapsMaxTokensWhereToldTo) {
   SessionOptions options;
   options.cap_max_tokens = true;
