@@ -48,7 +48,9 @@ class ChildSource {
     if (pid_ > 0) waitpid(pid_, nullptr, 0);
   }
   void Signal(int number) const {
-    if (pid_ > 0) kill(pid_, number);
+    if (pid_ <= 0) return;
+    kill(pid_, number);
+    if (number == SIGSTOP) waitpid(pid_, nullptr, WUNTRACED);  // all of its threads stand
   }
   FetchOrder Order(Rig& target, bool push = false) const {
     FetchOrder order = target.Order(target, "r", 0, 100, push);
