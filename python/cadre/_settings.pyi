@@ -24,7 +24,7 @@ class Settings(TypedDict, total=False):
     max_logprobs: int | str | None
     """Most log probabilities that a request may ask for at each token; -1: no limit."""
     logprobs_mode: str | PathLike[str] | None
-    """What logprobs are: those of the model before penalties and temperature."""
+    """What the logprobs of generated tokens are: of the model's own distribution (raw), or of the one that was drawn from, after penalties, temperature, min_p, top_k and top_p (processed); or the logits of either."""
     hf_overrides: Mapping[str, Any] | str | None
     """Members laid over the checkpoint's config.json."""
     generation_config: str | PathLike[str] | None
@@ -56,15 +56,15 @@ class Settings(TypedDict, total=False):
     allowed_media_domains: Sequence[str] | str | None
     """Not built: Images, audio and video are not built: Cadre serves language models only."""
     quantization: str | PathLike[str] | None
-    """Not built: Quantised weights come later; serve a bf16, f16 or f32 checkpoint for now."""
+    """fp8: experts and dense linear layers of a bf16, f16 or f32 checkpoint become 8-bit floats while it is loaded. An fp8 checkpoint is known from its config.json (methods fp8 and compressed-tensors); what is said here must then be the same."""
     quantization_config: Mapping[str, Any] | str | None
-    """Not built: Quantised weights come later; serve a bf16, f16 or f32 checkpoint for now."""
+    """Not built: The scales' kind follows from the checkpoint; use --quantization fp8 alone."""
     allow_deprecated_quantization: bool | None
-    """No effect here: Quantised weights come later."""
+    """No effect here: No deprecated method is built."""
     enforce_eager: bool | None
     """No effect here: There are no CUDA graphs and no compiler here: every step runs eagerly on the CPU."""
     enable_return_routed_experts: bool | None
-    """Not built: Returning routed experts comes later; leave the flag out."""
+    """Answers carry routed_experts: which experts each token had in each layer."""
     return_sampling_mask: bool | None
     """Not built: Returning the sampling mask is not built; leave the flag out."""
     use_fp64_gumbel: bool | None
@@ -343,6 +343,8 @@ class Settings(TypedDict, total=False):
     """How nodes exchange rows: tcp, ucx, or auto, the better one of those that all nodes have (ucx where there is RDMA)."""
     fabric_connections: int | str | None
     """TCP connections between two nodes for each network address; large messages are split over them."""
+    weight_update_copy: bool | None
+    """Keep the old weights in memory while /update_weights writes new ones, so that a failure in the middle restores them. Takes the weights' memory a second time; without it the last folder is read again."""
     log_level: str | PathLike[str] | None
     """What is logged: trace, debug, info, warning, error; VLLM_LOGGING_LEVEL or info if unset."""
     show_hidden_metrics_for_version: str | PathLike[str] | None
@@ -496,9 +498,9 @@ class Settings(TypedDict, total=False):
     diffusion_config: Mapping[str, Any] | str | None
     """Not built: Diffusion models are not built."""
     kv_transfer_config: Mapping[str, Any] | str | None
-    """Not built: Handing KV blocks between prefill and decode instances comes later; leave the flag out."""
+    """Hands blocks of the KV cache to other instances and takes theirs: '{"kv_connector":"NixlConnector","kv_role":"kv_both"}'."""
     kv_events_config: Mapping[str, Any] | str | None
-    """Not built: Handing KV blocks between prefill and decode instances comes later; leave the flag out."""
+    """Not built: Events of the KV cache are not published; leave the flag out."""
     ec_transfer_config: Mapping[str, Any] | str | None
     """Not built: Images, audio and video are not built: Cadre serves language models only."""
     ec_manager_config: Mapping[str, Any] | str | None
@@ -516,7 +518,7 @@ class Settings(TypedDict, total=False):
     profiler_config: Mapping[str, Any] | str | None
     """Not built: Profiling endpoints are not built; use perf on the process."""
     weight_transfer_config: Mapping[str, Any] | str | None
-    """Not built: Updating weights of a running server comes later; leave the flag out."""
+    """No effect here: Weights arrive from a folder or over a socket, whichever a request names; see docs/rl.md."""
     logging_config: Mapping[str, Any] | str | None
     """Not built: Use --log-level."""
     log_config_file: str | PathLike[str] | None

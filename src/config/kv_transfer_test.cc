@@ -116,9 +116,9 @@ TEST(KvTransfer, WhatHasNoEffectIsSaid) {
 }
 
 TEST(KvTransfer, ExcludesRoutedExperts) {
-  const auto parsed = ParseServe({"m", "--enable-return-routed-experts", "--kv-transfer-config",
-                                  R"({"kv_connector":"NixlConnector","kv_role":"kv_both"})"},
-                                 {});
+  const std::vector<std::string> words = {"m", "--enable-return-routed-experts", "--kv-transfer-config",
+                                          R"({"kv_connector":"NixlConnector","kv_role":"kv_both"})"};
+  const auto parsed = ParseServe(words, {});
   ASSERT_FALSE(parsed.has_value());
   EXPECT_EQ(parsed.error().param, "--enable-return-routed-experts");
 }
