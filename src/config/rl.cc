@@ -1,6 +1,7 @@
 #include "config/rl.h"
 
 #include <algorithm>
+#include <cmath>
 #include <numeric>
 #include <set>
 
@@ -8,6 +9,7 @@
 #include "config/rl_keys.h"
 #include "config/rl_layers.h"
 #include "config/rl_plan.h"
+#include "config/settings.h"
 #include "config/validate.h"
 #include "config/value.h"
 #include "sys/cpu.h"
@@ -157,6 +159,7 @@ Status PlanServers(const RlTree& tree, const Environment& env, const RlMachine& 
         "{}: teacher_inference is configured but teacher_gpu_ids is not set; list its ids, one a rank",
         KeyAt(tree, "teacher_inference"));
   }
+  ShareMemory(instances);
   for (const RlInstance& instance : instances) {
     CADRE_ASSIGN(RlProcess process, ServeProcess(tree, instance, env));
     options.processes.push_back(std::move(process));
@@ -218,6 +221,22 @@ Result<std::vector<int64_t>> RlIds(const RlTree& tree, std::string_view path) {
     ids.push_back(id.AsInt());
   }
   return ids;
+}
+
+void ShareMemory(std::vector<RlInstance>& instances) {
+  constexpr std::string_view kFlag = "gpu-memory-utilization";
+  size_t num_ranks = 0;
+  for (const RlInstance& instance : instances) num_ranks += instance.ids.size();
+  for (RlInstance& instance : instances) {
+    if (instances.size() < 2 || instance.flags.contains("kv-cache-memory-bytes")) continue;
+    const auto given = instance.flags.find(kFlag);
+    const bool is_given = given != instance.flags.end() && given->second.value.is_number();
+    const Json value = is_given ? given->second.value : FallbackValue(*FindSetting(Command::kServe, kFlag));
+    const double share = static_cast<double>(instance.ids.size()) / static_cast<double>(num_ranks);
+    // Three digits, rounded down.
+    instance.flags[std::string(kFlag)] = {Json(std::floor(value.AsDouble() * share * 1000) / 1000),
+                                          is_given ? given->second.path : ""};
+  }
 }
 
 Status MapToCpus(const std::vector<RlInstance>& instances, const Environment& env, const RlMachine& machine,

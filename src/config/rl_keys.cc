@@ -53,6 +53,8 @@ bool IsOpenToFlags(std::string_view table) {
 /// Known names beside an unknown one, the nearest first, whole paths.
 std::string Nearest(std::string_view path) {
   const std::string wanted(path.substr(0, 120));
+  if (FindServeKey(Format("inference.{}", wanted)) != nullptr)
+    return Format("; did you mean inference.{}?", wanted);
   const std::string_view above = path.substr(0, path.rfind('.') == path.npos ? 0 : path.rfind('.') + 1);
   size_t least = std::max<size_t>(3, wanted.size() / 4);
   std::string best;
@@ -123,13 +125,18 @@ class Check {
       return FailParam(Code::kInvalidArgument, path, "{} must be a table, found {}", At(tree_, path),
                        value.TypeName());
     }
-    if (row == nullptr) {
-      return FailParam(Code::kInvalidArgument, path, "{}: unknown key{}", At(tree_, path), Nearest(path));
-    }
+    if (row == nullptr) return Unknown(value, path);
     if (value.is_null()) return {};
     CADRE_ASSIGN(value, Converted(*row, value, At(tree_, path)));
     if (value.is_object() && IsOpenToFlags(PlaceOf(path).name)) CADRE_TRY(Flags(value, path));
     return Judge(*row, value, path);
+  }
+
+  // Of an unknown table the first key is named: its place is where the person wrote.
+  Status Unknown(const Json& value, std::string path) const {
+    for (const Json* at = &value; at->is_object() && !at->AsObject().empty(); at = &at->AsObject()[0].second)
+      path += Format(".{}", at->AsObject()[0].first);
+    return FailParam(Code::kInvalidArgument, path, "{}: unknown key{}", At(tree_, path), Nearest(path));
   }
 
   Status Flags(Json& table, const std::string& path) {

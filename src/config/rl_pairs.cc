@@ -220,9 +220,9 @@ Json KvConfig(const Pairs& pairs, const Role& role, int64_t kv_port) {
     config.Set("kv_role", "kv_both");
     return config;
   }
-  config.Set("kv_role", role.name == "prefill" ? "kv_producer" : "kv_consumer");
   config.Set("kv_ip", "127.0.0.1");
   config.Set("kv_port", kv_port);
+  config.Set("kv_role", role.name == "prefill" ? "kv_producer" : "kv_consumer");
   return config;
 }
 

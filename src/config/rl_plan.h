@@ -58,6 +58,9 @@ Result<std::vector<RlProcess>> PlanTraining(const RlTree& tree, const RlOptions&
 Status MapToCpus(const std::vector<RlInstance>& instances, const Environment& env, const RlMachine& machine,
                  std::vector<RlProcess>& processes);
 
+/// Instances share the host's memory: each gets its ranks' share of --gpu-memory-utilization.
+void ShareMemory(std::vector<RlInstance>& instances);
+
 /// Ids of a list, each once. Errors name the key.
 Result<std::vector<int64_t>> RlIds(const RlTree& tree, std::string_view path);
 /// "configs/debug/rl.toml:12: inference.parallel.tp", or "--inference.parallel.tp".
