@@ -133,7 +133,8 @@ struct Child::State {
     std::string pending;
     char buffer[4096];
     while (true) {
-      // A grandchild may keep the pipe open for ever: after the child's end only what is there already is read.
+      // A grandchild may keep the pipe open for ever: after the child's end only what is there already is
+      // read.
       const bool last = ended.load();
       if (!WaitReady(output.get(), Ready::kRead, Now() + std::chrono::milliseconds(100))) {
         if (last) break;
@@ -206,9 +207,9 @@ Result<std::unique_ptr<Child>> Child::Spawn(const SpawnOptions& options) {
   if (options.capture) {
     CADRE_ASSIGN(output, MakePipe());
   }
-  const ChildPlan plan = {options.program.c_str(), argv.data(),        envp.data(),        output.write.get(),
-                          report.write.get(),      options.fds.data(), options.fds.size(), getpid(),
-                          options.own_group};
+  const ChildPlan plan = {options.program.c_str(), argv.data(),        envp.data(),
+                          output.write.get(),      report.write.get(), options.fds.data(),
+                          options.fds.size(),      getpid(),           options.own_group};
   const pid_t pid = fork();
   if (pid < 0) return Fail(Code::kResourceExhausted, "cannot start a process: {}", ErrnoText(errno));
   if (pid == 0) RunChild(plan);
