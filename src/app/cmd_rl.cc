@@ -127,7 +127,8 @@ Result<std::vector<deploy::Supervised>> Processes(const config::RlOptions& optio
   for (const config::RlProcess& process : options.processes) {
     if (process.absent) continue;
     if (!process.means.empty()) LogInfo("{}: {}", process.title, process.means);
-    deploy::Supervised one{.title = process.title, .spawn = {}, .may_finish = process.trains};
+    deploy::Supervised one{
+        .title = process.title, .spawn = {}, .stage = process.stage, .may_finish = process.trains};
     one.spawn.program = process.program.empty() ? self : process.program;
     one.spawn.args = process.args;
     one.spawn.env = process.env;

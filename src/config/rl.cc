@@ -167,6 +167,7 @@ Status PlanServers(const RlTree& tree, const Environment& env, const RlMachine& 
   CADRE_TRY(MapToCpus(instances, env, machine, options.processes));
   if (router) {
     CADRE_TRY(FinishRouter(tree, env, *router));
+    router->stage = 1;
     options.processes.push_back(*std::move(router));
   }
   return {};

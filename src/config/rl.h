@@ -38,6 +38,7 @@ struct RlProcess {
   Json resolved;        ///< its part of the configuration; null: none
   bool trains = false;  ///< may end well; the run ends when all of these have
   bool absent = false;  ///< not installed: its part is written where files are asked for, nothing is started
+  int stage = 0;        ///< servers 0, router 1, training 2: the highest is stopped first
   std::string means;    ///< "EP 2 = TP 1 x DP 2, deepep_high_throughput; rank 0 is id 0 on CPU 0, ..."
 };
 

@@ -129,6 +129,7 @@ Result<std::vector<RlProcess>> PlanTraining(const RlTree& tree, const RlOptions&
     if (process.program.empty()) missing += (missing.empty() ? "" : ", ") + part.words[0];
     process.args.assign(part.words.begin() + 1, part.words.end());
     process.trains = true;
+    process.stage = 2;
     process.resolved = *all.Find(part.name);
     process.args.insert(process.args.end(), {"@", RlConfigPath(options, process)});
     process.env = {{"PYTHONUNBUFFERED", "1"}};

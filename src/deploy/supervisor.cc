@@ -4,6 +4,7 @@
 #include <signal.h>
 
 #include <algorithm>
+#include <set>
 
 #include "base/log.h"
 #include "deploy/signals.h"
@@ -55,12 +56,21 @@ class Run {
     }
   }
 
-  // The last started first: the router goes before its servers.
+  // A router goes before its servers, so that they answer what it has taken.
   void Stop() {
-    for (size_t i = children_.size(); i-- > 0;) children_[i]->Kill(SIGTERM);
+    std::set<int, std::greater<>> stages;
+    for (const Supervised& process : processes_) stages.insert(process.stage);
+    for (const int stage : stages) StopStage(stage);
+  }
+
+ private:
+  void StopStage(int stage) {
+    for (size_t i = 0; i < children_.size(); ++i) {
+      if (processes_[i].stage == stage) children_[i]->Kill(SIGTERM);
+    }
     const TimePoint deadline = Now() + options_.stop_time;
-    for (size_t i = children_.size(); i-- > 0;) {
-      if (children_[i]->Wait(deadline)) continue;
+    for (size_t i = 0; i < children_.size(); ++i) {
+      if (processes_[i].stage != stage || children_[i]->Wait(deadline)) continue;
       LogWarning("{} has not ended within {:.0f} s and is killed", processes_[i].title,
                  Seconds(options_.stop_time));
       children_[i]->Kill(SIGKILL);
@@ -68,7 +78,6 @@ class Run {
     }
   }
 
- private:
   bool AllFinished() const {
     for (size_t i = 0; i < processes_.size(); ++i) {
       if (processes_[i].may_finish && !finished_[i]) return false;

@@ -111,6 +111,19 @@ def test_pairs(run, file):
     assert one.node.end(60) == 0, one.node.log()
 
 
+def test_requests_under_way_are_answered_when_all_stop(run):
+    one = run("@", "configs/debug/rl_pd_disagg.toml", *pair_words()).wait()
+    body = {"prompt": "We the People", "max_tokens": 600, "ignore_eos": True, "temperature": 0, "stream": True}
+    text = ""
+    with httpx.stream("POST", one.url + "/v1/completions", json=body, timeout=60) as answer:
+        for number, line in enumerate(answer.iter_lines()):
+            text += line
+            if number == 10:
+                one.node.process.send_signal(signal.SIGTERM)
+    assert '"finish_reason":"length"' in text and text.endswith("data: [DONE]")
+    assert one.node.end(60) == 0, one.node.log()
+
+
 def test_a_process_that_dies_is_named_and_ends_the_run(run):
     one = run("@", "configs/debug/rl_pd_disagg.toml", *pair_words()).wait()
     victim, others = one.pid("decode 0"), one.pids()
