@@ -457,6 +457,8 @@ TEST(Toml, LinesTypesAndNone) {
   EXPECT_EQ(document->lines.at("b.c"), 3);
   EXPECT_EQ(document->lines.at("e.0.f"), 6);
   EXPECT_THAT(ParseToml("a = 1\na = 2\n").error().message, HasSubstr("line 2"));
+  for (const char* text : {"a = 1\n[=]\n", "a = 1\n  [[ \x0f]]\n", "[a]\n[\xc3\xa4]\n", "[a]\n[.b]\n"})
+    EXPECT_THAT(ParseToml(text).error().message, HasSubstr("line 2")) << text;
   EXPECT_FALSE(ParseToml("a = " + std::string(100000, '[')));
   EXPECT_EQ(ParseToml(TomlText(document->values))->values.Find("e")->Dump(), R"([{"f":"1979-05-27"}])");
 }

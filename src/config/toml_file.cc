@@ -1,14 +1,30 @@
 #include "config/toml_file.h"
 
+#include <cctype>
 #include <cerrno>
 #include <cmath>
 #include <cstring>
 #include <fstream>
 #include <sstream>
 
-#define TOML_EXCEPTIONS 0
+// toml++ 3.3 takes some malformed texts ("[=") for impossible: it asserts, and without assertions the
+// compiler may do as it likes. So its assertions stay, as exceptions, which do not leave this file.
+namespace {
+struct TomlAssertion {};
+[[noreturn]] void FailTomlAssertion() {
+  throw TomlAssertion();
+}
+}  // namespace
+#pragma push_macro("NDEBUG")
+#undef NDEBUG
+#define TOML_ASSERT(condition)             \
+  do {                                     \
+    if (!(condition)) FailTomlAssertion(); \
+  } while (false)
+#define TOML_EXCEPTIONS 1
 #define TOML_HEADER_ONLY 1
 #include <toml++/toml.h>
+#pragma pop_macro("NDEBUG")
 
 namespace cadre::config {
 namespace {
@@ -79,16 +95,36 @@ struct Fault {
   std::string why;
 };
 
+// The first line that begins with a bracket and goes on with what begins no name.
+int LineOfBadHeader(std::string_view text) {
+  int line = 0;
+  while (!text.empty()) {
+    ++line;
+    std::string_view one = text.substr(0, text.find('\n'));
+    text.remove_prefix(std::min(one.size() + 1, text.size()));
+    const size_t bracket = one.find_first_not_of(" \t");
+    if (bracket == one.npos || one[bracket] != '[') continue;
+    const size_t name = one.find_first_not_of("[ \t", bracket);
+    if (name == one.npos || (!std::isalnum(static_cast<unsigned char>(one[name])) &&
+                             std::string_view("_-\"']").find(one[name]) == std::string_view::npos))
+      return line;
+  }
+  return line;
+}
+
 std::expected<TomlDocument, Fault> Parse(std::string_view text) {
   if (text.size() > kMaxBytes) return std::unexpected(Fault{0, Format("longer than {} bytes", kMaxBytes)});
-  const toml::parse_result parsed = toml::parse(text);
-  if (!parsed) {
-    return std::unexpected(Fault{static_cast<int>(parsed.error().source().begin.line),
-                                 std::string(parsed.error().description())});
+  try {
+    const toml::table parsed = toml::parse(text);
+    TomlDocument document;
+    document.values = Convert(parsed, "", document.lines);
+    return document;
+  } catch (const toml::parse_error& error) {
+    return std::unexpected(
+        Fault{static_cast<int>(error.source().begin.line), std::string(error.description())});
+  } catch (const TomlAssertion&) {
+    return std::unexpected(Fault{LineOfBadHeader(text), "a table's name is missing behind its bracket"});
   }
-  TomlDocument document;
-  document.values = Convert(parsed.table(), "", document.lines);
-  return document;
 }
 
 }  // namespace
