@@ -115,12 +115,15 @@ std::optional<RlProcess> PlanRouter(const RlTree& tree, RlInstance& server) {
 Status FinishRouter(const RlTree& tree, const Environment& env, RlProcess& router) {
   if (const Json* timeout = tree.Find("orchestrator.client.timeout"); timeout && timeout->is_number())
     router.args.insert(router.args.end(), {"--request-timeout-secs", ValueText(*timeout)});
+  if (const std::string level = RunText(tree, "log.level", ""); !level.empty())
+    router.args.insert(router.args.end(), {"--log-level", level == "warn" ? "warning" : level});
   if (const Json* shared = tree.Find("env_vars")) AddVariables(*shared, router);
   auto parsed = ParseRouter(std::span(router.args).subspan(1), env);
   if (parsed) return {};
   Error error = std::move(parsed).error();
   const std::string path = error.param == "--policy"                 ? "inference.router.policy"
                            : error.param == "--request-timeout-secs" ? "orchestrator.client.timeout"
+                           : error.param == "--log-level"            ? "log.level"
                                                                      : "pd_disagg.proxy_port";
   error.message = Format("{}: {}", KeyAt(tree, path), error.message);
   return std::unexpected(std::move(error));

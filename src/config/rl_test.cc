@@ -259,6 +259,8 @@ TEST_F(Rl, ARouterTakesTheServersPort) {
   EXPECT_EQ(After(options.processes[1], "--port"), "9000");
   EXPECT_EQ(After(options.processes[1], "--policy"), "consistent_hash");
   EXPECT_EQ(options.port, 9000);
+  const auto quiet = PlanOf(std::string(kMinimal) + "[inference.router]\n[log]\nlevel = \"warn\"\n");
+  for (const RlProcess& process : quiet.processes) EXPECT_EQ(After(process, "--log-level"), "warning");
   EXPECT_THAT(ErrorOf(std::string(kMinimal) + "[inference.router]\npolicy = \"best\"\n"),
               AllOf(HasSubstr("a.toml:5"), HasSubstr("round_robin")));
 }
@@ -457,7 +459,8 @@ TEST(Toml, LinesTypesAndNone) {
   EXPECT_EQ(document->lines.at("b.c"), 3);
   EXPECT_EQ(document->lines.at("e.0.f"), 6);
   EXPECT_THAT(ParseToml("a = 1\na = 2\n").error().message, HasSubstr("line 2"));
-  for (const char* text : {"a = 1\n[=]\n", "a = 1\n  [[ \x0f]]\n", "[a]\n[\xc3\xa4]\n", "[a]\n[.b]\n"})
+  for (const char* text :
+       {"a = 1\n[=]\n", "a = 1\n  [[ \x0f]]\n", "[a]\n[\xc3\xa4]\n", "[a]\n[.b]\n", "[a]\nmo\xc6\xa8 = 1\n"})
     EXPECT_THAT(ParseToml(text).error().message, HasSubstr("line 2")) << text;
   EXPECT_FALSE(ParseToml("a = " + std::string(100000, '[')));
   EXPECT_EQ(ParseToml(TomlText(document->values))->values.Find("e")->Dump(), R"([{"f":"1979-05-27"}])");

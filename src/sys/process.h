@@ -37,8 +37,8 @@ struct SpawnOptions {
   bool pass_on = true;      ///< pass captured lines on at all
   size_t keep_lines = 50;   ///< how many of the last lines LastLines can tell
   std::string log_file;     ///< captured lines are also written here; an older file is replaced
-  /// A process group of its own: a terminal's Ctrl-C reaches us alone, and what the child has started itself is
-  /// killed with its end.
+  /// A process group of its own: a terminal's Ctrl-C reaches us alone, and what the child has started itself
+  /// is killed with its end.
   bool own_group = false;
 };
 
