@@ -44,12 +44,12 @@ Status ByKExchange::Send(const Routing& routing) {
   const std::span slots(routing.slots, static_cast<size_t>(routing.num_rows * options_.top_k));
   CADRE_TRY(CheckSlots(slots, options_.layout.num_slots));
   const int64_t piece_idx = segment_->num_pieces_taken();
-  const RowRange piece = segment_->TakePiece(routing);
+  const RowRange piece = segment_->TakePiece(routing, false);  // the home rank weighs
+  SendPiece(piece_idx, piece, routing);
+  mail_.TryPost();
   const int64_t first = piece.begin * options_.top_k;
   std::ranges::copy(slots, slots_.begin() + first);
   std::copy_n(routing.weights, slots.size(), weights_.begin() + first);
-  SendPiece(piece_idx, piece, routing);
-  mail_.TryPost();
   if (mail_.any()) {
     if (std::ssize(slot_begins_) <= piece_idx) slot_begins_.resize(static_cast<size_t>(piece_idx) + 1);
     auto& begins = slot_begins_[static_cast<size_t>(piece_idx)];

@@ -91,14 +91,14 @@ std::byte* RankSegment::Stage(int64_t num_rows) {
   return fabric_->own() + parts_.rows;
 }
 
-RowRange RankSegment::TakePiece(const Routing& routing) {
+RowRange RankSegment::TakePiece(const Routing& routing, bool with_weights) {
   const RowRange piece = PieceOf(num_rows_, chunk_rows_, num_pieces_++);
   CADRE_CHECK(routing.num_rows == piece.count && (num_pieces_ == 1 || piece.count > 0));
   const auto first = static_cast<size_t>(piece.begin * top_k_) * 4;
   const auto bytes = static_cast<size_t>(piece.count * top_k_) * 4;
   if (bytes > 0) {
     std::memcpy(fabric_->own() + parts_.slots + first, routing.slots, bytes);
-    std::memcpy(fabric_->own() + parts_.weights + first, routing.weights, bytes);
+    if (with_weights) std::memcpy(fabric_->own() + parts_.weights + first, routing.weights, bytes);
   }
   return piece;
 }

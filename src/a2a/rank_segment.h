@@ -64,8 +64,9 @@ class RankSegment {
   std::byte* Stage(int64_t num_rows);
   const std::byte* staged() const { return fabric_->own() + parts_.rows; }
 
-  /// Copies the next piece's choices beside the rows; which rows they are.
-  RowRange TakePiece(const Routing& routing);
+  /// Copies the next piece's choices beside the rows, with their weights where others weigh; which rows they
+  /// are.
+  RowRange TakePiece(const Routing& routing, bool with_weights = true);
   int64_t num_pieces_taken() const { return num_pieces_; }
   /// Raises a flag for the piece taken last; its count is the rank's rows in the exchange.
   void PublishPiece(Flag flag);

@@ -55,6 +55,7 @@ handoff::Identity IdentityOf(const config::EngineOptions& options, const ModelSe
   return {.model = Format("{}, weights {:016x}", LoadIdentity(setup), WeightsHash(setup.location.folder)),
           .model_name = options.model.served_model_names.empty() ? options.model.model
                                                                  : options.model.served_model_names.front(),
+          .weight_generation = 1,  // as engine::ControlDesk counts
           .layout = setup.memory_input.kv,
           .num_kv_heads = latent ? 1 : attention.num_kv_heads,
           .tp_rank = place.tp_rank,

@@ -13,11 +13,14 @@ Result<engine::StepGate::Turn> LockstepGate::Agree(const Offer& offer) {
                              .num_sequences = static_cast<int32_t>(offer.num_sequences),
                              .ticket = ticket_,
                              .has_work = offer.num_tokens > 0 || offer.wants_step,
-                             .stop = offer.wants_stop};
+                             .generates = offer.generates,
+                             .stop = offer.wants_stop,
+                             .order = offer.order};
   CADRE_ASSIGN(view_, lockstep_->Exchange(mine, Now() + step_timeout_));
   if (std::ranges::all_of(stops_with_, [&](size_t dp_rank) { return view_.words[dp_rank].stop; })) {
     return Turn::kStop;
   }
+  if (view_.CommonOrder() != 0) return Turn::kOrder;
   return view_.AnyWork() ? Turn::kStep : Turn::kSleep;
 }
 

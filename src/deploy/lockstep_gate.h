@@ -19,6 +19,8 @@ class LockstepGate : public engine::StepGate {
   void BeginTurn() override { ticket_ = lockstep_->Ticket(); }
   Result<Turn> Agree(const Offer& offer) override;
   a2a::Phase phase() const override;
+  int64_t most_tokens() const override { return view_.MaxTokens(); }
+  bool anybody_generates() const override { return view_.AnyGenerates(); }
   Status Sleep() override;
   void Wake() override { lockstep_->Ring(); }
 

@@ -3,9 +3,11 @@
 #include <algorithm>
 
 #include "a2a/a2a.h"
+#include "base/check.h"
 #include "base/log.h"
 #include "deploy/expert_moves.h"
 #include "deploy/expert_start.h"
+#include "eplb/footprint.h"
 #include "model/registry.h"
 #include "sys/cpu.h"
 #include "sys/memory.h"
@@ -42,11 +44,39 @@ Status ReadFiles(const config::ModelOptions& options, ModelSetup& setup) {
   return {};
 }
 
+// What the flag says and what the checkpoint says must agree.
+Status ChooseQuantization(const std::string& flag, ModelSetup& setup) {
+  const model::QuantSpec& quant = setup.spec.quant;
+  setup.fp8 = quant.fp8() || flag == "fp8";
+  if (flag.empty() || flag == quant.method || (flag == "fp8" && !quant.fp8())) return {};
+  if (!quant.fp8()) {
+    return FailParam(
+        Code::kInvalidArgument, "--quantization",
+        "--quantization {} wants a checkpoint of that kind; {} has no quantization_config in its "
+        "config.json. --quantization fp8 makes fp8 of its {} weights while loading",
+        flag, setup.location.name, DTypeName(setup.spec.checkpoint_type));
+  }
+  return FailParam(
+      Code::kInvalidArgument, "--quantization",
+      "--quantization {} does not match the checkpoint: quantization_config in its config.json says {}. "
+      "Leave the flag out",
+      flag, quant.method);
+}
+
 Status ChooseArithmetic(const config::EngineOptions& options, ModelSetup& setup) {
   setup.type = options.model.dtype == "float32" ? DType::kF32 : DType::kBf16;
   if (options.model.dtype == "auto" && setup.spec.checkpoint_type != DType::kBf16) {
     LogInfo("the checkpoint is {}; it is computed in bfloat16 (--dtype float32 computes in float32)",
             DTypeName(setup.spec.checkpoint_type));
+  }
+  CADRE_TRY(ChooseQuantization(options.model.quantization, setup));
+  if (setup.spec.quant.fp8()) {
+    LogInfo("weights are {}; activations are not quantised{}: they stay {}", WeightsText(setup),
+            setup.spec.quant.static_activations ? " with the checkpoint's static scales" : "",
+            DTypeName(setup.type));
+  } else if (setup.fp8) {
+    LogInfo("weights of experts and dense linear layers become {} while they are loaded; activations stay {}",
+            WeightsText(setup), DTypeName(setup.type));
   }
   if (options.cache.kv_cache_dtype == "bfloat16" && setup.type == DType::kF32) {
     return FailParam(Code::kUnsupported, "--kv-cache-dtype",
@@ -145,6 +175,26 @@ std::vector<int> RanksPerHost(const config::Launch& launch) {
 
 }  // namespace
 
+std::string WeightsText(const ModelSetup& setup) {
+  const model::QuantSpec& quant = setup.spec.quant;
+  if (!setup.fp8) return DTypeName(setup.type);
+  if (!quant.fp8()) return "fp8 (e4m3), a scale a row";
+  const std::string scales = quant.block_rows > 0
+                                 ? Format("a scale for each {} x {}", quant.block_rows, quant.block_cols)
+                                 : "a scale for each tensor or row";
+  return Format("fp8 (e4m3), {}, as published ({})", scales, quant.method);
+}
+
+namespace {
+
+// Of one token: an expert's number for each choice in each layer.
+int64_t RoutingBytesOf(const ModelSetup& setup, const config::EngineOptions& options) {
+  if (!options.model.return_routed_experts) return 0;
+  return static_cast<int64_t>(sizeof(uint16_t)) * std::ssize(setup.expert_maps) * setup.spec.moe.top_k;
+}
+
+}  // namespace
+
 // The largest sizes over all ranks: ranks with more experts, or one more head row, decide.
 Status PlanMemory(const config::EngineOptions& options, ModelSetup& setup) {
   const config::ParallelOptions& parallel = options.parallel;
@@ -164,7 +214,17 @@ Status PlanMemory(const config::EngineOptions& options, ModelSetup& setup) {
     in.buffer_bytes = std::max(in.buffer_bytes, scratch);
   }
   CADRE_ASSIGN(setup.expert_places, PlacesOf(parallel, setup));
-  in.spare_bytes = setup.expert_places.place_bytes * setup.expert_places.num_spares;
+  if (setup.expert_places.place_bytes > 0) {
+    // The first rank here has as many slots as any here.
+    const eplb::ExpertMap& map = maps.front();
+    const eplb::Footprint footprint =
+        eplb::FootprintOf(launch.first_rank, launch.num_ranks, static_cast<int32_t>(maps.size()),
+                          map.num_experts(), map.layout().num_slots - map.num_experts(),
+                          setup.expert_places.place_bytes, setup.expert_places.num_spares);
+    CADRE_CHECK(footprint.slot_bytes == in.expert_bytes);
+    in.redundant_bytes = footprint.redundant_bytes;
+    in.spare_bytes = footprint.spare_bytes;
+  }
   if (setup.is_moe() && launch.num_ranks > 1) {
     CADRE_ASSIGN(in.exchange_bytes,
                  a2a::PhasedBufferBytes(ExchangeOptionsOf(setup, options, maps.front().layout()),
@@ -173,6 +233,8 @@ Status PlanMemory(const config::EngineOptions& options, ModelSetup& setup) {
   CADRE_ASSIGN(const sys::MemoryInfo memory, sys::ReadMemoryInfo());
   in.total_bytes = memory.total();
   in.total_source = memory.limited_by;
+  in.routing_bytes = RoutingBytesOf(setup, options);
+  in.weight_copy = options.model.weight_update_copy;
   in.utilization = options.cache.gpu_memory_utilization;
   in.num_local_ranks = launch.num_local_ranks;
   // Data-parallel ranks share one copy of each shard.
@@ -196,6 +258,7 @@ RankPlace PlaceOf(const config::ParallelOptions& parallel, int rank) {
 model::WeightLayout WeightLayoutOf(const ModelSetup& setup, const config::ParallelOptions& parallel,
                                    RankPlace place, const std::vector<eplb::ExpertMap>& maps) {
   model::WeightLayout layout{.type = setup.type,
+                             .fp8 = setup.fp8,
                              .tp_rank = place.tp_rank,
                              .tp_size = place.tp_size,
                              .ep_rank = place.rank(),

@@ -11,6 +11,7 @@
 #include "deploy/expert_moves.h"
 #include "deploy/kv_agent.h"
 #include "deploy/model_setup.h"
+#include "deploy/weight_keeper.h"
 #include "engine/local_engine.h"
 #include "fabric/rendezvous.h"
 #include "model/loader.h"
@@ -64,10 +65,16 @@ class RankRuntime {
   model::ModelSpec spec_;
   std::vector<eplb::ExpertMap> maps_;
   std::map<int, fabric::Mapping> shared_dense_;  // by tp rank; one of them is ours
-  sys::Region dense_, experts_;
+  sys::Region dense_, experts_, routed_;
   sys::Segment kv_;  // without hand-off: private memory
   model::ModelWeights weights_;
   ExpertMoves moves_;
+  Status KeepWeights(const config::EngineOptions& options, const ModelSetup& setup, RankPlace place,
+                     TimePoint join_deadline);
+
+  model::WeightPlan plan_;
+  std::unique_ptr<a2a::Collective> all_ranks_;  // for orders about weights; null for a rank alone
+  std::unique_ptr<WeightKeeper> keeper_;
   std::optional<nn::SimulatedRouting> simulated_routing_;
   std::unique_ptr<a2a::AllToAll> exchange_;
   std::unique_ptr<model::Decoder> decoder_;

@@ -12,9 +12,6 @@
 namespace cadre::engine {
 namespace {
 
-// A step of fewer prompt tokens wastes the matrix units on reading weights.
-constexpr int32_t kMinChunk = 128;
-
 bool Contains(const std::vector<int32_t>& tokens, int32_t token) {
   return std::ranges::find(tokens, token) != tokens.end();
 }
@@ -42,6 +39,8 @@ struct LocalEngine::Inbox {
   bool agent_called = false;
   bool ended = false;
   Status health;
+  Status broken;  // weights that are of no use, until others come
+  std::vector<ControlCall> calls;
   StepGate* gate = nullptr;  // null once the engine is gone
 
   void Wake() {
@@ -73,7 +72,8 @@ LocalEngine::LocalEngine(LocalEngineOptions options, std::unique_ptr<Runner> run
       runner_(std::move(runner)),
       gate_(std::move(gate)),
       scheduler_(options_.scheduler, options_.model_info.num_kv_blocks, options_.model_info.block_size),
-      inbox_(std::make_shared<Inbox>()) {
+      inbox_(std::make_shared<Inbox>()),
+      pace_(options_.max_step_seconds) {
   if (options_.agent != nullptr)
     scheduler_.Attach(hand_off_.emplace(*options_.agent, scheduler_.pool(), options_.hand_off));
   inbox_->gate = gate_.get();
@@ -100,6 +100,7 @@ Result<std::unique_ptr<RequestHandle>> LocalEngine::Submit(Request request, std:
   }
   const std::lock_guard lock(inbox_->mutex);
   CADRE_TRY(inbox_->health);
+  CADRE_TRY(inbox_->broken);
   if (inbox_->draining)
     return Fail(Code::kUnavailable, "the server is shutting down and takes no new requests");
   if (inbox_->num_waiting >= options_.max_queued_requests) {
@@ -126,7 +127,8 @@ std::vector<RankStats> LocalEngine::Stats() const {
 
 Status LocalEngine::Health() const {
   const std::lock_guard lock(inbox_->mutex);
-  return inbox_->health;
+  CADRE_TRY(inbox_->health);
+  return inbox_->broken;
 }
 
 Status LocalEngine::ResetPrefixCache() {
@@ -140,6 +142,17 @@ void LocalEngine::Wake() {
   const std::lock_guard lock(inbox_->mutex);
   inbox_->agent_called = true;
   inbox_->Wake();
+}
+
+void LocalEngine::Control(ControlRequest request, ControlDone done) {
+  {
+    const std::lock_guard lock(inbox_->mutex);
+    if (!inbox_->ended) {
+      inbox_->calls.push_back({std::move(request), std::move(done)});
+      return inbox_->Wake();
+    }
+  }
+  done(Fail(Code::kUnavailable, "the engine has ended"));
 }
 
 void LocalEngine::Drain(TimePoint deadline) {
@@ -173,13 +186,17 @@ void LocalEngine::Loop() {
   TakeInbox();  // what came in before the health said no
   const Error error = status ? Error{Code::kUnavailable, "the server is shutting down", {}} : status.error();
   EndAll(status ? FinishReason::kAbort : FinishReason::kError, error);
+  desk_.RefuseAll(error);
   PublishStats();
+  std::vector<ControlCall> late;
   {
     const std::lock_guard lock(inbox_->mutex);
     inbox_->ended = true;
     inbox_->gate = nullptr;
+    late.swap(inbox_->calls);
     inbox_->finished.notify_all();
   }
+  for (const ControlCall& call : late) call.done(std::unexpected(error));
   if (!status && status.error().code == Code::kResourceExhausted && options_.on_out_of_memory)
     options_.on_out_of_memory(status.error());
 }
@@ -207,11 +224,15 @@ Status LocalEngine::GuardedTurn(bool& stop) {
 void LocalEngine::TakeInbox() {
   std::vector<Inbox::Arrival> arrivals;
   std::vector<SeqId> cancelled;
+  std::vector<ControlCall> calls;
+  SeqId next;
   bool abort = false, reset = false;
   {
     const std::lock_guard lock(inbox_->mutex);
     arrivals.swap(inbox_->arrivals);
     cancelled.swap(inbox_->cancelled);
+    calls.swap(inbox_->calls);
+    next = SeqId(next_sequence_);
     abort = inbox_->abort;
     reset = std::exchange(inbox_->reset_prefix_cache, false);
     inbox_->agent_called = false;
@@ -230,6 +251,14 @@ void LocalEngine::TakeInbox() {
   EndOverdue();
   if (reset) scheduler_.pool().ForgetAll();
   if (abort) EndAll(FinishReason::kAbort, {Code::kUnavailable, "the server is shutting down", {}});
+  for (ControlCall& call : calls) {
+    if (call.request.kind == ControlKind::kPause && call.request.mode == PauseMode::kAbort) {
+      EndAll(FinishReason::kAbort,
+             {Code::kCancelled, "the server was told to pause and to end its requests", {}});
+    }
+    desk_.Take(std::move(call), next, scheduler_);
+  }
+  desk_.Advance(scheduler_);
 }
 
 // What the agent has come to the end of.
@@ -257,24 +286,30 @@ a2a::Phase PhaseOf(std::span<const ScheduledSequence> plan) {
 
 // One turn of the loop: agree with the others, then step, sleep or stop.
 Status LocalEngine::Turn(bool& stop) {
-  std::vector<ScheduledSequence> plan = scheduler_.Schedule(TokenBudget());
+  std::vector<ScheduledSequence> plan;
+  if (!desk_.paused()) plan = scheduler_.Schedule(TokenBudget());
+  const uint64_t order = desk_.NextOrder();
   bool draining = false;
   {
     const std::lock_guard lock(inbox_->mutex);
     draining = inbox_->draining && inbox_->arrivals.empty();
   }
   if (gate_ == nullptr) {
+    if (order != 0) return CarryOut(order);
     if (!plan.empty()) return Step(plan, PhaseOf(plan));
     stop = draining && scheduler_.empty();
     if (!stop) WaitForWork();
     return {};
   }
   StepGate::Offer offer{.num_sequences = std::ssize(plan),
+                        .order = order,
+                        .generates = !desk_.paused() && Generates(),
                         .wants_step = runner_ != nullptr && runner_->wants_step(),
                         .wants_stop = draining && scheduler_.empty()};
   for (const ScheduledSequence& scheduled : plan) offer.num_tokens += scheduled.num_tokens;
   CADRE_ASSIGN(const StepGate::Turn turn, gate_->Agree(offer));
   if (turn == StepGate::Turn::kStep) return Step(plan, gate_->phase());
+  if (turn == StepGate::Turn::kOrder) return CarryOut(order);
   stop = turn == StepGate::Turn::kStop;
   return stop ? Status() : gate_->Sleep();
 }
@@ -283,7 +318,7 @@ void LocalEngine::WaitForWork() {
   std::unique_lock lock(inbox_->mutex);
   const auto awake = [&] {
     return !inbox_->arrivals.empty() || !inbox_->cancelled.empty() || inbox_->draining || inbox_->abort ||
-           inbox_->reset_prefix_cache || inbox_->agent_called;
+           inbox_->reset_prefix_cache || inbox_->agent_called || !inbox_->calls.empty();
   };
   if (hand_off_ && scheduler_.num_waiting() > 0) {  // for room, which leases take: their sources must hear so
     inbox_->changed.wait_for(lock, KvHandOff::kTouchInterval, awake);
@@ -292,13 +327,52 @@ void LocalEngine::WaitForWork() {
   }
 }
 
+// On all ranks at the same step border.
+Status LocalEngine::CarryOut(uint64_t order_id) {
+  const std::vector<ControlCall> calls = desk_.TakeOrder(order_id);
+  const TimePoint start = Now();
+  const auto answer = [&](const Result<ControlState>& state) {
+    for (const ControlCall& call : calls) call.done(state);
+  };
+  if (options_.weight_keeper == nullptr) {
+    answer(Fail(Code::kUnsupported, "this engine's weights cannot be replaced"));
+    return {};
+  }
+  const WeightOrder& order = calls.front().request.weights;
+  Result<WeightKeeper::Outcome> carried = [&]() -> Result<WeightKeeper::Outcome> {
+    CADRE_TRY(runner_->SendOrder(order));
+    return options_.weight_keeper->CarryOut(order);
+  }();
+  if (!carried) {
+    answer(std::unexpected(carried.error()));
+    return std::unexpected(carried.error());
+  }
+  if (carried->new_weights && !desk_.keeps_cache()) scheduler_.ForgetComputed();
+  if (carried->new_weights) scheduler_.pool().ForgetAll();
+  desk_.SetGeneration(carried->generation);
+  if (options_.agent != nullptr) options_.agent->SetWeightGeneration(carried->generation);
+  if (carried->broken) EndAll(FinishReason::kError, carried->status.error());
+  if (carried->broken || carried->new_weights) {
+    const std::lock_guard lock(inbox_->mutex);
+    inbox_->broken = carried->broken ? carried->status : Status();
+  }
+  PublishStats();
+  ControlState state = desk_.State();
+  state.seconds = SecondsSince(start);
+  state.bytes = carried->bytes;
+  answer(carried->status ? Result<ControlState>(state) : std::unexpected(carried->status.error()));
+  return {};
+}
+
+bool LocalEngine::Generates() const {
+  return std::ranges::any_of(
+      scheduler_.All(), [](const Sequence* s) { return s->num_generated() > 0 && !s->block_table.empty(); });
+}
+
 int32_t LocalEngine::TokenBudget() const {
   const int32_t all = options_.scheduler.max_num_batched_tokens;
-  const bool anybody_generates = std::ranges::any_of(
-      scheduler_.All(), [](const Sequence* s) { return s->num_generated() > 0 && !s->block_table.empty(); });
-  if (!anybody_generates || seconds_per_token_ <= 0) return all;
-  const double fits = options_.max_step_seconds / seconds_per_token_;
-  return fits >= all ? all : std::max(std::min(kMinChunk, all), static_cast<int32_t>(fits));
+  const bool anybody_generates = Generates() || (gate_ != nullptr && gate_->anybody_generates());
+  return anybody_generates ? pace_.Budget(all) : all;
 }
 
 Status LocalEngine::Step(std::span<const ScheduledSequence> plan, a2a::Phase phase) {
@@ -311,10 +385,7 @@ Status LocalEngine::Step(std::span<const ScheduledSequence> plan, a2a::Phase pha
   CADRE_ASSIGN(std::vector<StepOutput> outputs, runner_->Run(plan, phase));
   ++num_steps_;
   prompt_tokens_ += num_rows_of_prompts;
-  if (num_tokens >= kMinChunk) {
-    const double measured = SecondsSince(start) / static_cast<double>(num_tokens);
-    seconds_per_token_ = seconds_per_token_ <= 0 ? measured : 0.75 * seconds_per_token_ + 0.25 * measured;
-  }
+  pace_.Note(SecondsSince(start), gate_ == nullptr ? num_tokens : gate_->most_tokens());
   for (const ScheduledSequence& scheduled : plan) scheduler_.Computed(scheduled);
   const int64_t generated_before = generation_tokens_;
   for (StepOutput& output : outputs) {
@@ -322,6 +393,10 @@ Status LocalEngine::Step(std::span<const ScheduledSequence> plan, a2a::Phase pha
   }
   if (num_tokens > 0) step_sizes_.Add(num_rows_of_prompts + generation_tokens_ - generated_before);
   return runner_->EndStep();
+}
+
+RoutedExperts LocalEngine::RoutedOf(const Sequence& sequence) const {
+  return runner_->RoutedOf(sequence, sequence.request.sampling.routed_experts_start);
 }
 
 void LocalEngine::ReportPrompt(Sequence& sequence) {
@@ -368,6 +443,7 @@ std::optional<Finish> LocalEngine::EndAfter(const Sequence& sequence, int32_t to
 
 // What has been computed may be wanted elsewhere.
 void LocalEngine::EndWell(Sequence& sequence, Finish finish, std::vector<GeneratedToken> last_tokens) {
+  finish.routed = RoutedOf(sequence);
   if (hand_off_ && sequence.request.kv_transfer && sequence.request.kv_transfer->hold) {
     finish.held = hand_off_->Describe(sequence);
     hand_off_->Hold(sequence);
@@ -413,9 +489,11 @@ Result<EplbState> LocalEngine::Eplb(TimePoint deadline) const {
 
 void LocalEngine::PublishStats() {
   const auto& pool = scheduler_.pool();
+  std::string broken;
   {
     const std::lock_guard lock(inbox_->mutex);
     inbox_->num_waiting = scheduler_.num_waiting() + static_cast<int64_t>(inbox_->arrivals.size());
+    if (!inbox_->broken) broken = inbox_->broken.error().message;
   }
   const std::lock_guard lock(stats_mutex_);
   stats_.num_running = scheduler_.num_running();
@@ -430,6 +508,9 @@ void LocalEngine::PublishStats() {
   if (hand_off_) stats_.kv_transfer = hand_off_->Stats();
   stats_.step_sizes = step_sizes_;
   stats_.cpu_seconds = CpuSeconds();
+  stats_.paused = desk_.pausing();
+  stats_.weight_generation = desk_.generation();
+  stats_.broken = broken;
   const rebalance::Rebalancer* const rebalancer = runner_ == nullptr ? nullptr : runner_->rebalancer();
   if (rebalancer != nullptr && rebalancer->version() != eplb_version_) {
     eplb_version_ = rebalancer->version();

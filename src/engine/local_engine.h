@@ -17,9 +17,11 @@
 #include <thread>
 #include <vector>
 
+#include "engine/control_desk.h"
 #include "engine/engine.h"
 #include "engine/runner.h"
 #include "engine/scheduler.h"
+#include "engine/step_pace.h"
 
 namespace cadre::engine {
 
@@ -30,6 +32,7 @@ class StepGate {
 
   enum class Turn {
     kStep,   ///< somebody has work: all take part in one step
+    kOrder,  ///< all have been given the same order about weights: it is carried out now
     kSleep,  ///< nobody has: Sleep(), then ask again
     kStop,   ///< all are asked to stop
   };
@@ -39,6 +42,8 @@ class StepGate {
   struct Offer {
     int64_t num_tokens = 0;  ///< 0: no work here
     int64_t num_sequences = 0;
+    uint64_t order = 0;       ///< about weights, that this rank has been given (ControlDesk::NextOrder)
+    bool generates = false;   ///< sequences here wait for their next token
     bool wants_step = false;  ///< a step is wanted all the same: experts are on their way
     bool wants_stop = false;  ///< this rank has nothing left and has been asked to end
   };
@@ -46,6 +51,10 @@ class StepGate {
   virtual Result<Turn> Agree(const Offer& offer) = 0;
   /// Of the step just agreed on: kDecode if no rank has more than one token of a sequence.
   virtual a2a::Phase phase() const = 0;
+  /// Of that step: rows of the rank with the most.
+  virtual int64_t most_tokens() const = 0;
+  /// Whether any rank's offer said so when they last agreed. False before.
+  virtual bool anybody_generates() const = 0;
   /// Sleeps until Wake() is called on any rank of the group. Errors: a rank has died.
   virtual Status Sleep() = 0;
   /// Any thread.
@@ -57,9 +66,11 @@ struct LocalEngineOptions {
   ModelInfo model_info;
   SchedulerOptions scheduler;
   int64_t max_queued_requests = 4096;
-  /// While sequences generate, prompt chunks are cut so that a step takes about this long at the measured
-  /// speed.
+  /// While sequences generate, on any rank, prompt chunks are cut so that a step takes about this long at the
+  /// measured speed.
   double max_step_seconds = 0.5;
+  /// Carries out orders about weights; may be null: they are refused. Outlives the engine.
+  WeightKeeper* weight_keeper = nullptr;
   /// Called once, from the engine thread, when memory has run out in its own work: all requests have heard
   /// their end, and the engine takes no more. May be null.
   std::function<void(const Error&)> on_out_of_memory;
@@ -81,6 +92,7 @@ class LocalEngine : public Engine {
   Status Health() const override;
   Result<EplbState> Eplb(TimePoint deadline) const override;
   Status ResetPrefixCache() override;
+  void Control(ControlRequest request, ControlDone done) override;
   void Drain(TimePoint deadline) override;
 
   /// The agent has something to tell. Any thread.
@@ -93,13 +105,17 @@ class LocalEngine : public Engine {
   void Loop();
   void TakeInbox();
   void TakeTransfers();
+  void TakeCalls(std::vector<ControlCall> calls);
+  Status CarryOut(uint64_t order);
   void WaitForWork();
   Status GuardedTurn(bool& stop);
   Status Turn(bool& stop);
   Status Step(std::span<const ScheduledSequence> plan, a2a::Phase phase);
+  bool Generates() const;
   int32_t TokenBudget() const;
   void Deliver(StepOutput& output);
   std::optional<Finish> EndAfter(const Sequence& sequence, int32_t token) const;
+  RoutedExperts RoutedOf(const Sequence& sequence) const;
   void ReportPrompt(Sequence& sequence);
   void EndWell(Sequence& sequence, Finish finish, std::vector<GeneratedToken> last_tokens = {});
   void End(SeqId id, Finish finish, std::vector<GeneratedToken> last_tokens = {});
@@ -112,12 +128,13 @@ class LocalEngine : public Engine {
   std::unique_ptr<StepGate> gate_;
   Scheduler scheduler_;
   std::optional<KvHandOff> hand_off_;
+  ControlDesk desk_;
   std::shared_ptr<Inbox> inbox_;
   int64_t next_sequence_ = 0;
   int64_t prompt_tokens_ = 0, generation_tokens_ = 0, num_steps_ = 0;
   int64_t eplb_version_ = 0;  // of the snapshot in stats_
   StepSizes step_sizes_;
-  double seconds_per_token_ = 0;  // of steps with prompt chunks, smoothed; 0: not measured yet
+  StepPace pace_;
 
   mutable std::mutex stats_mutex_;
   RankStats stats_;

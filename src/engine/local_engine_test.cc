@@ -19,6 +19,8 @@ class PoorGate : public StepGate {
     return Turn::kSleep;
   }
   a2a::Phase phase() const override { return a2a::Phase::kDecode; }
+  int64_t most_tokens() const override { return 0; }
+  bool anybody_generates() const override { return false; }
   Status Sleep() override {
     woken_.acquire();
     return {};

@@ -13,14 +13,20 @@ int64_t BlocksOfOneSequence(const MemoryPlanInput& in) {
   return kv::BlocksFor(in.max_model_len, in.kv.block_size);
 }
 
+int64_t WeightCopyBytes(const MemoryPlanInput& in) {
+  return in.weight_copy ? in.dense_bytes * in.num_local_replicas +
+                              (in.expert_bytes + in.spare_bytes) * in.num_local_ranks
+                        : 0;
+}
+
 int64_t WithoutKv(const MemoryPlanInput& in) {
-  return in.dense_bytes * in.num_local_replicas +
+  return in.dense_bytes * in.num_local_replicas + WeightCopyBytes(in) +
          (in.expert_bytes + in.spare_bytes + in.buffer_bytes + in.exchange_bytes) * in.num_local_ranks;
 }
 
 // Blocks a rank may have, before asking whether they are enough.
 Result<int64_t> AffordableBlocks(const MemoryPlanInput& in, int64_t budget) {
-  const int64_t block_bytes = in.kv.BytesPerBlock();
+  const int64_t block_bytes = in.kv.BytesPerBlock() + in.routing_bytes * in.kv.block_size;
   if (in.num_kv_blocks) return *in.num_kv_blocks;
   if (in.kv_cache_bytes) return *in.kv_cache_bytes / block_bytes;
   const int64_t left = budget - WithoutKv(in);
@@ -68,13 +74,23 @@ void AddLine(std::string& table, const char* what, int64_t bytes, int64_t copies
                   FormatBytes(bytes * copies), note);
 }
 
+int64_t RoutingBytes(const MemoryPlanInput& in, const MemoryPlan& plan) {
+  return in.routing_bytes * in.kv.block_size * plan.num_kv_blocks;
+}
+
 std::string Table(const MemoryPlanInput& in, const MemoryPlan& plan, int64_t budget) {
   std::string table = "memory plan\n";
   AddLine(table, "dense weights", in.dense_bytes, in.num_local_replicas, "");
-  AddLine(table, "expert weights", in.expert_bytes, in.num_local_ranks, "");
-  AddLine(table, "spare expert places", in.spare_bytes, in.num_local_ranks, "for --enable-eplb");
+  AddLine(table, "expert weights", in.expert_bytes, in.num_local_ranks,
+          in.redundant_bytes == 0
+              ? ""
+              : Format("of which {} a rank are further copies", FormatBytes(in.redundant_bytes)));
+  AddLine(table, "spare expert places", in.spare_bytes, in.num_local_ranks, "free for experts that move");
+  AddLine(table, "copy of the weights", WeightCopyBytes(in), 1, "for --weight-update-copy");
   AddLine(table, "buffers", in.buffer_bytes, in.num_local_ranks, "at most, taken as steps need them");
   AddLine(table, "exchange", in.exchange_bytes, in.num_local_ranks, "");
+  AddLine(table, "experts of tokens", RoutingBytes(in, plan), in.num_local_ranks,
+          "for --enable-return-routed-experts");
   AddLine(table, "KV cache", plan.kv_bytes, in.num_local_ranks,
           Format("{} blocks of {} tokens: {:.1f} sequences of {} tokens a rank", plan.num_kv_blocks,
                  in.kv.block_size, plan.Concurrency(in), in.max_model_len));
@@ -96,7 +112,7 @@ Result<MemoryPlan> MakeMemoryPlan(const MemoryPlanInput& in) {
   MemoryPlan plan;
   CADRE_ASSIGN(plan.num_kv_blocks, AffordableBlocks(in, budget));
   plan.kv_bytes = in.kv.PoolBytes(plan.num_kv_blocks);
-  plan.host_bytes = WithoutKv(in) + plan.kv_bytes * in.num_local_ranks;
+  plan.host_bytes = WithoutKv(in) + (plan.kv_bytes + RoutingBytes(in, plan)) * in.num_local_ranks;
   if (plan.num_kv_blocks < BlocksOfOneSequence(in)) return TooFewBlocks(in, plan);
   if (plan.host_bytes > in.total_bytes) {
     return Fail(Code::kResourceExhausted,

@@ -38,6 +38,18 @@ TEST(MemoryPlan, TakesNoMoreThanSequencesCanFill) {
   EXPECT_EQ(MakeMemoryPlan(input)->num_kv_blocks, 2 * 4096 / 16);
 }
 
+TEST(MemoryPlan, TellsCopiesAndSparePlacesApart) {
+  auto input = SmallInput();
+  EXPECT_EQ(MakeMemoryPlan(input)->table.find("copies"), std::string::npos);
+  input.redundant_bytes = 16 << 20;
+  input.spare_bytes = 8 << 20;
+  const auto plan = MakeMemoryPlan(input);
+  EXPECT_NE(plan->table.find("of which 16 MiB a rank are further copies"), std::string::npos) << plan->table;
+  EXPECT_NE(plan->table.find("spare expert places"), std::string::npos);
+  // 512 MiB - 200 MiB: copies are part of the experts, spare places are not.
+  EXPECT_EQ(plan->num_kv_blocks, (312 << 20) / (32 << 10));
+}
+
 TEST(MemoryPlan, SaysWhatIsMissing) {
   auto input = SmallInput();
   input.expert_bytes = 600 << 20;

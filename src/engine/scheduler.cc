@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <span>
+#include <utility>
 
 #include "base/check.h"
 #include "kv/layout.h"
@@ -56,11 +57,14 @@ void Scheduler::ScheduleRunning(std::vector<ScheduledSequence>& plan, int32_t& b
 
 void Scheduler::ScheduleWaiting(std::vector<ScheduledSequence>& plan, int32_t& budget) {
   ScheduleFetched(plan, budget);
-  while (!waiting_.empty() && budget > 0 && num_running() < options_.max_num_seqs) {
-    Sequence& sequence = *waiting_.front();
+  while (budget > 0 && num_running() < options_.max_num_seqs) {
+    const auto next = std::ranges::find_if(waiting_, [&](const auto& s) { return s->id < border_; });
+    if (next == waiting_.end()) return;
+    Sequence& sequence = **next;
     AdoptPrefix(sequence);
     if (hand_off_ != nullptr && hand_off_->WantsFetch(sequence)) {
-      if (!BeginFetch(sequence)) return;
+      if (!BeginFetch(*next)) return;
+      waiting_.erase(next);
       continue;
     }
     const int32_t chunk = ChunkOf(sequence, budget);
@@ -74,8 +78,8 @@ void Scheduler::ScheduleWaiting(std::vector<ScheduledSequence>& plan, int32_t& b
     counters_.prefix_cache_queries += sequence.num_tokens();
     counters_.prefix_cache_hits += sequence.num_computed;
     budget -= chunk;
-    Admit(std::move(waiting_.front()), chunk, plan);
-    waiting_.pop_front();
+    Admit(std::move(*next), chunk, plan);
+    waiting_.erase(next);
   }
 }
 
@@ -105,8 +109,9 @@ void Scheduler::Admit(std::unique_ptr<Sequence> sequence, int32_t chunk,
   running_.insert(place, std::move(sequence));
 }
 
-// The first of the queue gets blocks for its whole prompt and leaves the queue. False if there is no room.
-bool Scheduler::BeginFetch(Sequence& sequence) {
+// A waiting sequence gets blocks for its whole prompt, and is taken. False if there is no room.
+bool Scheduler::BeginFetch(std::unique_ptr<Sequence>& waiting) {
+  Sequence& sequence = *waiting;
   if (!Fits(sequence) || !AllocateFor(sequence, sequence.num_tokens())) {
     ReleaseBlocks(sequence);
     hand_off_->Touch(sequence);
@@ -115,8 +120,7 @@ bool Scheduler::BeginFetch(Sequence& sequence) {
   counters_.prefix_cache_queries += sequence.num_tokens();
   counters_.prefix_cache_hits += sequence.num_computed;
   hand_off_->Fetch(sequence);
-  fetching_.push_back(std::move(waiting_.front()));
-  waiting_.pop_front();
+  fetching_.push_back(std::move(waiting));
   return true;
 }
 
@@ -186,6 +190,24 @@ void Scheduler::Preempt(size_t running_idx) {
   ++victim->num_preemptions;
   ++counters_.num_preemptions;
   Add(std::move(victim));
+}
+
+void Scheduler::ForgetComputed() {
+  const auto begin_anew = [&](std::unique_ptr<Sequence> sequence) {
+    if (sequence->hold_open)
+      hand_off_->Drop(*sequence, {Code::kUnavailable, "what it had computed was forgotten", {}});
+    ReleaseBlocks(*sequence);
+    Add(std::move(sequence));
+  };
+  for (auto& sequence : std::exchange(running_, {})) begin_anew(std::move(sequence));
+  for (auto& sequence : std::exchange(fetched_, {})) begin_anew(std::move(sequence));
+  for (auto& sequence : std::exchange(fetching_, {})) {
+    hand_off_->LetGo(*sequence);
+    sequence->fetch_id = -1;
+    sequence->fetch_done = true;
+    begin_anew(std::move(sequence));
+  }
+  pool_.ForgetAll();
 }
 
 void Scheduler::ReleaseBlocks(Sequence& sequence) {

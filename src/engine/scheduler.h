@@ -14,6 +14,7 @@
 // Owned by the engine thread.
 #include <cstdint>
 #include <deque>
+#include <limits>
 #include <memory>
 #include <vector>
 
@@ -68,14 +69,23 @@ class Scheduler {
   /// The blocks of a sequence are as filled as they will get: it goes on from there.
   void Fetched(SeqId id, int64_t num_tokens);
 
-  /// Takes a sequence out, wherever it is, and releases its blocks; others may still hold them. Null if there is none with this id.
+  /// Takes a sequence out, wherever it is, and releases its blocks; others may still hold them. Null if there
+  /// is none with this id.
   std::unique_ptr<Sequence> Remove(SeqId id);
+
+  /// Sequences with ids from `border` on stay waiting until AdmitAll.
+  void AdmitBelow(SeqId border) { border_ = border; }
+  void AdmitAll() { border_ = kNoBorder; }
+
+  /// Running sequences give their blocks back and wait, to be computed anew, and no cached prefix is found
+  /// any more: what lies in the cache belongs to other weights.
+  void ForgetComputed();
 
   /// Every sequence, running ones first; for cancellation sweeps and draining.
   std::vector<Sequence*> All() const;
 
   int64_t num_running() const { return static_cast<int64_t>(running_.size()); }
-  int64_t num_waiting() const { 
+  int64_t num_waiting() const {
     return static_cast<int64_t>(waiting_.size() + fetching_.size() + fetched_.size());
   }
   bool empty() const { return running_.empty() && num_waiting() == 0; }
@@ -91,7 +101,7 @@ class Scheduler {
   void ReleaseBlocks(Sequence& sequence);
   void AdoptPrefix(Sequence& sequence);
   void Publish(Sequence& sequence);
-  bool BeginFetch(Sequence& sequence);
+  bool BeginFetch(std::unique_ptr<Sequence>& waiting);
   void Admit(std::unique_ptr<Sequence> sequence, int32_t chunk, std::vector<ScheduledSequence>& plan);
   void ScheduleFetched(std::vector<ScheduledSequence>& plan, int32_t& budget);
   int32_t ChunkOf(const Sequence& sequence, int32_t budget) const;
@@ -99,10 +109,12 @@ class Scheduler {
   void ScheduleWaiting(std::vector<ScheduledSequence>& plan, int32_t& budget);
   bool ServedBefore(const Sequence& a, const Sequence& b) const;
 
+  static constexpr SeqId kNoBorder{std::numeric_limits<int64_t>::max()};
+  SeqId border_ = kNoBorder;
   SchedulerOptions options_;
   kv::BlockPool pool_;
-  std::vector<std::unique_ptr<Sequence>> running_;  // in the order they are served
-  std::deque<std::unique_ptr<Sequence>> waiting_;   // in the order they will be served
+  std::vector<std::unique_ptr<Sequence>> running_;   // in the order they are served
+  std::deque<std::unique_ptr<Sequence>> waiting_;    // in the order they will be served
   std::vector<std::unique_ptr<Sequence>> fetching_;  // with all blocks of their prompts
   std::deque<std::unique_ptr<Sequence>> fetched_;    // the same, ready to run
   KvHandOff* hand_off_ = nullptr;                    // null: nobody may ask for it

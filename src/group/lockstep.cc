@@ -20,11 +20,18 @@ constexpr size_t kZoneSpace = fabric::kMaxRanksPerHost * kWordSpace;  // a host'
 bool StepView::AnyWork() const {
   return std::ranges::any_of(words, &StepWord::has_work);
 }
+bool StepView::AnyGenerates() const {
+  return std::ranges::any_of(words, &StepWord::generates);
+}
 bool StepView::AllStop() const {
   return std::ranges::all_of(words, &StepWord::stop);
 }
 bool StepView::AllPause() const {
   return std::ranges::all_of(words, &StepWord::pause);
+}
+uint64_t StepView::CommonOrder() const {
+  const auto same = [&](const StepWord& word) { return word.order == words.front().order; };
+  return std::ranges::all_of(words, same) ? words.front().order : 0;
 }
 int32_t StepView::MaxTokens() const {
   return std::ranges::max(words, {}, &StepWord::num_tokens).num_tokens;

@@ -29,8 +29,10 @@ struct StepWord {
   int32_t num_sequences = 0;     ///< sequences in them
   uint32_t ticket = 0;           ///< Lockstep::Ticket(), taken before looking for work; of the rank's host
   bool has_work = false;         ///< requests running or waiting
+  bool generates = false;        ///< some of them wait for their next token
   bool pause = false;            ///< wants all to pause
   bool stop = false;             ///< has drained and wants to end
+  uint64_t order = 0;            ///< about weights, that this rank has been given and waits with; 0: none
   int64_t membership_epoch = 1;  ///< must be equal on all
 };
 
@@ -40,8 +42,11 @@ struct StepView {
   std::span<const StepWord> words;  ///< by position in the group
 
   bool AnyWork() const;
+  bool AnyGenerates() const;
   bool AllStop() const;
   bool AllPause() const;
+  /// The order that all wait with; 0: there is none.
+  uint64_t CommonOrder() const;
   int32_t MaxTokens() const;
   int64_t TotalTokens() const;
 };

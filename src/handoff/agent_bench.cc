@@ -22,7 +22,7 @@ constexpr int64_t kTokens = 1024, kBlocks = 128;
 // 32 layers of 8 heads of 64 in bf16: 64 KiB a token.
 Identity IdentityOf(int32_t block_size) {
   Identity identity;
-  identity.model = "m";
+  identity.model = std::string("bench");
   identity.layout = {.num_layers = 32,
                      .num_kv_heads = 8,
                      .k_dim = 64,

@@ -48,7 +48,9 @@ class ChildSource {
     if (pid_ > 0) waitpid(pid_, nullptr, 0);
   }
   void Signal(int number) const {
-    if (pid_ > 0) kill(pid_, number);
+    if (pid_ <= 0) return;
+    kill(pid_, number);
+    if (number == SIGSTOP) waitpid(pid_, nullptr, WUNTRACED);  // all of its threads stand
   }
   FetchOrder Order(Rig& target, bool push = false) const {
     FetchOrder order = target.Order(target, "r", 0, 100, push);
@@ -197,6 +199,47 @@ TEST_P(FailureTest, CancelledInTheMiddle) {
     ASSERT_EQ(std::memcmp(pool, std::string(bytes, 0x11).data(), bytes), 0) << i;
   }
   EXPECT_LT(completed, 25);
+}
+
+// The source's blocks become somebody else's at any moment of a transfer: either the fetch fails, or every
+// byte is of the time before.
+TEST_P(FailureTest, ForeignBytesAreNeverTaken) {
+  Rig::Options side = Side("source");
+  side.shape = {.num_layers = 4, .num_kv_heads = 4, .k_dim = 32, .v_dim = 32};
+  side.num_blocks = 512;
+  Rig source(side);
+  side.engine_id = "target";
+  Rig target(side);
+  std::vector<int32_t> blocks(512);
+  for (size_t i = 0; i < blocks.size(); ++i) blocks[i] = static_cast<int32_t>(i);
+  const auto bytes = static_cast<size_t>(target.ranks()[0].identity.layout.PoolBytes(512));
+  std::byte* pool = source.ranks()[0].segment.region.data();
+  int failed = 0;
+  for (int i = 0; i < 30; ++i) {
+    std::memset(pool, 0x22, bytes);
+    const std::string id = Format("r{}", i);
+    source.Open(id, 8192);
+    source.agent().Blocks(id, blocks);
+    for (int32_t layer = 0; layer < 4; ++layer) source.agent().Written(id, layer, 8192);
+    source.agent().Lease(id, Now() + seconds(30));
+    FetchOrder order = target.Order(source, id, 0, 16);
+    order.num_tokens = 8192;
+    order.blocks = blocks;
+    target.agent().Fetch(order);
+    std::this_thread::sleep_for(std::chrono::microseconds(i * 100));
+    source.agent().Drop(id, {Code::kCancelled, "gone", {}});
+    ASSERT_TRUE(source.AwaitEnded(id).has_value());
+    std::memset(pool, 0x33, bytes);
+    const FetchResult result = target.AwaitFetched();
+    failed += !result.status.has_value();
+    if (!result.status) {
+      EXPECT_EQ(result.valid_tokens, 0);
+      continue;
+    }
+    const std::byte* got = target.ranks()[0].segment.region.data();
+    ASSERT_EQ(std::memcmp(got, std::string(bytes, 0x22).data(), bytes), 0) << i;
+  }
+  EXPECT_GT(failed, 0);
 }
 
 TEST_P(FailureTest, TargetLost) {

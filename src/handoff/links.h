@@ -114,7 +114,6 @@ class Links {
   /// kDeadlineExceeded, kUnsupported (what does not fit, by name).
   void Open(const PeerAddress& address, const std::string& engine_id, std::weak_ptr<void> owner, Then then);
   void TakeDialled();
-  void set_generation(int64_t generation) { self_.identity.weight_generation = generation; }
 
   const std::map<std::string, std::shared_ptr<Link>>& all() const { return links_; }
   /// Links that broke are told to their users and forgotten.

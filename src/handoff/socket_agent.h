@@ -63,6 +63,7 @@ class SocketAgent final : public Agent {
   bool Work();
   void HandleTimes();
   int PollMs(TimePoint now) const;
+  void TakeStats();
   void GiveEnded(EndedLease ended);
   void GiveFetched(FetchResult result);
 

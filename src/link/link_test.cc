@@ -135,6 +135,14 @@ class EchoEngine : public engine::Engine {
     while (eplb_hangs) std::this_thread::sleep_for(std::chrono::milliseconds(1));
     return balanced ? engine::LargeEplbState(40, 256) : Engine::Eplb(deadline);
   }
+  void Control(engine::ControlRequest request, engine::ControlDone done) override {
+    if (request.weights.folder == "hang") return;
+    if (request.kind != engine::ControlKind::kWeights) return done(Fail(Code::kNotFound, "no such thing"));
+    done(engine::ControlState{.paused = request.clear_cache,
+                              .generation = request.weights.port,
+                              .seconds = 0.5,
+                              .bytes = request.weights.timeout_s});
+  }
   std::atomic<bool> balanced = true, eplb_hangs = false, eplb_moving = false;
   std::atomic<int64_t> eplb_version = 1;
   Status Health() const override { return {}; }
@@ -321,6 +329,28 @@ TEST_F(Link, ARebalanceIsToldThoughNobodyAsksForTokens) {
   EXPECT_TRUE(WaitForStats(*client_, [](const auto& s) { return s.eplb.moving; }));
   echo_.eplb_moving = false;  // no event tells it
   EXPECT_TRUE(WaitForStats(*client_, [](const auto& s) { return !s.eplb.moving; }));
+}
+
+TEST_F(Link, OrdersAreAnsweredAndEndWithTheRank) {
+  const auto tell = [&](const engine::ControlRequest& request) {
+    auto heard = std::make_shared<std::promise<Result<engine::ControlState>>>();
+    client_->Control(request,
+                     [heard](Result<engine::ControlState> state) { heard->set_value(std::move(state)); });
+    return heard->get_future();
+  };
+  const auto done = tell({.kind = engine::ControlKind::kWeights,
+                          .clear_cache = true,
+                          .weights = {.folder = "/x", .port = 7, .timeout_s = 9}})
+                        .get();
+  ASSERT_TRUE(done.has_value());
+  EXPECT_TRUE(done->paused);
+  EXPECT_EQ(done->generation, 7);
+  EXPECT_EQ(done->bytes, 9);
+  EXPECT_EQ(tell({.kind = engine::ControlKind::kProbe}).get().error().message, "no such thing");
+  auto hanging = tell({.kind = engine::ControlKind::kWeights, .weights = {.folder = "hang"}});
+  client_->Fail({Code::kUnavailable, "rank 3 was killed", {}});
+  EXPECT_EQ(hanging.get().error().message, "rank 3 was killed");
+  EXPECT_EQ(tell({.kind = engine::ControlKind::kProbe}).get().error().message, "rank 3 was killed");
 }
 
 TEST_F(Link, AFailedRankEndsEveryRequestOnce) {

@@ -155,7 +155,8 @@ template <typename Archive>
 void Visit(Archive& archive, SamplingParams& s) {
   archive(s.temperature, s.top_p, s.top_k, s.min_p, s.repetition_penalty, s.presence_penalty,
           s.frequency_penalty, s.logit_bias, s.allowed_token_ids, s.bad_words, s.seed, s.logprobs,
-          s.max_tokens, s.min_tokens, s.stop_token_ids, s.eos_token_ids, s.ignore_eos, s.prompt_logprobs);
+          s.max_tokens, s.min_tokens, s.stop_token_ids, s.eos_token_ids, s.ignore_eos, s.prompt_logprobs,
+          s.logprobs_mode, s.routed_experts_start);
 }
 template <typename Archive>
 void Visit(Archive& archive, TokenIds& t) {
@@ -205,8 +206,12 @@ void Visit(Archive& archive, RequestTimes& t) {
   archive(t.queued, t.scheduled, t.first_token, t.last_token);
 }
 template <typename Archive>
+void Visit(Archive& archive, RoutedExperts& r) {
+  archive(r.start, r.num_layers, r.top_k, r.experts);
+}
+template <typename Archive>
 void Visit(Archive& archive, Finish& f) {
-  archive(f.reason, f.stop_token, f.error, f.times, f.num_preemptions, f.held);
+  archive(f.reason, f.stop_token, f.error, f.times, f.num_preemptions, f.held, f.routed);
 }
 template <typename Archive>
 void Visit(Archive& archive, ModelInfo& m) {
@@ -232,7 +237,19 @@ template <typename Archive>
 void Visit(Archive& archive, RankStats& s) {
   archive(s.rank, s.num_running, s.num_waiting, s.kv_cache_usage, s.num_preemptions, s.prefix_cache_queries,
           s.prefix_cache_hits, s.prompt_tokens, s.generation_tokens, s.num_steps, s.cpu_seconds, s.eplb,
-          s.step_sizes, s.kv_transfer);
+          s.step_sizes, s.kv_transfer, s.paused, s.weight_generation, s.broken);
+}
+template <typename Archive>
+void Visit(Archive& archive, WeightOrder& o) {
+  archive(o.kind, o.folder, o.host, o.port, o.first_receiver, o.world_size, o.timeout_s, o.expected);
+}
+template <typename Archive>
+void Visit(Archive& archive, ControlRequest& r) {
+  archive(r.kind, r.mode, r.clear_cache, r.weights);
+}
+template <typename Archive>
+void Visit(Archive& archive, ControlState& s) {
+  archive(s.paused, s.generation, s.seconds, s.bytes);
 }
 }  // namespace cadre::engine
 
@@ -264,6 +281,14 @@ void Visit(Archive& archive, EplbWantedMessage& m) {
 }
 template <typename Archive>
 void Visit(Archive& archive, EplbMessage& m) {
+  archive(m.id, m.ok, m.error, m.state);
+}
+template <typename Archive>
+void Visit(Archive& archive, ControlMessage& m) {
+  archive(m.id, m.request);
+}
+template <typename Archive>
+void Visit(Archive& archive, ControlledMessage& m) {
   archive(m.id, m.ok, m.error, m.state);
 }
 template <typename Archive>
@@ -306,6 +331,8 @@ CADRE_LINK_MESSAGE(DrainMessage)
 CADRE_LINK_MESSAGE(AddFrontMessage)
 CADRE_LINK_MESSAGE(EplbWantedMessage)
 CADRE_LINK_MESSAGE(EplbMessage)
+CADRE_LINK_MESSAGE(ControlMessage)
+CADRE_LINK_MESSAGE(ControlledMessage)
 CADRE_LINK_MESSAGE(PromptMessage)
 CADRE_LINK_MESSAGE(TokensMessage)
 CADRE_LINK_MESSAGE(FinishMessage)

@@ -7,6 +7,7 @@
 
 #include "base/log.h"
 #include "serve/eplb_query.h"
+#include "serve/liveness.h"
 #include "serve/metrics.h"
 #include "serve/openai/schema.h"
 #include "serve/options.h"
@@ -39,6 +40,7 @@ struct Api {
   EplbQuery eplb{};
   RunningIds running_ids{};
   std::atomic<bool> whole_noted{false};  ///< said: a prefill or decode instance also serves whole requests
+  LivenessQuery liveness{options.liveness_timeout};
   FieldNotes notes{[](const std::string& line) { LogInfo("{}", line); }};
 };
 
@@ -50,7 +52,10 @@ using AsyncHandler = Status (*)(Api& api, const http::Request& request, const Wr
 
 // openai/chat.cc, openai/completions.cc
 Status ChatCompletions(Api& api, const http::Request& request, const WriterPtr& writer);
+Status ChatCompletionsTokens(Api& api, const http::Request& request, const WriterPtr& writer);
 Status Completions(Api& api, const http::Request& request, const WriterPtr& writer);
+// openai/generate.cc
+Status GenerateTokens(Api& api, const http::Request& request, const WriterPtr& writer);
 // openai/models.cc
 Result<http::Response> Models(Api& api, const http::Request& request);
 // openai/tokenize.cc
@@ -64,5 +69,18 @@ Status Load(Api& api, const http::Request& request, const WriterPtr& writer);
 Status Metrics(Api& api, const http::Request& request, const WriterPtr& writer);
 Status Eplb(Api& api, const http::Request& request, const WriterPtr& writer);
 Result<http::Response> ResetPrefixCache(Api& api, const http::Request& request);
+
+// rl.cc
+Status Pause(Api& api, const http::Request& request, const WriterPtr& writer);
+Status Resume(Api& api, const http::Request& request, const WriterPtr& writer);
+Status IsPaused(Api& api, const http::Request& request, const WriterPtr& writer);
+Status Liveness(Api& api, const http::Request& request, const WriterPtr& writer);
+Status UpdateWeights(Api& api, const http::Request& request, const WriterPtr& writer);
+Status ReloadWeights(Api& api, const http::Request& request, const WriterPtr& writer);
+Status InitBroadcaster(Api& api, const http::Request& request, const WriterPtr& writer);
+Status InitWeightTransferEngine(Api& api, const http::Request& request, const WriterPtr& writer);
+Result<http::Response> StartWeightUpdate(Api& api, const http::Request& request);
+Result<http::Response> FinishWeightUpdate(Api& api, const http::Request& request);
+Result<http::Response> GetWorldSize(Api& api, const http::Request& request);
 
 }  // namespace cadre::serve

@@ -141,7 +141,7 @@ TEST(KvTransferParams, RequestIdsOfPairs) {
     EXPECT_EQ(kv->hold, c.holds);
     EXPECT_EQ(kv->fetch, !c.holds);
     EXPECT_TRUE(kv->by_prompt);
-    if (kv->fetch) EXPECT_EQ(kv->source_port, 1);
+    EXPECT_EQ(kv->source_port, kv->fetch ? 1 : 0);
   }
 }
 

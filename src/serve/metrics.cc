@@ -153,6 +153,9 @@ void ServeMetrics::Update(const engine::RankStats& stats) {
   engines_.AddGauge("vllm:num_requests_waiting_by_reason", "Number of waiting requests by reason.", capacity)
       .Set(waiting);
   gauge("vllm:kv_cache_usage_perc", "KV-cache usage. 1 means 100 percent usage.", stats.kv_cache_usage);
+  gauge("cadre:weight_generation", "The weights in use: 1 at the start, one more with each update.",
+        static_cast<double>(stats.weight_generation));
+  gauge("cadre:paused", "1 while the engine is paused, or about to be.", stats.paused ? 1 : 0);
   counter("vllm:num_preemptions_total", "Cumulative number of preemption from the engine.",
           stats.num_preemptions);
   counter("vllm:prefix_cache_queries_total", "Prefix cache queries, in terms of number of queried tokens.",

@@ -93,7 +93,10 @@ class ApiServer::Impl {
     }
     http_->Stop(std::max(Now(), std::min(deadline, Now() + kLastAnswers)) + kLastAnswers);
     workers_.Stop();
-    if (Api* api = api_.load(std::memory_order_acquire); api != nullptr) api->eplb.Stop();
+    if (Api* api = api_.load(std::memory_order_acquire); api != nullptr) {
+      api->eplb.Stop();
+      api->liveness.Stop();
+    }
   }
 
   http::Server& http() { return *http_; }

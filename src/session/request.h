@@ -64,6 +64,8 @@ struct GenerateRequest {
   SamplingRequest sampling;
   std::string prompt_field = "prompt";  ///< the field the prompts came from, for messages
   bool fill_context = false;            ///< without max_tokens: as many as fit (chat), else 16
+  bool cap_max_tokens = false;          ///< a too large max_tokens is cut to what fits instead of refused
+  int64_t routed_experts_start = 0;     ///< the first token whose experts are wanted
   bool echo = false;
   bool stream = false;
   int64_t stream_interval = 1;  ///< tokens per delta

@@ -192,7 +192,7 @@ Result<std::shared_ptr<Generation>> Session::Begin(GenerateRequest request,
                        field);
     CADRE_ASSIGN(sampling.max_tokens,
                  FitMaxTokens(request, options_.defaults, static_cast<int64_t>(ids.size()),
-                              model().max_model_len, options_.cap_max_tokens));
+                              model().max_model_len, options_.cap_max_tokens || request.cap_max_tokens));
     out.max_tokens = std::max(out.max_tokens, sampling.max_tokens);
     if (request.echo && text_ != nullptr && rendered.empty()) rendered = text_->Decode(ids, false);
     const engine::TokenIds shared(ids);
@@ -205,6 +205,8 @@ Result<std::shared_ptr<Generation>> Session::Begin(GenerateRequest request,
       spec.request.sampling.seed =
           request.sampling.seed ? static_cast<uint64_t>(*request.sampling.seed) + static_cast<uint64_t>(i)
                                 : DrawSeed();
+      spec.request.sampling.logprobs_mode = options_.logprobs_mode;
+      spec.request.sampling.routed_experts_start = request.routed_experts_start;
       spec.request.cache_salt = request.cache_salt;
       spec.request.priority = request.priority;
       spec.request.data_parallel_rank = request.data_parallel_rank;

@@ -17,6 +17,8 @@ import httpx
 import pytest
 
 from conftest import BIN, MODEL, ROOT, Server
+from node import Node
+from test_nodes import free_port
 
 pytestmark = pytest.mark.skipif(not BIN.exists(), reason="%s is not built" % BIN)
 
@@ -265,12 +267,7 @@ def test_the_next_turn_comes_back(one, prefill):
 
 
 def test_pairs_that_meet_by_the_request_id(one):
-    def port():
-        import socket
-        with socket.socket() as s:
-            s.bind(("127.0.0.1", 0))
-            return s.getsockname()[1]
-    kv = port(), port()
+    kv = free_port(), free_port()
     with serve(*config("kv_producer", "P2pNcclConnector", kv_ip="127.0.0.1", kv_port=str(kv[0]), kv_buffer_size="1e1")) as p:
         with serve(*config("kv_consumer", "P2pNcclConnector", kv_ip="127.0.0.1", kv_port=str(kv[1]))) as d:
             for length in (5, 70):
@@ -353,6 +350,31 @@ def test_families(name):
         assert counter(d, "cadre:kv_fetched_tokens_total") == len(ids) - 1, "".join(d.lines)
 
 
+@pytest.mark.parametrize("by_id", [False, True])
+def test_the_router_in_front(one, by_id):
+    kv = free_port(), free_port()
+    flags = [config(connector="P2pNcclConnector", kv_ip="127.0.0.1", kv_port=port) for port in kv] if by_id else [config()] * 2
+    with serve(*flags[0]) as p, serve(*flags[1]) as d:
+        port = free_port()
+        addresses = ["--prefill-kv-addrs", "127.0.0.1:%d" % kv[0], "--decode-kv-addrs", "127.0.0.1:%d" % kv[1]] if by_id else []
+        router = Node([BIN, "router", "--port", port, "--prefill", p.url, "--decode", d.url, *addresses,
+                       "--worker-startup-check-interval", "0.1", "--health-success-threshold", "1"])
+        try:
+            router.wait_for("ready")
+            router.url = "http://127.0.0.1:%d" % port
+            until(lambda: httpx.get(router.url + "/health").json()["status"] == "ok")
+            with httpx.stream("POST", router.url + "/v1/completions", timeout=60,
+                              json={"model": "m", "temperature": 0, "prompt": TEXT, "max_tokens": 24, "ignore_eos": True,
+                                    "stream": True}) as stream:
+                events = [json.loads(line[6:]) for line in stream.iter_lines() if line.startswith("data: {")]
+            assert "".join(e["choices"][0]["text"] for e in events if e["choices"]) == text(alone(one))
+            assert counter(d, "cadre:kv_fetched_tokens_total") > 0
+            assert counter(d, "vllm:nixl_xfer_time_seconds_count") == counter(d, "vllm:nixl_bytes_transferred_count") == 1
+            until(lambda: free(p) and free(d))
+        finally:
+            router.kill()
+
+
 # ---- as it should not be
 
 
@@ -406,8 +428,9 @@ def test_the_policy_fail_gives_the_error(decode):
             assert "could not be fetched" in stream.read().decode()
 
 
-def test_the_client_leaves(prefill, decode, one):
-    with serve(*config()) as p:
+def test_the_client_leaves(decode, one):
+    lease = config(kv_connector_extra_config={"kv_lease_duration": 5})
+    with serve(*lease) as p:
         params = ask_prefill(p)
         os.kill(p.process.pid, signal.SIGSTOP)
         with pytest.raises(httpx.TimeoutException):
@@ -415,11 +438,11 @@ def test_the_client_leaves(prefill, decode, one):
         until(lambda: counter(decode, "cadre:kv_fetching_requests") == 0, 10)
         until(lambda: free(decode), 40)
         os.kill(p.process.pid, signal.SIGCONT)
-    # On the other side: while the prompt is computed.
-    with pytest.raises(httpx.TimeoutException):
-        post(prefill, prompt=[i % 500 + 3 for i in range(700)], max_tokens=1, kv_transfer_params=ASK, timeout=0.02)
-    until(lambda: free(prefill), 40)
-    assert text(ask_decode(decode, ask_prefill(prefill))) == text(alone(one))
+        # On the other side: while the prompt is computed.
+        with pytest.raises(httpx.TimeoutException):
+            post(p, prompt=[i % 500 + 3 for i in range(700)], max_tokens=1, kv_transfer_params=ASK, timeout=0.02)
+        until(lambda: free(p), 20)
+        assert text(ask_decode(decode, ask_prefill(p))) == text(alone(one))
 
 
 def test_decode_has_no_room_and_waits(one, prefill):

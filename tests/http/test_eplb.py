@@ -3,7 +3,9 @@
 import json
 import os
 import re
+import signal
 import subprocess
+import threading
 import time
 import xml.etree.ElementTree
 
@@ -120,6 +122,57 @@ def test_a_rebalance_is_seen_and_its_load_starts_the_next_server(start, tmp_path
     assert seen["load"] == recorded and seen["after"]["balancedness"] > seen["before"]["balancedness"]
     again = start(*FLAGS, "--eplb-init", str(record))
     assert eplb(again)["start_maps"] == seen["after"]["maps"]
+
+
+class Slowed:
+    """A process that is stopped for three quarters of the time."""
+
+    def __init__(self, pid):
+        self.pid, self.over = pid, threading.Event()
+        self.thread = threading.Thread(target=self._run)
+
+    def _run(self):
+        while not self.over.is_set():
+            os.kill(self.pid, signal.SIGSTOP)
+            time.sleep(0.015)
+            os.kill(self.pid, signal.SIGCONT)
+            time.sleep(0.005)
+
+    def __enter__(self):
+        self.thread.start()
+
+    def __exit__(self, *_):
+        self.over.set()
+        self.thread.join()
+
+
+def rank_pids(server):
+    children = subprocess.run(["pgrep", "-P", str(server.process.pid)], capture_output=True, text=True).stdout.split()
+    return [int(pid) for pid in children if b"\0rank\0" in open("/proc/%s/cmdline" % pid, "rb").read()]
+
+
+def test_answers_stay_while_experts_move_and_a_rank_is_slow(start):
+    def ask(server, i):
+        body = {"prompt": [5 + i, 9, 7 + i % 3, 7], "max_tokens": 24, "ignore_eos": True, "temperature": 0}
+        answer = httpx.post(server.url + "/v1/completions", json=body, timeout=120)
+        assert answer.status_code == 200, answer.text
+        return answer.json()["choices"][0]["text"]
+
+    one = start("--dtype", "float32", "--kv-cache-memory-bytes", "32M")
+    wanted = [ask(one, i) for i in range(8)]
+    one.stop()
+    server = start("-dp", "4", "-ep", "--dtype", "float32", "--kv-cache-memory-bytes", "32M", "--enable-eplb",
+                   "--eplb-config", '{"window_size":16,"step_interval":24,"num_redundant_experts":4}')
+    ranks = rank_pids(server)
+    assert len(ranks) == 4
+    with Slowed(ranks[1]):
+        def rounds():
+            assert [ask(server, i) for i in range(8)] == wanted
+            return eplb(server)["counters"]["rebalances"] >= 3
+        until(rounds, 120)
+    state = eplb(server)
+    assert state["counters"]["moved_experts"] > 0 and state["counters"]["failed_waves"] == 0
+    assert [ask(server, i) for i in range(8)] == wanted
 
 
 def test_every_api_server_can_ask(start):

@@ -69,11 +69,8 @@ void AppendFinish(std::string& out, const session::SequenceEnd* end) {
 Answer::Answer(Api& api, AnswerOptions options, WriterPtr writer)
     : api_(api), options_(std::move(options)), writer_(std::move(writer)), created_(time(nullptr)) {
   ++api_.num_in_flight;
-  frame_ = "data: {\"id\":";
-  AppendJsonString(frame_, options_.id);
-  frame_ += Format(",\"object\":\"{}\",\"created\":{},\"model\":", options_.chunk_object, created_);
-  AppendJsonString(frame_, options_.model);
-  frame_ += ",\"choices\":[";
+  frame_ = "data: ";
+  AppendHead(frame_, options_.chunk_object);
 }
 
 Answer::~Answer() {
@@ -119,6 +116,7 @@ void Answer::OnDelta(size_t sequence, const session::Delta& delta, std::span<con
     choice.finish_reason = FinishName(delta.end->reason);
     choice.stop_reason = delta.end->stop_reason;
     choice.held = delta.end->held;
+    choice.routed = delta.end->routed;
   }
   const bool first = !std::exchange(choice.begun, true);
   if (options_.stream) {
@@ -252,12 +250,20 @@ void Answer::AppendPromptLogprobs(std::string& out, const Choice& choice) const 
   out += ']';
 }
 
+// Up to the first choice.
+void Answer::AppendHead(std::string& out, const char* object) const {
+  out += is_openai() ? "{\"id\":" : "{\"request_id\":";
+  AppendJsonString(out, options_.id);
+  if (is_openai()) {
+    out += Format(",\"object\":\"{}\",\"created\":{},\"model\":", object, created_);
+    AppendJsonString(out, options_.model);
+  }
+  out += ",\"choices\":[";
+}
+
 void Answer::SendFull() {
-  std::string body = "{\"id\":";
-  AppendJsonString(body, options_.id);
-  body += Format(",\"object\":\"{}\",\"created\":{},\"model\":", options_.object, created_);
-  AppendJsonString(body, options_.model);
-  body += ",\"choices\":[";
+  std::string body;
+  AppendHead(body, options_.object);
   for (size_t i = 0; i < choices_.size(); ++i) {
     if (i > 0) body += ',';
     body += "{\"index\":";
@@ -265,7 +271,7 @@ void Answer::SendFull() {
     AppendChoice(body, i, choices_[i]);
     body += '}';
   }
-  body += "],\"system_fingerprint\":null,\"usage\":";
+  body += is_openai() ? "],\"system_fingerprint\":null,\"usage\":" : "],\"usage\":";
   AppendUsage(body);
   body += ",\"kv_transfer_params\":";
   AppendKvTransferParams(body, choices_.front().held);

@@ -81,6 +81,10 @@ class CompletionAnswer final : public Answer {
     } else {
       out += "null";
     }
+    if (choice.routed.top_k > 0) {
+      out += ",\"routed_experts\":";
+      AppendRoutedNpy(out, choice.routed);
+    }
     if (!options_.return_token_ids) return;
     out += ",\"token_ids\":";
     AppendInts(out, choice.token_ids);
