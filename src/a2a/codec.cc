@@ -2,41 +2,21 @@
 
 #include <algorithm>
 #include <array>
-#include <bit>
 #include <cmath>
 #include <cstring>
 #include <limits>
 
+#include "tensor/fp8.h"
+
 namespace cadre::a2a {
 namespace {
 
-constexpr float kLargest = 448.0f;
 constexpr float kTiny = 1e-30f;  // a block below is 0: its scale's inverse would not be finite
-
-// |x| <= 448, round to nearest even.
-uint8_t Encode(float x) {
-  const uint32_t bits = std::bit_cast<uint32_t>(x);
-  const uint32_t sign = bits >> 24 & 0x80;
-  const uint32_t magnitude = bits & 0x7FFFFFFF;
-  if (magnitude < 0x3C800000) {  // below 2^-6: steps of 2^-9
-    return static_cast<uint8_t>(sign | static_cast<uint32_t>(std::nearbyint(std::fabs(x) * 512.0f)));
-  }
-  const uint32_t rounded = magnitude + 0x7FFFF + (magnitude >> 20 & 1);  // to 3 of 23 mantissa bits
-  return static_cast<uint8_t>(sign | std::min<uint32_t>((rounded >> 20) - (120 << 3), 0x7E));  // bias 127 - 7
-}
-
-float Decode(uint32_t code) {
-  const float sign = (code & 0x80) != 0 ? -1.0f : 1.0f;
-  const int exponent = static_cast<int>(code >> 3 & 15);
-  const auto mantissa = static_cast<float>(code & 7);
-  if (exponent == 15 && (code & 7) == 7) return std::numeric_limits<float>::quiet_NaN();
-  return sign * (exponent == 0 ? std::ldexp(mantissa, -9) : std::ldexp(8 + mantissa, exponent - 10));
-}
 
 const std::array<float, 256>& Values() {
   static const std::array<float, 256> values = [] {
     std::array<float, 256> all;
-    for (uint32_t code = 0; code < all.size(); ++code) all[code] = Decode(code);
+    for (uint32_t code = 0; code < all.size(); ++code) all[code] = Fp8ToFloat(static_cast<uint8_t>(code));
     return all;
   }();
   return values;
@@ -63,12 +43,12 @@ void PackFp8(const std::byte* row, DType type, int64_t hidden, std::byte* packed
       amax = std::max(amax, std::fabs(x));
     }
     const bool zero = amax < kTiny || !finite;
-    const float scale = !finite ? std::numeric_limits<float>::quiet_NaN() : zero ? 0.0f : amax / kLargest;
-    const float inverse = zero ? 0.0f : kLargest / amax;
+    const float scale = !finite ? std::numeric_limits<float>::quiet_NaN() : zero ? 0.0f : amax / kFp8Largest;
+    const float inverse = zero ? 0.0f : kFp8Largest / amax;
     std::memcpy(scales, &scale, 4);
     for (int64_t i = 0; i < n; ++i) {
       const float x = block[static_cast<size_t>(i)];
-      packed[begin + i] = static_cast<std::byte>(zero ? 0 : Encode(x * inverse));
+      packed[begin + i] = static_cast<std::byte>(zero ? 0 : FloatToFp8(x * inverse));
     }
   }
 }

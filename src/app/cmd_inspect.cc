@@ -133,6 +133,8 @@ Json ModelJson(const deploy::ModelSetup& setup) {
                       {"family", spec.family},
                       {"folder", setup.location.folder},
                       {"checkpoint_dtype", DTypeName(spec.checkpoint_type)},
+                      {"checkpoint_quantization", spec.quant.fp8() ? Json(spec.quant.method) : Json()},
+                      {"weights", deploy::WeightsText(setup)},
                       {"num_layers", spec.num_layers()},
                       {"num_moe_layers", spec.num_moe_layers()},
                       {"hidden_size", spec.hidden},
@@ -270,6 +272,7 @@ std::string ModelText(const deploy::ModelSetup& setup) {
   text += Line("arithmetic",
                Format("checkpoint {}, computed in {} with {} kernels on {}", DTypeName(spec.checkpoint_type),
                       DTypeName(setup.type), kernels::IsaName(setup.isa), sys::CpuModelName()));
+  text += Line("weights", deploy::WeightsText(setup));
   text += Line("layers", Format("{}, {} of them MoE", spec.num_layers(), spec.num_moe_layers()));
   text += Line("hidden", Format("{}", spec.hidden));
   text += Line("attention", AttentionText(spec));

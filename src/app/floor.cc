@@ -43,7 +43,7 @@ double ExpectedDistinctExperts(int64_t num_experts, int64_t top_k, double num_ro
 Result<ModelCost> ModelCost::Of(const deploy::ModelSetup& setup, const config::EngineOptions& options) {
   const model::ModelSpec& spec = setup.spec;
   CADRE_ASSIGN(const model::WeightPlan plan,
-               model::PlanWeights(spec, {.type = setup.type, .enable_ep = true}));
+               model::PlanWeights(spec, {.type = setup.type, .fp8 = setup.fp8, .enable_ep = true}));
   ModelCost cost;
   const int dp = options.parallel.data_parallel_size;
   cost.dense_bytes =

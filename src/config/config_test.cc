@@ -181,6 +181,14 @@ TEST(Parse, DefaultsOfWhatIsNotBuiltAreNotRefused) {
          "mp"});
 }
 
+TEST(Parse, QuantizationsThatAreBuilt) {
+  EXPECT_EQ(Serve({"m", "-q", "fp8"}).engine.model.quantization, "fp8");
+  EXPECT_EQ(Serve({"m", "-qfp8"}).engine.model.quantization, "fp8");
+  EXPECT_EQ(Serve({"m", "--quantization=compressed-tensors"}).engine.model.quantization,
+            "compressed-tensors");
+  EXPECT_EQ(Serve({"m", "--quantization", "None"}).engine.model.quantization, "");
+}
+
 TEST(Parse, RefusalsNameTheFlag) {
   struct Case {
     Args args;
@@ -190,8 +198,7 @@ TEST(Parse, RefusalsNameTheFlag) {
            {{"--enable-lora"}, "--enable-lora", "LoRA"},
            {{"--speculative-config", R"({"method":"ngram"})"}, "--speculative-config", "Speculative"},
            {{"-pp", "2"}, "--pipeline-parallel-size", "Pipeline"},
-           {{"-q", "fp8"}, "--quantization", "later"},
-           {{"-qfp8"}, "--quantization", "later"},
+           {{"-qgptq"}, "--quantization", "later"},
            {{"--quantization=awq"}, "--quantization", "later"},
            {{"--kv-transfer-config", R"({"kv_connector":"NixlConnector","kv_role":"kv_both"})"},
             "--kv-transfer-config",

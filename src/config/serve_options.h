@@ -25,6 +25,7 @@ struct ModelOptions {
   std::string hub_cache_source;  ///< what set it, for messages: "HF_HOME", "--download-dir", ...
   std::string load_format = "auto";
   std::string dtype = "auto";  ///< auto, bfloat16, float32 (float is written float32)
+  std::string quantization;    ///< "": as the checkpoint is; fp8, compressed-tensors
   int64_t seed = 0;
   std::optional<int64_t> max_model_len;   ///< tokens; empty: the model's own; or kAutoModelLen
   bool allow_long_max_model_len = false;  ///< VLLM_ALLOW_LONG_MAX_MODEL_LEN: beyond what the model says
@@ -73,7 +74,7 @@ struct EplbOptions {
   int64_t log_balancedness_interval = 1;
   bool use_async = true;
   std::string policy = "default";
-  std::string replica_routing = "hash";  ///< or "nearest": copies in the own host first
+  std::string replica_routing = "hash";    ///< or "nearest": copies in the own host first
   std::optional<int64_t> num_spare_slots;  ///< a rank; empty: as many as a layer has slots there
   std::optional<std::string> communicator;
   std::optional<std::string> record_file, init_file;  ///< --eplb-record, --eplb-init

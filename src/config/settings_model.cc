@@ -73,12 +73,18 @@ constexpr Setting kModel[] = {
     NotBuilt("model-class-overrides", Type::kJson, "{}", kNoPython),
     NotBuilt("allowed-local-media-path", Type::kString, "", kNoVision),
     NotBuilt("allowed-media-domains", Type::kStrings, "", kNoVision),
-    NotBuilt("quantization", Type::kString, "",
-             "Quantised weights come later; serve a bf16, f16 or f32 checkpoint for now.")
-        .Short("q"),
+    Works("quantization", Type::kString, "", Into<&ModelOptions::quantization>,
+          "fp8: experts and dense linear layers of a bf16, f16 or f32 checkpoint become 8-bit floats while "
+          "it is "
+          "loaded. An fp8 checkpoint is known from its config.json (methods fp8 and compressed-tensors); "
+          "what is said "
+          "here must then be the same.")
+        .Short("q")
+        .Only("fp8,compressed-tensors",
+              "Other quantised weights come later; serve a bf16, f16, f32 or fp8 checkpoint for now."),
     NotBuilt("quantization-config", Type::kJsonOrString, "",
-             "Quantised weights come later; serve a bf16, f16 or f32 checkpoint for now."),
-    NoEffect("allow-deprecated-quantization", Type::kBool, "false", "Quantised weights come later."),
+             "The scales' kind follows from the checkpoint; use --quantization fp8 alone."),
+    NoEffect("allow-deprecated-quantization", Type::kBool, "false", "No deprecated method is built."),
     NoEffect("enforce-eager", Type::kBool, "false", kNoGraphs),
     NotBuilt("enable-return-routed-experts", Type::kBool, "false",
              "Returning routed experts comes later; leave the flag out."),

@@ -44,11 +44,39 @@ Status ReadFiles(const config::ModelOptions& options, ModelSetup& setup) {
   return {};
 }
 
+// What the flag says and what the checkpoint says must agree.
+Status ChooseQuantization(const std::string& flag, ModelSetup& setup) {
+  const model::QuantSpec& quant = setup.spec.quant;
+  setup.fp8 = quant.fp8() || flag == "fp8";
+  if (flag.empty() || flag == quant.method || (flag == "fp8" && !quant.fp8())) return {};
+  if (!quant.fp8()) {
+    return FailParam(
+        Code::kInvalidArgument, "--quantization",
+        "--quantization {} wants a checkpoint of that kind; {} has no quantization_config in its "
+        "config.json. --quantization fp8 makes fp8 of its {} weights while loading",
+        flag, setup.location.name, DTypeName(setup.spec.checkpoint_type));
+  }
+  return FailParam(
+      Code::kInvalidArgument, "--quantization",
+      "--quantization {} does not match the checkpoint: quantization_config in its config.json says {}. "
+      "Leave the flag out",
+      flag, quant.method);
+}
+
 Status ChooseArithmetic(const config::EngineOptions& options, ModelSetup& setup) {
   setup.type = options.model.dtype == "float32" ? DType::kF32 : DType::kBf16;
   if (options.model.dtype == "auto" && setup.spec.checkpoint_type != DType::kBf16) {
     LogInfo("the checkpoint is {}; it is computed in bfloat16 (--dtype float32 computes in float32)",
             DTypeName(setup.spec.checkpoint_type));
+  }
+  CADRE_TRY(ChooseQuantization(options.model.quantization, setup));
+  if (setup.spec.quant.fp8()) {
+    LogInfo("weights are {}; activations are not quantised{}: they stay {}", WeightsText(setup),
+            setup.spec.quant.static_activations ? " with the checkpoint's static scales" : "",
+            DTypeName(setup.type));
+  } else if (setup.fp8) {
+    LogInfo("weights of experts and dense linear layers become {} while they are loaded; activations stay {}",
+            WeightsText(setup), DTypeName(setup.type));
   }
   if (options.cache.kv_cache_dtype == "bfloat16" && setup.type == DType::kF32) {
     return FailParam(Code::kUnsupported, "--kv-cache-dtype",
@@ -147,6 +175,16 @@ std::vector<int> RanksPerHost(const config::Launch& launch) {
 
 }  // namespace
 
+std::string WeightsText(const ModelSetup& setup) {
+  const model::QuantSpec& quant = setup.spec.quant;
+  if (!setup.fp8) return DTypeName(setup.type);
+  if (!quant.fp8()) return "fp8 (e4m3), a scale a row";
+  const std::string scales = quant.block_rows > 0
+                                 ? Format("a scale for each {} x {}", quant.block_rows, quant.block_cols)
+                                 : "a scale for each tensor or row";
+  return Format("fp8 (e4m3), {}, as published ({})", scales, quant.method);
+}
+
 // The largest sizes over all ranks: ranks with more experts, or one more head row, decide.
 Status PlanMemory(const config::EngineOptions& options, ModelSetup& setup) {
   const config::ParallelOptions& parallel = options.parallel;
@@ -208,6 +246,7 @@ RankPlace PlaceOf(const config::ParallelOptions& parallel, int rank) {
 model::WeightLayout WeightLayoutOf(const ModelSetup& setup, const config::ParallelOptions& parallel,
                                    RankPlace place, const std::vector<eplb::ExpertMap>& maps) {
   model::WeightLayout layout{.type = setup.type,
+                             .fp8 = setup.fp8,
                              .tp_rank = place.tp_rank,
                              .tp_size = place.tp_size,
                              .ep_rank = place.rank(),

@@ -48,6 +48,7 @@ struct ModelSetup {
       files;  ///< config.json with --hf-overrides, generation_config.json with its override
   model::ModelSpec spec;
   DType type = DType::kBf16;
+  bool fp8 = false;  ///< experts and dense linear layers
   kernels::Isa isa = kernels::Isa::kPortable;
   int threads_per_rank = 1;
   bool spin = true;                            ///< threads do not outnumber CPUs
@@ -70,6 +71,9 @@ Result<ModelSetup> PrepareModel(const config::EngineOptions& options);
 /// The first half of it: all but `memory` and `memory_input`, for who wants to know a model that does not
 /// fit.
 Result<ModelSetup> DescribeModel(const config::EngineOptions& options);
+/// How the weights of the linear layers lie in memory, for people: "fp8, a scale a row", "bfloat16".
+std::string WeightsText(const ModelSetup& setup);
+
 /// The second half. On kResourceExhausted `memory_input` holds the sizes all the same.
 Status PlanMemory(const config::EngineOptions& options, ModelSetup& setup);
 

@@ -40,6 +40,7 @@ std::vector<group::ConfigField> SharedConfig(const config::EngineOptions& option
   return {{"version", CADRE_VERSION},
           {"model", LoadIdentity(setup)},
           {"--dtype", DTypeName(setup.type)},
+          {"--quantization", WeightsText(setup)},
           {"instruction set", kernels::IsaName(setup.isa)},
           {"--tensor-parallel-size", Format("{}", parallel.tensor_parallel_size)},
           {"--data-parallel-size", Format("{}", parallel.data_parallel_size)},

@@ -47,12 +47,12 @@ class GemmRun {
   void Eat(TileWork& work, int num_threads) const {
     TileWorker worker(weight_kernels_);
     const RowView rows{.base = static_cast<const std::byte*>(args_.a),
-                       .stride_bytes = args_.a_stride * (args_.w.format == PackFormat::kBf16 ? 2 : 4)};
+                       .stride_bytes = args_.a_stride * DTypeBytes(RowTypeOf(args_.w.format))};
     size_t stage = 0;
     for (TileWork::Range range; work.Take(num_threads, stage, range);) {
       const auto segment = static_cast<int64_t>(range.stage);
       const int64_t row_begin = SegmentBegin(segment);
-      worker.SetRows(segment, rows, row_begin, SegmentBegin(segment + 1) - row_begin, args_.w.k);
+      worker.SetRows(segment, rows, row_begin, SegmentBegin(segment + 1) - row_begin, args_.w);
       worker.Multiply(args_.w, range.begin * panels_per_tile_,
                       std::min(num_panels_, range.end * panels_per_tile_), panels_per_tile_,
                       [&](int64_t row, int num_rows, int64_t panel, int64_t num_panels, const float* tile) {

@@ -1,8 +1,9 @@
 #pragma once
 // C = A * W^T for one packed weight and any number of rows.
 //
-// A row's result does not depend on the rows beside it: every output is one chain of sums in rising k (pairs of k for
-// bf16), whatever the blocking. That is what makes an answer independent of its batch.
+// A row's result does not depend on the rows beside it: every output is one chain of sums in rising k (pairs
+// of k for bf16; fp8: one chain for each scale, and those in rising order), whatever the blocking. That is
+// what makes an answer independent of its batch.
 #include <cstdint>
 #include <span>
 
@@ -13,7 +14,7 @@ namespace cadre::kernels {
 
 struct GemmArgs {
   int64_t m = 0;            ///< rows of A; 0 is allowed
-  const void* a = nullptr;  ///< [m, w.k]: bf16 for a kBf16 weight, f32 for a kF32 weight
+  const void* a = nullptr;  ///< [m, w.k] of RowTypeOf(w.format)
   int64_t a_stride = 0;     ///< elements between rows
   PackedMatrix w;
   const float* bias = nullptr;  ///< [w.n] or null
@@ -26,7 +27,8 @@ struct GemmArgs {
 /// Runs on all threads of the device. Sums in f32.
 void Gemm(const Device& device, const GemmArgs& args);
 
-/// Several products with one fork and join, as the heads of latent attention need; their outputs must not overlap.
+/// Several products with one fork and join, as the heads of latent attention need; their outputs must not
+/// overlap.
 void GemmBatch(const Device& device, std::span<const GemmArgs> batch);
 
 }  // namespace cadre::kernels

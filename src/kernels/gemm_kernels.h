@@ -24,16 +24,31 @@ struct TileArgs {
   int64_t ahead = 0;       ///< bytes from a line in use to the one to fetch meanwhile
   int64_t tail_steps = 0;  ///< the last steps of the panel,
   int64_t tail_ahead = 0;  ///< whose distance is this: the lines fetched then belong to the next tile
-  int64_t steps = 0;       ///< cache lines of a panel to walk: pairs of k for bf16, single k for f32
-  float* out = nullptr;    ///< [rows][kTileStride]
+  int64_t steps =
+      0;  ///< cache lines of a panel to walk: pairs of k for bf16, single k for f32, fours for fp8
+  float* out = nullptr;  ///< [rows][kTileStride]
+
+  // fp8 alone, in place of ahead and tail_*: a line of scales stands before each group of lines.
+  int64_t first_lines = 0, group_lines = 0;  ///< as Fp8Panel
+  const std::byte* fetch = nullptr;          ///< the next line to fetch
+  int64_t fetch_panel = 0, fetch_step = 0;   ///< bytes between panels, between lines
+  int64_t fetch_lines = 0, fetch_jump = 0;   ///< after so many lines it jumps
 };
 using TileFn = void (*)(const TileArgs&);
+
+/// An fp8 panel into lines that decoded_tile reads.
+struct DecodeArgs {
+  const std::byte* from = nullptr;
+  std::byte* to = nullptr;
+  int64_t num_lines = 0, first_lines = 0, group_lines = 0;
+};
 
 /// Rows into the order of the micro kernels: [steps][rows] units of one step's values.
 struct PackBlockArgs {
   const void* const* rows = nullptr;  ///< [num_rows], each [k]
   int num_rows = 0;                   ///< <= kMaxTileRows
   int64_t k = 0;
+  int64_t lead = 0;     ///< fp8 alone: zeros in front
   void* out = nullptr;  ///< num_rows * steps * a_step_bytes
 };
 
@@ -45,6 +60,12 @@ struct WeightKernels {
   int a_step_bytes = 4;  ///< of one packed row
   float line_ns = 0;     ///< rough cost of one (row, line of a panel), for cutting work into tasks
   void (*pack_block)(const PackBlockArgs&) = nullptr;
+
+  // fp8 alone: `tile` decodes as it reads; where a panel serves several blocks of rows it is decoded once.
+  TileFn decoded_tile[kMaxTileRows][3] = {};
+  void (*decode)(const DecodeArgs&) = nullptr;
+  int decoded_line_bytes = 0;
+  bool decode_always = false;  ///< `tile` is `decoded_tile`
 };
 
 /// c = or += (tile + bias) * row_weight
@@ -74,7 +95,7 @@ struct ActivateArgs {
 };
 
 struct GemmKernels {
-  WeightKernels f32, bf16;
+  WeightKernels f32, bf16, fp8, fp8_f32;
   void (*store)(const StoreArgs&) = nullptr;
   void (*activate)(const ActivateArgs&) = nullptr;
 };

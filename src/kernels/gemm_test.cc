@@ -4,6 +4,7 @@
 
 #include "kernels/gemm_testing.h"
 #include "kernels/ref/gemm_reference.h"
+#include "tensor/fp8.h"
 
 namespace cadre::kernels {
 namespace {
@@ -23,9 +24,6 @@ struct Shape {
 constexpr Shape kShapes[] = {{1, 1},   {15, 3},    {16, 2},    {17, 33},  {33, 16},
                              {64, 64}, {100, 127}, {161, 513}, {272, 256}};
 
-DType ActType(PackFormat format) {
-  return format == PackFormat::kBf16 ? DType::kBf16 : DType::kF32;
-}
 int64_t Bytes(DType type) {
   return DTypeBytes(type);
 }
@@ -62,13 +60,37 @@ struct Output {
 class GemmTest : public ::testing::TestWithParam<Isa> {};
 INSTANTIATE_TEST_SUITE_P(Isa, GemmTest, ::testing::ValuesIn(testing::kEveryIsa), testing::IsaTestName);
 
+// How weights come to be: packed from numbers, or fp8 as published with scales of `block` columns.
+struct Kind {
+  const char* name;
+  PackFormat format;
+  bool published = false;
+  int32_t block = 0, phase = 0;
+};
+constexpr Kind kKinds[] = {{"f32", PackFormat::kF32},
+                           {"bf16", PackFormat::kBf16},
+                           {"fp8", PackFormat::kFp8},
+                           {"fp8 for f32", PackFormat::kFp8F32},
+                           {"fp8 per row", PackFormat::kFp8, true},
+                           {"fp8 per 128", PackFormat::kFp8, true, 128},
+                           {"fp8 per 128 for f32", PackFormat::kFp8F32, true, 128},
+                           {"fp8 per 128 from 65", PackFormat::kFp8, true, 128, 65},
+                           {"fp8 per 128 from 126 for f32", PackFormat::kFp8F32, true, 128, 126},
+                           {"fp8 per 16 from 15", PackFormat::kFp8, true, 16, 15},
+                           {"fp8 per 32 from 8", PackFormat::kFp8, true, 32, 8}};
+
+Weight MakeWeight(const Kind& kind, int64_t n, int64_t k) {
+  if (kind.published) return Weight(kind.format, n, k, kind.block, kind.phase, 1);
+  return Weight(kind.format, n, k, RandomFloats(n * k, 1));
+}
+
 // Everything for one weight: each row alone against the reference, then all row counts against the rows
 // alone.
-void CheckWeight(Isa isa, PackFormat format, Shape shape, const Options& options) {
+void CheckWeight(Isa isa, const Kind& kind, Shape shape, const Options& options) {
   const auto [n, k] = shape;
   const int64_t most = kRowCounts.back();
-  const DType a_type = ActType(format);
-  const Weight weight(format, n, k, RandomFloats(n * k, 1));
+  const DType a_type = RowTypeOf(kind.format);
+  const Weight weight = MakeWeight(kind, n, k);
   const std::vector<float> a_values = RandomFloats(most * k, 2), bias = RandomFloats(n, 3),
                            old = RandomFloats(most * n, 4);
   Rows a(a_type, most, k, k + 1, 1, a_values);
@@ -78,8 +100,8 @@ void CheckWeight(Isa isa, PackFormat format, Shape shape, const Options& options
                 .c_type = options.c_type,
                 .c_stride = n + 3,
                 .accumulate = options.accumulate};
-  const std::string what = std::string(IsaName(isa)) + (format == PackFormat::kBf16 ? " bf16 " : " f32 ") +
-                           std::to_string(n) + "x" + std::to_string(k);
+  const std::string what =
+      std::string(IsaName(isa)) + " " + kind.name + " " + std::to_string(n) + "x" + std::to_string(k);
 
   sys::ThreadPool one({.num_threads = 1, .cpus = {}, .spin = false});
   std::vector<std::string> alone;
@@ -142,10 +164,12 @@ void CheckWeight(Isa isa, PackFormat format, Shape shape, const Options& options
 
 TEST_P(GemmTest, ARowsResultIsRightAndTheSameInAnyCompany) {
   SKIP_UNLESS_SUPPORTED(GetParam());
-  for (const PackFormat format : {PackFormat::kF32, PackFormat::kBf16}) {
+  for (const Kind& kind : kKinds) {
     for (const Shape shape : kShapes) {
       for (const Options& options : kOptions) {
-        ASSERT_NO_FATAL_FAILURE(CheckWeight(GetParam(), format, shape, options));
+        if (kind.block != 0 && &options != &kOptions[3] && &options != &kOptions[4])
+          continue;  // bias and type
+        ASSERT_NO_FATAL_FAILURE(CheckWeight(GetParam(), kind, shape, options));
       }
     }
   }
@@ -154,27 +178,73 @@ TEST_P(GemmTest, ARowsResultIsRightAndTheSameInAnyCompany) {
 TEST_P(GemmTest, ManyRowsAreCutIntoSegmentsAndAgree) {
   SKIP_UNLESS_SUPPORTED(GetParam());
   const int64_t n = 40, k = 1537, m = 700;
-  const Weight weight(PackFormat::kBf16, n, k, RandomFloats(n * k, 1));
-  Rows a(DType::kBf16, m, k, k, 0, RandomFloats(m * k, 2));
-  sys::ThreadPool pool({.num_threads = 3, .cpus = {}, .spin = false});
-  std::vector<float> all(static_cast<size_t>(m * n), kUntouched), alone(static_cast<size_t>(n));
-  Gemm({GetParam(), &pool},
-       {.m = m, .a = a.Row(0), .a_stride = k, .w = weight.matrix(), .c = all.data(), .c_stride = n});
-  for (int64_t r = 0; r < m; ++r) {
-    Gemm({GetParam(), &pool}, {.m = 1, .a = a.Row(r), .w = weight.matrix(), .c = alone.data()});
-    ASSERT_EQ(std::memcmp(alone.data(), all.data() + r * n, static_cast<size_t>(n) * 4), 0) << r;
+  for (const Kind& kind : {kKinds[1], kKinds[2], kKinds[7]}) {
+    const Weight weight = MakeWeight(kind, n, k);
+    Rows a(DType::kBf16, m, k, k, 0, RandomFloats(m * k, 2));
+    sys::ThreadPool pool({.num_threads = 3, .cpus = {}, .spin = false});
+    std::vector<float> all(static_cast<size_t>(m * n), kUntouched), alone(static_cast<size_t>(n));
+    Gemm({GetParam(), &pool},
+         {.m = m, .a = a.Row(0), .a_stride = k, .w = weight.matrix(), .c = all.data(), .c_stride = n});
+    for (int64_t r = 0; r < m; ++r) {
+      Gemm({GetParam(), &pool}, {.m = 1, .a = a.Row(r), .w = weight.matrix(), .c = alone.data()});
+      ASSERT_EQ(std::memcmp(alone.data(), all.data() + r * n, static_cast<size_t>(n) * 4), 0) << r;
+    }
+  }
+}
+
+// Rows of the identity pick the weights out one by one: each code must come back as its number.
+TEST_P(GemmTest, EveryFp8CodeIsItsNumberForFewRowsAndForMany) {
+  SKIP_UNLESS_SUPPORTED(GetParam());
+  constexpr int64_t kN = 16, kK = 256;
+  for (const PackFormat format : {PackFormat::kFp8, PackFormat::kFp8F32}) {
+    std::vector<uint8_t> codes(kN * kK);
+    for (size_t i = 0; i < codes.size(); ++i) {
+      const size_t code = (i + i / kK * 7) % kK;  // each row begins elsewhere
+      codes[i] = static_cast<uint8_t>((code & 0x7F) == 0x7F ? 0 : code);
+    }
+    const std::vector<float> ones(kN, 1.0f), zeros(kN * kK);
+    const Weight weight(format, kN, kK, zeros);
+    PackScaledRows(weight.matrix(), 0, kN, codes.data(), kK, ones.data());
+    std::vector<float> identity(kK * kK);
+    for (size_t i = 0; i < kK; ++i) identity[i * kK + i] = 1;
+    Rows a(RowTypeOf(format), kK, kK, kK, 0, identity);
+    sys::ThreadPool pool({.num_threads = 1, .cpus = {}, .spin = false});
+    std::vector<float> c(kN * kK);
+    for (const int64_t m : {int64_t{1}, kK}) {
+      for (int64_t r = 0; r < kK; r += m) {
+        Gemm({GetParam(), &pool}, {.m = m,
+                                   .a = a.Row(r),
+                                   .a_stride = kK,
+                                   .w = weight.matrix(),
+                                   .c = c.data() + r * kN,
+                                   .c_stride = kN});
+      }
+      for (size_t i = 0; i < c.size(); ++i)
+        ASSERT_EQ(c[i], Fp8ToFloat(codes[i % kN * kK + i / kN])) << i << " of " << m;
+    }
+    // And NaN is NaN for its output alone.
+    codes[3 * kK + 17] = 0x7F;
+    codes[5 * kK + 200] = 0xFF;
+    PackScaledRows(weight.matrix(), 0, kN, codes.data(), kK, ones.data());
+    for (const int64_t m : {int64_t{2}, kK}) {
+      Gemm({GetParam(), &pool},
+           {.m = m, .a = a.Row(0), .a_stride = kK, .w = weight.matrix(), .c = c.data(), .c_stride = kN});
+      for (int64_t i = 0; i < m * kN; ++i)
+        ASSERT_EQ(std::isnan(c[static_cast<size_t>(i)]), i % kN == 3 || i % kN == 5) << i;
+    }
   }
 }
 
 TEST_P(GemmTest, NanAndInfinityStayInTheirRow) {
   SKIP_UNLESS_SUPPORTED(GetParam());
   const int64_t n = 20, k = 8;
-  for (const PackFormat format : {PackFormat::kF32, PackFormat::kBf16}) {
+  for (const PackFormat format :
+       {PackFormat::kF32, PackFormat::kBf16, PackFormat::kFp8, PackFormat::kFp8F32}) {
     const Weight weight(format, n, k, std::vector<float>(static_cast<size_t>(n * k), 1.0f));
     std::vector<float> values(static_cast<size_t>(3 * k), 1.0f);
     values[2] = NAN;
     values[static_cast<size_t>(k) + 1] = INFINITY;
-    Rows a(ActType(format), 3, k, k, 0, values);
+    Rows a(RowTypeOf(format), 3, k, k, 0, values);
     sys::ThreadPool pool({.num_threads = 1, .cpus = {}, .spin = false});
     for (const DType c_type : {DType::kF32, DType::kBf16}) {
       Output c(c_type, 3, n, std::vector<float>(static_cast<size_t>(3 * n)));

@@ -68,6 +68,22 @@ class Weight {
     matrix_ = {.data = data_.get(), .n = n, .k = k, .format = format};
     PackRows(matrix_, 0, n, values.data(), DType::kF32, k);
   }
+  /// fp8 as published: every finite code but the largest ones, scales of all magnitudes, for `block` columns
+  /// each from `phase` of a block on (block 0: a scale a row).
+  Weight(PackFormat format, int64_t n, int64_t k, int32_t block, int32_t phase, uint64_t stream) {
+    matrix_ = {.n = n, .k = k, .format = format, .scale_block = block, .scale_phase = phase};
+    const auto bytes = static_cast<size_t>(PackedBytes(matrix_));
+    data_.reset(static_cast<std::byte*>(std::aligned_alloc(64, bytes)));
+    std::memset(data_.get(), 0xFF, bytes);
+    matrix_.data = data_.get();
+    const std::vector<float> codes = RandomFloats(n * (k + 3), stream),
+                             scales = RandomFloats(n * Fp8PanelOf(matrix_).num_groups, stream + 1, 0.1f);
+    std::vector<uint8_t> bits;
+    for (const float code : codes) bits.push_back(static_cast<uint8_t>(static_cast<int>(code * 64) & 0xC7));
+    for (size_t i = 0; i < bits.size(); i += 3) bits[i] ^= 0x38;  // exponents 0, 7, 8 and 15
+    for (uint8_t& b : bits) b = (b & 0x7F) == 0x7F ? 0x01 : b;
+    PackScaledRows(matrix_, 0, n, bits.data(), k + 3, scales.data());
+  }
   const PackedMatrix& matrix() const { return matrix_; }
 
  private:

@@ -37,7 +37,7 @@ class ExpertsRun {
   ExpertsRun(const Device& device, const ExpertsArgs& args, Workspace& space)
       : args_(args),
         kernels_(GemmKernelsFor(device.isa)),
-        format_(args.act_type == DType::kBf16 ? PackFormat::kBf16 : PackFormat::kF32),
+        format_(args.experts.empty() ? PackFormat::kBf16 : args.experts.front().gate_up.format),
         weight_kernels_(KernelsFor(kernels_, format_)),
         space_(space),
         act_bytes_(DTypeBytes(args.act_type)),
@@ -136,7 +136,7 @@ class ExpertsRun {
     const ExpertWeights& expert = ExpertOf(segment);
     const int64_t per_tile = segment.gate_up_per_tile;
     worker.SetRows(static_cast<int64_t>(range.stage), {.list = args_.rows}, segment.row_begin, segment.rows,
-                   args_.hidden);
+                   expert.gate_up);
     worker.Multiply(
         expert.gate_up, range.begin * per_tile, std::min(NumPanels(expert.gate_up), range.end * per_tile),
         per_tile, [&](int64_t row, int num_rows, int64_t panel, int64_t num_panels, const float* tile) {
@@ -149,7 +149,7 @@ class ExpertsRun {
                .clamped_swiglu = args_.activation == Activation::kClampedSwiglu,
                .alpha = args_.swiglu_alpha,
                .limit = args_.swiglu_limit,
-               .bf16 = format_ == PackFormat::kBf16,
+               .bf16 = args_.act_type == DType::kBf16,
                .out = InterRow(segment.row_begin + row) + col * act_bytes_,
                .out_stride = inter_stride_});
         });
@@ -159,7 +159,7 @@ class ExpertsRun {
     const ExpertWeights& expert = ExpertOf(segment);
     const int64_t per_tile = segment.down_per_tile;
     const RowView rows{.base = InterRow(0), .stride_bytes = inter_stride_ * act_bytes_};
-    worker.SetRows(static_cast<int64_t>(range.stage), rows, segment.row_begin, segment.rows, args_.inter);
+    worker.SetRows(static_cast<int64_t>(range.stage), rows, segment.row_begin, segment.rows, expert.down);
     worker.Multiply(
         expert.down, range.begin * per_tile, std::min(NumPanels(expert.down), range.end * per_tile), per_tile,
         [&](int64_t row, int num_rows, int64_t panel, int64_t num_panels, const float* tile) {
@@ -193,6 +193,7 @@ class ExpertsRun {
 
 void RunExperts(const Device& device, const ExpertsArgs& args) {
   CADRE_CHECK(args.act_type == DType::kBf16 || args.act_type == DType::kF32);
+  CADRE_CHECK(args.experts.empty() || RowTypeOf(args.experts.front().gate_up.format) == args.act_type);
   thread_local Workspace workspace;
   ExpertsRun(device, args, workspace).Run(device.pool);
 }

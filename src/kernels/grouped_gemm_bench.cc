@@ -1,6 +1,6 @@
 // RunExperts on a layer's worth of experts cycled from memory, against the floor.
 // Arguments: instruction set, threads, tokens, experts, top-k, hidden, inter, skew (0: even routing, 1:
-// Zipf).
+// Zipf), format (1: bf16, 2: fp8).
 #include "kernels/grouped_gemm.h"
 
 #include <cmath>
@@ -35,27 +35,27 @@ void RunLayer(benchmark::State& state) {
   const int64_t hidden = state.range(5), inter = state.range(6);
   if (!IsaSupported(isa)) return state.SkipWithError("this CPU lacks the instruction set");
   const Device device = testing::BenchDevice(isa, static_cast<int>(state.range(1)));
-  constexpr PackFormat kFormat = PackFormat::kBf16;
+  const auto format = static_cast<PackFormat>(state.range(8));
   const int64_t gate_up_n = 2 * RoundUp(inter, kPanelRows);
-  const int64_t gate_up_bytes = PackedBytes(kFormat, gate_up_n, hidden),
-                down_bytes = PackedBytes(kFormat, hidden, inter);
+  const int64_t gate_up_bytes = PackedBytes(format, gate_up_n, hidden),
+                down_bytes = PackedBytes(format, hidden, inter);
   const int64_t layer_bytes = num_experts * (gate_up_bytes + down_bytes);
   static std::byte* memory = nullptr;
   static int64_t memory_bytes = 0;
   if (memory_bytes < layer_bytes) {
     memory = testing::BenchMemory(layer_bytes);
     memory_bytes = layer_bytes;
-    testing::FillNumbers(memory, layer_bytes / 2, kFormat);
+    testing::FillNumbers(memory, layer_bytes / 2, PackFormat::kBf16);
   }
   std::vector<ExpertWeights> experts;
   for (int64_t e = 0; e < num_experts; ++e) {
     std::byte* at = memory + e * (gate_up_bytes + down_bytes);
-    experts.push_back({.gate_up = {.data = at, .n = gate_up_n, .k = hidden, .format = kFormat},
-                       .down = {.data = at + gate_up_bytes, .n = hidden, .k = inter, .format = kFormat}});
+    experts.push_back({.gate_up = {.data = at, .n = gate_up_n, .k = hidden, .format = format},
+                       .down = {.data = at + gate_up_bytes, .n = hidden, .k = inter, .format = format}});
   }
   const int64_t num_rows = tokens * top_k;
   auto* rows = testing::BenchMemory(tokens * hidden * 2);
-  testing::FillNumbers(rows, tokens * hidden, kFormat);
+  testing::FillNumbers(rows, tokens * hidden, PackFormat::kBf16);
   auto* inter_rows = testing::BenchMemory(num_rows * (inter + 1) * 2);
   auto* out = reinterpret_cast<float*>(testing::BenchMemory(num_rows * hidden * 4));
   std::memset(out, 0, static_cast<size_t>(num_rows * hidden * 4));
@@ -96,22 +96,26 @@ void RunLayer(benchmark::State& state) {
     if (share > best_share) best = rates;
     best_share = std::max(share, best_share);
   }
-  best.Report(state, device, kFormat);
+  best.Report(state, device, format);
 }
 
-constexpr auto kDot = static_cast<int64_t>(Isa::kAvx512Bf16);
+constexpr auto kDot = static_cast<int64_t>(Isa::kAvx512Bf16), kBf16 = static_cast<int64_t>(PackFormat::kBf16),
+               kFp8 = static_cast<int64_t>(PackFormat::kFp8);
 
 void Layers(benchmark::internal::Benchmark* bench) {
-  bench->ArgNames({"isa", "threads", "tokens", "experts", "top", "hidden", "inter", "skew"})
+  bench->ArgNames({"isa", "threads", "tokens", "experts", "top", "hidden", "inter", "skew", "format"})
       ->UseRealTime()
       ->MinTime(0.2);
-  for (const int64_t threads : {1, 2}) {
-    // Qwen3-30B-A3B
-    for (const int64_t tokens : {1, 4, 8, 32, 128, 512})
-      bench->Args({kDot, threads, tokens, 128, 8, 2048, 768, 1});
-    bench->Args({kDot, threads, 512, 128, 8, 2048, 768, 0});
-    // The demo model
-    for (const int64_t tokens : {1, 4, 16, 64}) bench->Args({kDot, threads, tokens, 32, 4, 256, 64, 0});
+  for (const int64_t format : {kBf16, kFp8}) {
+    for (const int64_t threads : {1, 2}) {
+      // Qwen3-30B-A3B
+      for (const int64_t tokens : {1, 4, 8, 32, 128, 512})
+        bench->Args({kDot, threads, tokens, 128, 8, 2048, 768, 1, format});
+      bench->Args({kDot, threads, 512, 128, 8, 2048, 768, 0, format});
+      // The demo model
+      for (const int64_t tokens : {1, 4, 16, 64})
+        bench->Args({kDot, threads, tokens, 32, 4, 256, 64, 0, format});
+    }
   }
 }
 BENCHMARK(RunLayer)->Apply(Layers);

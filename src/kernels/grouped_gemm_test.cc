@@ -29,7 +29,7 @@ class Bank {
   Bank(Isa isa, const Case& c)
       : isa_(isa),
         case_(c),
-        act_type_(c.format == PackFormat::kBf16 ? DType::kBf16 : DType::kF32),
+        act_type_(RowTypeOf(c.format)),
         rows_(act_type_, kRows, c.hidden, c.hidden + 1, 1, RandomFloats(kRows * c.hidden, 1)) {
     const int64_t padded = RoundUp(c.inter, kPanelRows) * 2;
     for (uint64_t e = 0; e < kExperts; ++e) {
@@ -140,7 +140,10 @@ const Case kCases[] = {{PackFormat::kBf16, 64, 48, false, Activation::kSilu},
                        {PackFormat::kBf16, 130, 16, true, Activation::kClampedSwiglu},
                        {PackFormat::kF32, 64, 48, true, Activation::kClampedSwiglu},
                        {PackFormat::kF32, 77, 35, false, Activation::kSilu},
-                       {PackFormat::kF32, 16, 1, true, Activation::kSilu}};
+                       {PackFormat::kF32, 16, 1, true, Activation::kSilu},
+                       {PackFormat::kFp8, 64, 48, false, Activation::kSilu},
+                       {PackFormat::kFp8, 77, 35, true, Activation::kClampedSwiglu},
+                       {PackFormat::kFp8F32, 77, 35, true, Activation::kSilu}};
 
 class RunExpertsTest : public ::testing::TestWithParam<Isa> {};
 INSTANTIATE_TEST_SUITE_P(Isa, RunExpertsTest, ::testing::ValuesIn(testing::kEveryIsa), testing::IsaTestName);
@@ -154,7 +157,7 @@ TEST_P(RunExpertsTest, AgreesWithTheReference) {
       const auto got = bank.Run(items, 2, weighted), wanted = bank.Run(items, 1, weighted, true);
       // A bf16 intermediate may be rounded to its neighbour, 2^-8 of it, in a sum of `inter` terms below
       // about 4.
-      const float tolerance = (c.format == PackFormat::kBf16 ? 0x1p-8f : 0x1p-20f) * 4 * 5;
+      const float tolerance = (RowTypeOf(c.format) == DType::kBf16 ? 0x1p-8f : 0x1p-20f) * 4 * 5;
       double error = 0, size = 0;
       for (size_t r = 0; r < items.size(); ++r) {
         for (size_t i = 0; i < got[r].size(); ++i) {
@@ -163,7 +166,7 @@ TEST_P(RunExpertsTest, AgreesWithTheReference) {
           size += std::pow(wanted[r][i], 2);
         }
       }
-      EXPECT_LT(std::sqrt(error / size), c.format == PackFormat::kBf16 ? 1e-3 : 1e-6);
+      EXPECT_LT(std::sqrt(error / size), RowTypeOf(c.format) == DType::kBf16 ? 1e-3 : 1e-6);
     }
   }
 }

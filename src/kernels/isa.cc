@@ -11,10 +11,14 @@ constexpr std::array<Isa, 4> kAll = {Isa::kPortable, Isa::kAvx2, Isa::kAvx512, I
 
 const char* IsaName(Isa isa) {
   switch (isa) {
-    case Isa::kPortable: return "portable";
-    case Isa::kAvx2: return "avx2";
-    case Isa::kAvx512: return "avx512";
-    case Isa::kAvx512Bf16: return "avx512_bf16";
+    case Isa::kPortable:
+      return "portable";
+    case Isa::kAvx2:
+      return "avx2";
+    case Isa::kAvx512:
+      return "avx512";
+    case Isa::kAvx512Bf16:
+      return "avx512_bf16";
   }
   return "?";
 }
@@ -23,16 +27,19 @@ Result<Isa> ParseIsa(std::string_view name) {
   for (const Isa isa : kAll) {
     if (name == IsaName(isa)) return isa;
   }
-  return Fail(Code::kInvalidArgument, "instruction set '{}' is unknown; use portable, avx2, avx512 or avx512_bf16", name);
+  return Fail(Code::kInvalidArgument,
+              "instruction set '{}' is unknown; use portable, avx2, avx512 or avx512_bf16", name);
 }
 
 bool IsaSupported(Isa isa) {
   // __builtin_cpu_supports also asks whether the operating system saves the wide registers.
   switch (isa) {
-    case Isa::kPortable: return true;
-    case Isa::kAvx2: return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    case Isa::kPortable:
+      return true;
+    case Isa::kAvx2:
+      return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
     case Isa::kAvx512Bf16:
-      if (!__builtin_cpu_supports("avx512bf16")) return false;
+      if (!__builtin_cpu_supports("avx512bf16") || !__builtin_cpu_supports("avx512vbmi")) return false;
       [[fallthrough]];
     case Isa::kAvx512:
       return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
@@ -50,7 +57,8 @@ std::vector<Isa> SupportedIsas() {
 }
 
 Isa BestIsa() {
-  // vdpbf16ps runs at twice the f32 rate on Zen 4 but at half of it on Intel's cores, measured from registers.
+  // vdpbf16ps runs at twice the f32 rate on Zen 4 but at half of it on Intel's cores, measured from
+  // registers.
   if (IsaSupported(Isa::kAvx512Bf16) && __builtin_cpu_is("amd")) return Isa::kAvx512Bf16;
   if (IsaSupported(Isa::kAvx512)) return Isa::kAvx512;
   if (IsaSupported(Isa::kAvx2)) return Isa::kAvx2;

@@ -1,6 +1,6 @@
 #pragma once
-// Instruction sets that kernels are written for. Which one runs follows from a table of CPU kinds; config may force
-// one (CADRE_ISA), and what the CPU lacks is refused.
+// Instruction sets that kernels are written for. Which one runs follows from a table of CPU kinds; config may
+// force one (CADRE_ISA), and what the CPU lacks is refused.
 #include <cstdint>
 #include <string_view>
 #include <vector>
@@ -13,7 +13,8 @@ enum class Isa : uint8_t {
   kPortable,    ///< plain C++
   kAvx2,        ///< AVX2 + FMA + F16C
   kAvx512,      ///< AVX-512 F/BW/DQ/VL: bf16 weights are widened and multiplied as f32
-  kAvx512Bf16,  ///< as kAvx512, bf16 products with vdpbf16ps (fast on Zen 4 and later, slow on Intel)
+  kAvx512Bf16,  ///< as kAvx512, bf16 products with vdpbf16ps (fast on Zen 4 and later, slow on Intel), and
+                ///< VBMI
 };
 
 const char* IsaName(Isa isa);

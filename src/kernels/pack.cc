@@ -2,10 +2,13 @@
 
 #include <algorithm>
 #include <bit>
+#include <cmath>
 #include <cstring>
 #include <type_traits>
+#include <vector>
 
 #include "base/check.h"
+#include "tensor/fp8.h"
 
 namespace cadre::kernels {
 namespace {
@@ -100,6 +103,7 @@ void TransposeRows(const Units& units, int64_t line_begin, int64_t num_lines, in
 }
 
 int64_t PanelBytes(const PackedMatrix& w) {
+  if (IsFp8(w.format)) return Fp8PanelOf(w).bytes();
   return RoundUp(w.k, 2) * kPanelRows * (w.format == PackFormat::kBf16 ? 2 : 4);
 }
 
@@ -128,10 +132,96 @@ void PackRowsOf(const PackedMatrix& to, int64_t row_begin, int64_t num_rows, con
   }
 }
 
+// `codes` [num_lines * 4] with the columns in front, `scales` [num_groups].
+void WriteFp8Row(const PackedMatrix& to, const Fp8Panel& shape, int64_t row, const uint8_t* codes,
+                 const float* scales) {
+  const int64_t lane = row % kPanelRows;
+  std::byte* line = to.data + row / kPanelRows * shape.bytes();
+  int64_t group_end = 0;
+  for (int64_t i = 0; i < shape.num_lines; ++i) {
+    if (i == group_end) {
+      std::memcpy(line + lane * 4, scales++, 4);
+      line += 64;
+      group_end += i == 0 ? shape.first_lines : shape.group_lines;
+    }
+    std::byte* place = line + lane / 4 * 16 + lane % 4 * 2;
+    std::memcpy(place, codes + i * 4, 2);
+    std::memcpy(place + 8, codes + i * 4 + 2, 2);
+    line += 64;
+  }
+}
+
+// The smallest power of two that brings `largest` to 448 at most; its inverse is finite.
+float ScaleFor(float largest) {
+  int exponent = 0;
+  const float mantissa = std::frexp(largest, &exponent);  // in [0.5, 1); 448 = 0.875 * 2^9
+  return std::ldexp(1.0f, std::max(exponent - 9 + (mantissa > 0.875f), -120));
+}
+
+void QuantizeRow(const float* values, const Fp8Panel& panel, uint8_t* codes, float* scales) {
+  int64_t begin = 0;
+  for (int64_t group = 0; group < panel.num_groups; ++group) {
+    const int64_t lines = begin + (group == 0 ? panel.first_lines : panel.group_lines);
+    const int64_t end = std::min(panel.num_lines, lines);
+    uint32_t largest = 0;  // as bits, which order like the numbers; infinities and NaN do not count
+    for (int64_t i = begin * 4; i < end * 4; ++i) {
+      const uint32_t magnitude = std::bit_cast<uint32_t>(values[i]) & 0x7FFFFFFF;
+      largest = std::max(largest, magnitude >= 0x7F800000 ? 0 : magnitude);
+    }
+    scales[group] = largest == 0 ? 1.0f : ScaleFor(std::bit_cast<float>(largest));
+    const float inverse = 1.0f / scales[group];
+    for (int64_t i = begin * 4; i < end * 4; ++i) codes[i] = FloatToFp8(values[i] * inverse);
+    begin = end;
+  }
+}
+
+template <DType kType>
+void QuantizeRowsOf(const PackedMatrix& to, int64_t row_begin, int64_t num_rows, const void* from,
+                    int64_t row_stride) {
+  const Fp8Panel panel = Fp8PanelOf(to);
+  std::vector<float> values(static_cast<size_t>(panel.num_lines * 4)),
+      scales(static_cast<size_t>(panel.num_groups));
+  std::vector<uint8_t> codes(values.size());
+  for (int64_t row = 0; row < num_rows; ++row) {
+    const char* source = static_cast<const char*>(from) + row * row_stride * DTypeBytes(kType);
+    for (int64_t k = 0; k < to.k; k += kStretch) {
+      uint32_t stretch[kStretch];
+      const int64_t count = std::min(kStretch, to.k - k);
+      Convert<kType, PackFormat::kF32>(source + k * DTypeBytes(kType), count, stretch);
+      std::memcpy(values.data() + panel.lead + k, stretch, static_cast<size_t>(count) * 4);
+    }
+    QuantizeRow(values.data(), panel, codes.data(), scales.data());
+    WriteFp8Row(to, panel, row_begin + row, codes.data(), scales.data());
+  }
+}
+
+void UnpackFp8Row(const PackedMatrix& from, int64_t row, float* to) {
+  const Fp8Panel shape = Fp8PanelOf(from);
+  const int64_t lane = row % kPanelRows;
+  const std::byte* line = from.data + row / kPanelRows * shape.bytes();
+  int64_t group_end = 0;
+  float scale = 0;
+  for (int64_t i = 0; i < shape.num_lines; ++i, line += 64) {
+    if (i == group_end) {
+      std::memcpy(&scale, line + lane * 4, 4);
+      line += 64;
+      group_end += i == 0 ? shape.first_lines : shape.group_lines;
+    }
+    for (int64_t k = 0; k < 4; ++k) {
+      const int64_t column = i * 4 + k - shape.lead;
+      if (column < 0 || column >= from.k) continue;
+      const auto code = std::to_integer<uint8_t>(line[lane / 4 * 16 + k / 2 * 8 + lane % 4 * 2 + k % 2]);
+      to[column] = Fp8ToFloat(code) * scale;
+    }
+  }
+}
+
 template <DType kType>
 void PackRowsOf(const PackedMatrix& to, int64_t row_begin, int64_t num_rows, const void* from,
                 int64_t row_stride) {
-  if (to.format == PackFormat::kBf16) {
+  if (IsFp8(to.format)) {
+    QuantizeRowsOf<kType>(to, row_begin, num_rows, from, row_stride);
+  } else if (to.format == PackFormat::kBf16) {
     PackRowsOf<kType, PackFormat::kBf16>(to, row_begin, num_rows, from, row_stride);
   } else {
     PackRowsOf<kType, PackFormat::kF32>(to, row_begin, num_rows, from, row_stride);
@@ -146,10 +236,41 @@ void ZeroLanes(const PackedMatrix& to, int64_t lane_begin) {
   }
 }
 
+void ZeroFp8Lanes(const PackedMatrix& to, int64_t lane_begin) {
+  const Fp8Panel panel = Fp8PanelOf(to);
+  const std::vector<uint8_t> codes(static_cast<size_t>(panel.num_lines * 4));
+  const std::vector<float> scales(static_cast<size_t>(panel.num_groups));
+  for (int64_t lane = lane_begin; lane < kPanelRows; ++lane)
+    WriteFp8Row(to, panel, to.n / kPanelRows * kPanelRows + lane, codes.data(), scales.data());
+}
+
+// Once the last row is there.
+void ZeroPadding(const PackedMatrix& to, int64_t row_end) {
+  if (row_end != to.n || to.n % kPanelRows == 0) return;
+  IsFp8(to.format) ? ZeroFp8Lanes(to, to.n % kPanelRows) : ZeroLanes(to, to.n % kPanelRows);
+}
+
 }  // namespace
 
+Fp8Panel Fp8PanelOf(const PackedMatrix& w) {
+  CADRE_CHECK(w.scale_block % 4 == 0 && w.scale_phase >= 0 && w.scale_phase < std::max(1, w.scale_block));
+  Fp8Panel panel{.lead = w.scale_phase % 4};
+  panel.num_lines = (panel.lead + w.k + 3) / 4;
+  panel.first_lines = panel.group_lines = panel.num_lines;
+  if (w.scale_block == 0) return panel;
+  panel.group_lines = w.scale_block / 4;
+  panel.first_lines = (w.scale_block - w.scale_phase + panel.lead) / 4;
+  const int64_t others = std::max<int64_t>(0, panel.num_lines - panel.first_lines);
+  panel.num_groups = 1 + (others + panel.group_lines - 1) / panel.group_lines;
+  return panel;
+}
+
+int64_t PackedBytes(const PackedMatrix& shape) {
+  return RoundUp(shape.n, kPanelRows) / kPanelRows * PanelBytes(shape);
+}
+
 int64_t PackedBytes(PackFormat format, int64_t n, int64_t k) {
-  return RoundUp(n, kPanelRows) * RoundUp(k, 2) * (format == PackFormat::kBf16 ? 2 : 4);
+  return PackedBytes(PackedMatrix{.n = n, .k = k, .format = format});
 }
 
 void PackRows(const PackedMatrix& to, int64_t row_begin, int64_t num_rows, const void* from, DType type,
@@ -168,7 +289,19 @@ void PackRows(const PackedMatrix& to, int64_t row_begin, int64_t num_rows, const
     default:
       CheckFailed(__FILE__, __LINE__, "PackRows reads float32, bfloat16 and float16");
   }
-  if (row_begin + num_rows == to.n && to.n % kPanelRows != 0) ZeroLanes(to, to.n % kPanelRows);
+  ZeroPadding(to, row_begin + num_rows);
+}
+
+void PackScaledRows(const PackedMatrix& to, int64_t row_begin, int64_t num_rows, const uint8_t* codes,
+                    int64_t row_stride, const float* scales) {
+  CADRE_CHECK(IsFp8(to.format) && row_begin >= 0 && num_rows >= 0 && row_begin + num_rows <= to.n);
+  const Fp8Panel panel = Fp8PanelOf(to);
+  std::vector<uint8_t> padded(static_cast<size_t>(panel.num_lines * 4));
+  for (int64_t row = 0; row < num_rows; ++row) {
+    std::memcpy(padded.data() + panel.lead, codes + row * row_stride, static_cast<size_t>(to.k));
+    WriteFp8Row(to, panel, row_begin + row, padded.data(), scales + row * panel.num_groups);
+  }
+  ZeroPadding(to, row_begin + num_rows);
 }
 
 void UnpackRows(const PackedMatrix& from, int64_t row_begin, int64_t num_rows, float* to,
@@ -177,6 +310,10 @@ void UnpackRows(const PackedMatrix& from, int64_t row_begin, int64_t num_rows, f
   for (int64_t row = row_begin; row < row_begin + num_rows; ++row) {
     const std::byte* panel = from.data + row / kPanelRows * PanelBytes(from);
     float* out = to + (row - row_begin) * row_stride;
+    if (IsFp8(from.format)) {
+      UnpackFp8Row(from, row, out);
+      continue;
+    }
     if (from.format == PackFormat::kF32) {
       const float* lane = reinterpret_cast<const float*>(panel) + row % kPanelRows;
       for (int64_t k = 0; k < from.k; ++k) out[k] = lane[k * kPanelRows];

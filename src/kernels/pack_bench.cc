@@ -27,9 +27,9 @@ void Pack(benchmark::State& state) {
 }
 
 void Types(benchmark::internal::Benchmark* bench) {
-  bench->ArgNames({"from", "bf16"})->MinTime(0.1);
+  bench->ArgNames({"from", "format"})->MinTime(0.1);
   for (const DType type : {DType::kBf16, DType::kF16, DType::kF32}) {
-    for (const PackFormat format : {PackFormat::kBf16, PackFormat::kF32}) {
+    for (const PackFormat format : {PackFormat::kBf16, PackFormat::kF32, PackFormat::kFp8}) {
       bench->Args({static_cast<int64_t>(type), static_cast<int64_t>(format)});
     }
   }

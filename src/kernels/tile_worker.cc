@@ -29,7 +29,7 @@ struct Arena {
   }
 };
 
-thread_local Arena packed_rows_arena;
+thread_local Arena packed_rows_arena, decoded_panels_arena;
 
 int64_t Steps(const WeightKernels& kernels, int64_t k) {
   return (k + kernels.k_per_step - 1) / kernels.k_per_step;
@@ -60,7 +60,8 @@ int64_t SegmentRows(const WeightKernels& kernels, int64_t k) {
 int64_t PanelsPerTile(const WeightKernels& kernels, int64_t rows) {
   const int64_t num_blocks = (rows + kernels.max_rows - 1) / kernels.max_rows;
   const int64_t block_rows = (rows + num_blocks - 1) / num_blocks;
-  const TileFn* tile = kernels.tile[block_rows - 1];
+  const bool decoded = kernels.decode != nullptr && num_blocks > 1;
+  const TileFn* tile = decoded ? kernels.decoded_tile[block_rows - 1] : kernels.tile[block_rows - 1];
   return tile[2] != nullptr ? 4 : tile[1] != nullptr ? 2 : 1;
 }
 
@@ -74,11 +75,13 @@ int64_t MinPanels(const WeightKernels& kernels, int64_t rows) {
   return rows > kernels.max_rows ? 8 : 1;
 }
 
-void TileWorker::SetRows(int64_t key, const RowView& rows, int64_t row_begin, int64_t num_rows, int64_t k) {
+void TileWorker::SetRows(int64_t key, const RowView& rows, int64_t row_begin, int64_t num_rows,
+                         const PackedMatrix& w) {
   if (key == key_) return;
   key_ = key;
   num_rows_ = num_rows;
-  steps_ = Steps(kernels_, k);
+  const int64_t lead = IsFp8(w.format) ? Fp8PanelOf(w).lead : 0;
+  steps_ = Steps(kernels_, lead + w.k);
   const int64_t row_bytes = steps_ * kernels_.a_step_bytes;
   packed_ = packed_rows_arena.Take(num_rows * row_bytes);
   const int64_t num_blocks = (num_rows + kernels_.max_rows - 1) / kernels_.max_rows;
@@ -88,10 +91,24 @@ void TileWorker::SetRows(int64_t key, const RowView& rows, int64_t row_begin, in
     for (int64_t r = begin; r < end; ++r) block_rows[r - begin] = rows.At(row_begin + r);
     kernels_.pack_block({.rows = block_rows,
                          .num_rows = static_cast<int>(end - begin),
-                         .k = k,
+                         .k = w.k,
+                         .lead = lead,
                          .out = packed_ + begin * row_bytes});
   }
 }
+
+// The widest kernel for what is left of a tile's panels.
+namespace {
+int Log2Panels(const TileFn* tiles, int64_t num_panels) {
+  return num_panels >= 4 && tiles[2] != nullptr ? 2 : num_panels >= 2 && tiles[1] != nullptr ? 1 : 0;
+}
+
+// 64 lines in flight hide the latency of DRAM where four panels stream for few rows; where fewer panels make
+// more work of each line, twice as many measured better. The hardware's own prefetcher stops at every 4 KiB.
+int64_t FetchDistance(int64_t num_lines, int log2) {
+  return std::min<int64_t>(num_lines, log2 == 2 ? 16 : 64);
+}
+}  // namespace
 
 void TileWorker::MultiplyTile(const PackedMatrix& w, int64_t row, int64_t rows, int64_t panel,
                               int64_t num_panels, bool moves_on, float* tile) {
@@ -103,20 +120,68 @@ void TileWorker::MultiplyTile(const PackedMatrix& w, int64_t row, int64_t rows, 
                 .out = tile};
   const TileFn* tiles = kernels_.tile[rows - 1];
   while (num_panels > 0) {
-    const int log2 = num_panels >= 4 && tiles[2] != nullptr   ? 2
-                     : num_panels >= 2 && tiles[1] != nullptr ? 1
-                                                              : 0;
+    const int log2 = Log2Panels(tiles, num_panels);
     num_panels -= 1 << log2;
-    // 64 lines in flight hide the latency of DRAM where four panels stream for few rows; where fewer panels
-    // make more work of each line, twice as many measured better. The hardware's own prefetcher stops at
-    // every 4 KiB.
-    const int64_t distance = std::min<int64_t>(steps_, log2 == 2 ? 16 : 64);
+    const int64_t distance = FetchDistance(steps_, log2);
     args.ahead = distance * 64;
     args.tail_steps = distance;
     args.tail_ahead = num_panels > 0 || moves_on ? (panel_bytes << log2) - (steps_ - distance) * 64 : 0;
     tiles[log2](args);
     args.b += panel_bytes << log2;
     args.out += kPanelRows << log2;
+  }
+}
+
+void TileWorker::Decode(const PackedMatrix& w, int64_t panel, int64_t num_panels) {
+  const Fp8Panel shape = Fp8PanelOf(w);
+  const int64_t to_bytes = DecodedPanelBytes(shape);
+  decoded_ = decoded_panels_arena.Take(num_panels * to_bytes);
+  for (int64_t p = 0; p < num_panels; ++p) {
+    kernels_.decode({.from = w.data + (panel + p) * shape.bytes(),
+                     .to = decoded_ + p * to_bytes,
+                     .num_lines = shape.num_lines,
+                     .first_lines = shape.first_lines,
+                     .group_lines = shape.group_lines});
+  }
+}
+
+void TileWorker::MultiplyFp8Tile(const PackedMatrix& w, int64_t row, int64_t rows, int64_t panel,
+                                 int64_t num_panels, bool moves_on, bool decoded, float* tile) {
+  const Fp8Panel shape = Fp8PanelOf(w);
+  const int64_t packed_bytes = shape.bytes(), num_lines = shape.num_lines + shape.num_groups;
+  const std::byte* packed = w.data + panel * packed_bytes;
+  const std::byte* next = packed + num_panels * packed_bytes;
+  TileArgs args{.a = packed_ + row * steps_ * kernels_.a_step_bytes,
+                .b = decoded ? decoded_ : packed,
+                .panel_bytes = decoded ? DecodedPanelBytes(shape) : packed_bytes,
+                .steps = shape.num_lines,
+                .out = tile,
+                .first_lines = shape.first_lines,
+                .group_lines = shape.group_lines};
+  const TileFn* tiles = decoded ? kernels_.decoded_tile[rows - 1] : kernels_.tile[rows - 1];
+  while (num_panels > 0) {
+    const int log2 = Log2Panels(tiles, num_panels);
+    num_panels -= 1 << log2;
+    args.fetch = packed;  // where nothing is to be fetched, one line over and over
+    args.fetch_panel = args.fetch_step = args.fetch_lines = args.fetch_jump = 0;
+    if (decoded && moves_on && num_panels == 0) {
+      args.fetch = next;
+      args.fetch_panel = packed_bytes;
+      args.fetch_step = 64;
+    } else if (!decoded) {
+      const int64_t distance = FetchDistance(num_lines, log2), tile_bytes = packed_bytes << log2;
+      const bool jumps = num_panels > 0 || moves_on;  // else round again, over lines that are here
+      args.fetch = packed + distance * 64;
+      args.fetch_panel = packed_bytes;
+      args.fetch_step = 64;
+      args.fetch_lines = num_lines - distance;
+      args.fetch_jump = (jumps ? tile_bytes : 0) - packed_bytes;
+      if (args.fetch_lines == 0) args.fetch += args.fetch_jump;
+    }
+    tiles[log2](args);
+    args.b += args.panel_bytes << log2;
+    args.out += kPanelRows << log2;
+    packed += packed_bytes << log2;
   }
 }
 

@@ -1,5 +1,6 @@
 // The whole forward pass of every family against numbers that the reference library computed in f32.
 #include <cmath>
+#include <cstdio>
 #include <numeric>
 
 #include "a2a/a2a.h"
@@ -7,6 +8,7 @@
 #include "eplb/placement.h"
 #include "kernels/isa.h"
 #include "model/decoder.h"
+#include "model/fp8_testing.h"
 #include "model/golden_testing.h"
 #include "model/loader.h"
 #include "model/registry.h"
@@ -21,9 +23,9 @@ constexpr int32_t kNumBlocks = 16;
 // show.
 class Rig {
  public:
-  Rig(const std::string& folder, DType type, kernels::Isa isa, int num_threads)
+  Rig(const std::string& folder, DType type, kernels::Isa isa, int num_threads, bool fp8 = false)
       : pool_({.num_threads = num_threads, .cpus = {}, .spin = false}), device_{.isa = isa, .pool = &pool_} {
-    auto loaded = LoadModel(folder, {.type = type}, pool_);
+    auto loaded = LoadModel(folder, {.type = type, .fp8 = fp8}, pool_);
     EXPECT_TRUE(loaded.has_value()) << loaded.error().message;
     model_ = std::make_unique<LoadedModel>(std::move(*loaded));
     const ModelSpec& spec = model_->spec;
@@ -245,6 +247,85 @@ TEST_P(GoldenDecoder, ChunksDoNotChangeABit) {
       }
     }
   }
+}
+
+// What quantising costs, against the f32 numbers. The golden models are random, which is the hard case: their
+// logits are as near to each other as noise, and no layer forgives another's error.
+TEST_P(GoldenDecoder, Fp8StaysWithinItsBound) {
+  SKIP_UNLESS_KNOWN();
+  // Of the logits' standard deviation, for the median row's mean difference. Where groups of experts are
+  // chosen first, most rows of a random model meet a choice that 8 bits turn over.
+  constexpr double kNear = 0.12, kGrouped = 0.3;
+  const test::GoldenFile golden(Folder() + "/golden.safetensors");
+  for (const DType type : {DType::kF32, DType::kBf16}) {
+    for (const kernels::Isa isa : kernels::SupportedIsas()) {
+      SCOPED_TRACE(Format("{} {}", DTypeName(type), kernels::IsaName(isa)));
+      Rig rig(Folder(), type, isa, 2, true);
+      std::vector<double> all;
+      for (int index = 0; index < 3; ++index) {
+        const test::GoldenCase wanted = golden.Case(index);
+        const auto vocab = static_cast<size_t>(rig.spec().vocab_size);
+        const std::vector<double> rows = RowDifferences(rig.Run(wanted.prompt, 0), wanted.logits, vocab);
+        all.insert(all.end(), rows.begin(), rows.end());
+      }
+      std::ranges::sort(all);
+      const double bound = rig.spec().moe.num_groups > 1 ? kGrouped : kNear;
+      EXPECT_LT(all[all.size() / 2], bound);
+      EXPECT_LT(std::accumulate(all.begin(), all.end(), 0.0) / static_cast<double>(all.size()), 2 * bound);
+      EXPECT_GT(all[all.size() / 2], 0.002) << "this is not 8 bits";
+      std::printf("%s %s %s: median row %.4f, mean %.4f of the logits' standard deviation\n",
+                  GetParam().c_str(), DTypeName(type), kernels::IsaName(isa), all[all.size() / 2],
+                  std::accumulate(all.begin(), all.end(), 0.0) / static_cast<double>(all.size()));
+    }
+  }
+}
+
+// Published fp8 is nothing but its numbers: in f32 arithmetic the logits are those of a checkpoint of these
+// numbers.
+TEST_P(GoldenDecoder, PublishedFp8EqualsItsNumbers) {
+  SKIP_UNLESS_KNOWN();
+  const test::GoldenCase golden = test::GoldenFile(Folder() + "/golden.safetensors").Case(1);
+  for (const test::Fp8Layout& layout : test::Fp8Layouts()) {
+    SCOPED_TRACE(layout.name);
+    test::TempFolder fp8, plain;
+    test::PublishFp8(Folder(), layout, fp8.path(), plain.path());
+    Rig numbers(plain.path(), DType::kF32, kernels::BestIsa(), 2);
+    const std::vector<float> wanted = numbers.Run(golden.prompt, 0);
+    for (const kernels::Isa isa : {kernels::BestIsa(), kernels::Isa::kPortable}) {
+      Rig rig(fp8.path(), DType::kF32, isa, 2, true);
+      EXPECT_LT(Compare(rig.Run(golden.prompt, 0), wanted).max, 1e-4) << kernels::IsaName(isa);
+    }
+    // With bf16 rows: bf16's own noise, no more.
+    Rig rig(fp8.path(), DType::kBf16, kernels::BestIsa(), 2, true);
+    const auto rows =
+        RowDifferences(rig.Run(golden.prompt, 0), wanted, static_cast<size_t>(rig.spec().vocab_size));
+    EXPECT_LT(rows[rows.size() / 2], 0.03);
+  }
+}
+
+// A trained model that lies in the tree: logits and greedy tokens beside those of f32.
+TEST(DemoModel, Fp8StaysNear) {
+  const std::string folder = CADRE_SOURCE_DIR "/models/demo";
+  Rig plain(folder, DType::kF32, kernels::BestIsa(), 2);
+  Rig fp8(folder, DType::kBf16, kernels::BestIsa(), 2, true);
+  const auto vocab = static_cast<size_t>(plain.spec().vocab_size);
+  std::vector<int32_t> tokens = {1};
+  for (int32_t i = 0; i < 160; ++i) {  // what the model itself says after its first token
+    const std::vector<float> logits =
+        plain.Run(std::span(tokens).last(1), static_cast<int32_t>(tokens.size()) - 1);
+    tokens.push_back(static_cast<int32_t>(ArgMax(std::span(logits).last(vocab))));
+  }
+  const std::vector<float> wanted = plain.Run(tokens, 0), got = fp8.Run(tokens, 0);
+  const std::vector<double> rows = RowDifferences(got, wanted, vocab);
+  size_t num_same = 0;
+  for (size_t i = 0; i < tokens.size(); ++i) {
+    num_same += ArgMax(std::span(got).subspan(i * vocab, vocab)) ==
+                ArgMax(std::span(wanted).subspan(i * vocab, vocab));
+  }
+  std::printf("demo: median row %.4f of the logits' standard deviation, %zu of %zu best tokens the same\n",
+              rows[rows.size() / 2], num_same, tokens.size());
+  EXPECT_LT(rows[rows.size() / 2], 0.12);
+  EXPECT_GT(num_same * 10, tokens.size() * 9);
 }
 
 INSTANTIATE_TEST_SUITE_P(Models, GoldenDecoder, testing::ValuesIn(test::GoldenModelNames()), test::TestName);

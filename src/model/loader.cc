@@ -18,6 +18,11 @@ void LogLeftOut(const WeightMap& map, const checkpoint::TensorSource& source) {
     LogInfo("{} tensors of layers past the last one (multi-token prediction) are not used",
             map.num_future_layers);
   }
+  if (map.num_activation_scales > 0) {
+    LogInfo(
+        "{} scales for fp8 activations, keys and values are not used: those are computed without quantising",
+        map.num_activation_scales);
+  }
   if (!map.unknown.empty()) {
     LogWarning("{} tensors of the checkpoint are not used by this architecture, the first is '{}' in {}",
                map.unknown.size(), map.unknown.front()->name, source.FileOf(*map.unknown.front()));

@@ -53,6 +53,40 @@ void AddGenerationTokens(ConfigReader& generation, ModelSpec& spec) {
   }
 }
 
+// What the checkpoint's list leaves out, once for all who plan memory. Fused matrices are fp8 only where all
+// their parts are, experts only where those of all layers are: their places are alike. The first expert
+// speaks for its layer; where another differs, its tensor is refused when it is met.
+void MarkPlainLinears(ModelSpec& spec) {
+  if (spec.quant.skip.empty()) return;
+  const TensorNames& names = spec.names;
+  const auto any_plain = [&](const std::string& at, std::initializer_list<std::string> layers) {
+    return std::any_of(layers.begin(), layers.end(),
+                       [&](const std::string& layer) { return !spec.quant.Quantizes(at + layer); });
+  };
+  for (size_t i = 0; i < spec.layers.size(); ++i) {
+    LayerSpec& layer = spec.layers[i];
+    const auto mark = [&](LinearKind kind, const std::string& at, std::initializer_list<std::string> layers) {
+      if (any_plain(at, layers)) layer.plain_linears |= static_cast<uint16_t>(1u << static_cast<int>(kind));
+    };
+    const std::string prefix = names.layer_prefix + std::to_string(i) + ".",
+                      attention = prefix + names.attention;
+    mark(LinearKind::kQkv, attention, {"q_proj", "k_proj", "v_proj"});
+    mark(LinearKind::kOut, attention, {"o_proj"});
+    mark(LinearKind::kQueryA, attention, {"q_a_proj"});
+    mark(LinearKind::kQueryB, attention, {spec.attention.q_lora_rank > 0 ? "q_b_proj" : "q_proj"});
+    mark(LinearKind::kKvA, attention, {"kv_a_proj_with_mqa"});
+    mark(LinearKind::kGateUp, prefix + names.dense, {"gate_proj", "up_proj"});
+    mark(LinearKind::kDown, prefix + names.dense, {"down_proj"});
+    if (!layer.moe) continue;
+    for (const std::string& moe : names.moe) {
+      mark(LinearKind::kSharedGateUp, prefix + moe + names.shared, {"gate_proj", "up_proj"});
+      mark(LinearKind::kSharedDown, prefix + moe + names.shared, {"down_proj"});
+      spec.plain_experts |=
+          any_plain(prefix + moe + "experts.0.", {names.expert_gate, names.expert_up, names.expert_down});
+    }
+  }
+}
+
 }  // namespace
 
 std::span<const Family> Families() {
@@ -87,6 +121,7 @@ Result<ModelSpec> ReadModelSpec(const Json& config, const Json& generation_confi
     CADRE_TRY(generation.status());
   }
   if (spec.num_moe_layers() == 0) spec.moe = {};
+  MarkPlainLinears(spec);
   return spec;
 }
 

@@ -78,7 +78,7 @@ TEST(Registry, SettingsThatAreNotDoneAreRefusedByName) {
   const std::vector<std::pair<Json, const char*>> cases = {
       {Config("llama", {{"hidden_act", "gelu"}}), "hidden_act"},
       {Config("llama", {{"mlp_bias", true}}), "mlp_bias"},
-      {Config("llama", {{"quantization_config", Json::Object{{"quant_method", "fp8"}}}}),
+      {Config("llama", {{"quantization_config", Json::Object{{"quant_method", "gptq"}}}}),
        "quantization_config"},
       {Config("llama", {{"torch_dtype", "int8"}}), "torch_dtype"},
       {Config("llama", {{"partial_rotary_factor", 0.5}}), "partial_rotary_factor"},

@@ -26,6 +26,10 @@ Range SplitRange(int64_t total, int64_t parts, int64_t index);
 
 struct WeightLayout {
   DType type = DType::kBf16;  ///< kBf16 or kF32
+  /// Experts and dense linear layers as e4m3: as the checkpoint has them, or quantised as they are read, with
+  /// a scale a row. Never the head, the embedding, routers, norms, and the matrices that latent attention
+  /// absorbs.
+  bool fp8 = false;
   int32_t tp_rank = 0, tp_size = 1;
   int32_t ep_rank = 0, ep_size = 1;  ///< the rank among all tp x dp ranks: dp_rank * tp_size + tp_rank
   bool enable_ep = false;

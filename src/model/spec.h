@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "model/quantization.h"
 #include "model/tensor_names.h"
 #include "nn/spec.h"
 #include "tensor/dtype.h"
@@ -21,9 +22,24 @@ using nn::QkNorm;
 using nn::RopeScaling;
 using nn::RopeSpec;
 
+/// The linear layers of a decoder layer, as they lie in memory.
+enum class LinearKind : uint8_t {
+  kQkv,
+  kOut,
+  kQueryA,
+  kQueryB,
+  kKvA,
+  kGateUp,
+  kDown,
+  kSharedGateUp,
+  kSharedDown
+};
+
 struct LayerSpec {
   bool moe = false;    ///< experts, else one dense feed-forward of ModelSpec::dense_inter
   int32_t window = 0;  ///< sliding window in tokens, the row itself included; 0: none
+  /// Bits by LinearKind: what an fp8 checkpoint left unquantised, wholly or in part.
+  uint16_t plain_linears = 0;
 };
 
 struct ModelSpec {
@@ -49,6 +65,8 @@ struct ModelSpec {
   std::vector<int32_t> eos_token_ids;  ///< generation_config.json's, else config.json's
 
   TensorNames names;
+  QuantSpec quant;             ///< as published; no method: not quantised
+  bool plain_experts = false;  ///< an fp8 checkpoint left the experts of some layer unquantised
 
   int32_t num_layers() const { return static_cast<int32_t>(layers.size()); }
   int32_t num_moe_layers() const;

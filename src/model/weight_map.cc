@@ -69,9 +69,9 @@ class Mapper {
     const Range v = rows(shard_.kv_heads, a.v_head_dim);
     const int64_t all_q = int64_t{a.num_heads} * a.head_dim, all_k = int64_t{a.num_kv_heads} * a.head_dim;
     const int64_t all_v = int64_t{a.num_kv_heads} * a.v_head_dim, hidden = spec_.hidden;
-    Matrix(w.qkv, {Part(at + "q_proj.weight", {all_q, hidden}, q.begin, q.size()),
-                   Part(at + "k_proj.weight", {all_k, hidden}, k.begin, k.size()),
-                   Part(at + "v_proj.weight", {all_v, hidden}, v.begin, v.size())});
+    Matrix(w.qkv, {Linear(at + "q_proj.weight", {all_q, hidden}, q.begin, q.size()),
+                   Linear(at + "k_proj.weight", {all_k, hidden}, k.begin, k.size()),
+                   Linear(at + "v_proj.weight", {all_v, hidden}, v.begin, v.size())});
     if (w.qkv_bias) {
       Vector(w.qkv_bias, {Part(at + "q_proj.bias", {all_q}, q.begin, q.size()),
                           Part(at + "k_proj.bias", {all_k}, k.begin, k.size()),
@@ -93,13 +93,13 @@ class Mapper {
     const AttentionSpec& a = spec_.attention;
     const int64_t heads = a.num_heads, first = shard_.heads.begin, hidden = spec_.hidden;
     if (a.q_lora_rank > 0) {
-      Matrix(w.q_a, {Part(at + "q_a_proj.weight", {a.q_lora_rank, hidden}, 0, a.q_lora_rank)});
+      Matrix(w.q_a, {Linear(at + "q_a_proj.weight", {a.q_lora_rank, hidden}, 0, a.q_lora_rank)});
       if (w.q_a_bias) Vector(w.q_a_bias, {Whole(at + "q_a_proj.bias", a.q_lora_rank)});
       Vector(w.q_a_norm, {Whole(at + "q_a_layernorm.weight", a.q_lora_rank)});
     }
-    Matrix(w.q_b, {Part(at + (a.q_lora_rank > 0 ? "q_b_proj.weight" : "q_proj.weight"),
-                        {heads * a.head_dim, w.q_b.k}, first * a.head_dim, w.q_b.n)});
-    Matrix(w.kv_a, {Part(at + "kv_a_proj_with_mqa.weight", {w.kv_a.n, hidden}, 0, w.kv_a.n)});
+    Matrix(w.q_b, {Linear(at + (a.q_lora_rank > 0 ? "q_b_proj.weight" : "q_proj.weight"),
+                          {heads * a.head_dim, w.q_b.k}, first * a.head_dim, w.q_b.n)});
+    Matrix(w.kv_a, {Linear(at + "kv_a_proj_with_mqa.weight", {w.kv_a.n, hidden}, 0, w.kv_a.n)});
     if (w.kv_a_bias) Vector(w.kv_a_bias, {Whole(at + "kv_a_proj_with_mqa.bias", w.kv_a.n)});
     Vector(w.kv_a_norm, {Whole(at + "kv_a_layernorm.weight", a.kv_lora_rank)});
     // Rows of kv_b: for each head the key part, then the value part.
@@ -110,25 +110,25 @@ class Mapper {
       Add({.kind = FillKind::kTransposed,
            .matrix = w.w_uk[h],
            .num_cols = a.kv_lora_rank,
-           .parts = {Part(at + "kv_b_proj.weight", shape, row, a.qk_nope_dim)}});
-      Matrix(w.w_uv[h], {Part(at + "kv_b_proj.weight", shape, row + a.qk_nope_dim, a.v_head_dim)});
+           .parts = {Linear(at + "kv_b_proj.weight", shape, row, a.qk_nope_dim)}});
+      Matrix(w.w_uv[h], {Linear(at + "kv_b_proj.weight", shape, row + a.qk_nope_dim, a.v_head_dim)});
     }
     Output(at, w);
   }
 
   void Output(const std::string& at, const AttentionWeights& w) {
     const int64_t dim = spec_.attention.v_head_dim;
-    Matrix(w.o, {Part(at + "o_proj.weight", {spec_.hidden, spec_.attention.num_heads * dim}, 0, spec_.hidden,
-                      shard_.heads.begin * dim)});
+    Matrix(w.o, {Linear(at + "o_proj.weight", {spec_.hidden, spec_.attention.num_heads * dim}, 0,
+                        spec_.hidden, shard_.heads.begin * dim)});
     if (!spec_.attention.o_bias) return;
     const TensorPart bias = Whole(at + "o_proj.bias", spec_.hidden);
     if (w.o_bias) Vector(w.o_bias, {bias});
   }
 
   void FeedForward(const std::string& at, const FeedForwardWeights& w, int64_t inter, Range local) {
-    Matrix(w.gate_up, {Part(at + "gate_proj.weight", {inter, spec_.hidden}, local.begin, local.size()),
-                       Part(at + "up_proj.weight", {inter, spec_.hidden}, local.begin, local.size())});
-    Matrix(w.down, {Part(at + "down_proj.weight", {spec_.hidden, inter}, 0, spec_.hidden, local.begin)});
+    Matrix(w.gate_up, {Linear(at + "gate_proj.weight", {inter, spec_.hidden}, local.begin, local.size()),
+                       Linear(at + "up_proj.weight", {inter, spec_.hidden}, local.begin, local.size())});
+    Matrix(w.down, {Linear(at + "down_proj.weight", {spec_.hidden, inter}, 0, spec_.hidden, local.begin)});
   }
 
   void Moe(const std::string& at, const MoeWeights& w) {
@@ -156,9 +156,9 @@ class Mapper {
     const TensorNames& names = spec_.names;
     const Range local = shard_.expert_inter;
     const Shape in = {spec_.moe.inter, spec_.hidden}, out = {spec_.hidden, spec_.moe.inter};
-    Expert(w, Part(at + names.expert_gate + ".weight", in, local.begin, local.size()),
-           Part(at + names.expert_up + ".weight", in, local.begin, local.size()),
-           Part(at + names.expert_down + ".weight", out, 0, spec_.hidden, local.begin));
+    Expert(w, Linear(at + names.expert_gate + ".weight", in, local.begin, local.size()),
+           Linear(at + names.expert_up + ".weight", in, local.begin, local.size()),
+           Linear(at + names.expert_down + ".weight", out, 0, spec_.hidden, local.begin));
   }
 
   // gate_up_proj [experts, 2 * inter, hidden]: gate rows, then up rows; down_proj [experts, hidden, inter].
@@ -166,9 +166,9 @@ class Mapper {
     const int64_t inter = spec_.moe.inter, hidden = spec_.hidden, experts = spec_.moe.num_experts;
     const Range local = shard_.expert_inter;
     const Shape in = {experts, 2 * inter, hidden}, out = {experts, hidden, inter};
-    Expert(w, Part(at + "gate_up_proj", in, 2 * inter * expert + local.begin, local.size()),
-           Part(at + "gate_up_proj", in, 2 * inter * expert + inter + local.begin, local.size()),
-           Part(at + "down_proj", out, hidden * expert, hidden, local.begin));
+    Expert(w, Linear(at + "gate_up_proj", in, 2 * inter * expert + local.begin, local.size()),
+           Linear(at + "gate_up_proj", in, 2 * inter * expert + inter + local.begin, local.size()),
+           Linear(at + "down_proj", out, hidden * expert, hidden, local.begin));
   }
 
   void Expert(const ExpertWeights& w, TensorPart gate, TensorPart up, TensorPart down) {
@@ -185,8 +185,12 @@ class Mapper {
     const TensorNames& names = spec_.names;
     for (int32_t e = 0; e < spec_.moe.num_experts; ++e) {
       for (const std::string* name : {&names.expert_gate, &names.expert_up, &names.expert_down}) {
-        if (const TensorInfo* tensor = source_.Find(at + std::to_string(e) + "." + *name + ".weight"))
-          Mark(*tensor);
+        for (const char* suffix : {"", "_scale_inv", "_scale"}) {
+          if (*suffix != 0 && !spec_.quant.fp8()) continue;
+          if (const TensorInfo* tensor =
+                  source_.Find(at + std::to_string(e) + "." + *name + ".weight" + suffix))
+            Mark(*tensor);
+        }
       }
     }
   }
@@ -215,14 +219,90 @@ class Mapper {
          .parts = std::move(parts)});
   }
   void Add(WeightFill fill) {
+    if (status_ && spec_.quant.fp8() && kernels::IsFp8(fill.matrix.format)) CheckAgrees(fill);
     if (status_) map_.fills.push_back(std::move(fill));
+  }
+
+  // A place of an fp8 checkpoint's kind takes fp8 alone: what the publisher left unquantised is not quantised
+  // here.
+  void CheckAgrees(const WeightFill& fill) {
+    for (const TensorPart& part : fill.parts) {
+      if (part.tensor->dtype == DType::kF8E4M3) continue;
+      status_ = Fail(
+          Code::kUnsupported,
+          "{}: tensor '{}' has type {}; by config.json's quantization_config it is float8_e4m3. Name its "
+          "layer in {} there",
+          source_.FileOf(*part.tensor), part.tensor->name, DTypeName(part.tensor->dtype),
+          spec_.quant.method == "fp8" ? "modules_to_not_convert" : "ignore");
+      return;
+    }
   }
 
   TensorPart Whole(const std::string& name, int64_t size) { return Part(name, {size}, 0, size); }
 
+  // A linear layer's weight, which may be fp8.
+  TensorPart Linear(const std::string& name, const Shape& shape, int64_t row_begin, int64_t num_rows,
+                    int64_t col_begin = 0) {
+    TensorPart part = Part(name, shape, row_begin, num_rows, col_begin, true);
+    if (status_ && part.tensor->dtype == DType::kF8E4M3) FindScale(name, shape, part);
+    return part;
+  }
+
+  void FindScale(const std::string& name, const Shape& shape, TensorPart& part) {
+    const std::string file = source_.FileOf(*part.tensor);
+    if (!spec_.quant.fp8()) {
+      status_ = Fail(
+          Code::kUnsupported,
+          "{}: tensor '{}' has type float8_e4m3, but config.json has no quantization_config that says how "
+          "it is scaled",
+          file, name);
+      return;
+    }
+    for (const char* suffix : {"_scale_inv", "_scale"}) {
+      if (part.scale == nullptr) part.scale = source_.Find(name + suffix);
+    }
+    if (part.scale == nullptr || shape.size() != 2) {
+      status_ =
+          Fail(Code::kNotFound, "{}: fp8 tensor '{}' of shape {} has no '{}_scale_inv' and no '{}_scale'{}",
+               file, name, ShapeText(shape), name, name, shape.size() == 2 ? "" : " that could be read");
+      return;
+    }
+    Mark(*part.scale);
+    const QuantSpec& quant = spec_.quant;
+    const int64_t n = shape[0], k = shape[1];
+    int64_t count = 1;
+    for (const int64_t extent : part.scale->shape) count *= extent;
+    const Shape found = part.scale->shape;
+    const auto blocks = [](int64_t all, int64_t block) { return (all + block - 1) / block; };
+    if (quant.block_rows > 0) {
+      part.scale_rows = quant.block_rows;
+      part.scale_cols = quant.block_cols;
+      part.scale_width = blocks(k, quant.block_cols);
+      const Shape wanted = {blocks(n, quant.block_rows), part.scale_width};
+      if (found == wanted) return CheckScaleType(*part.scale);
+      status_ = Fail(Code::kDataLoss,
+                     "{}: tensor '{}' has shape {}, wanted {}: one scale for each block of {} x {}",
+                     source_.FileOf(*part.scale), part.scale->name, part.scale->ShapeText(),
+                     ShapeText(wanted), quant.block_rows, quant.block_cols);
+      return;
+    }
+    part.scale_cols = k;
+    part.scale_rows = count == 1 ? n : 1;
+    if (count == 1 || found == Shape{n} || found == Shape{n, 1}) return CheckScaleType(*part.scale);
+    status_ =
+        Fail(Code::kDataLoss, "{}: tensor '{}' has shape {}, wanted one scale, or one for each of {} rows",
+             source_.FileOf(*part.scale), part.scale->name, part.scale->ShapeText(), n);
+  }
+
+  void CheckScaleType(const TensorInfo& scale) {
+    if (scale.dtype == DType::kF32 || scale.dtype == DType::kBf16 || scale.dtype == DType::kF16) return;
+    status_ = Fail(Code::kUnsupported, "{}: tensor '{}' has type {}; wanted bfloat16, float16 or float32",
+                   source_.FileOf(scale), scale.name, DTypeName(scale.dtype));
+  }
+
   // Finds a tensor and checks it; a vector counts as rows of width 1.
   TensorPart Part(const std::string& name, const Shape& shape, int64_t row_begin, int64_t num_rows,
-                  int64_t col_begin = 0) {
+                  int64_t col_begin = 0, bool may_be_fp8 = false) {
     if (!status_) return {};
     const TensorInfo* tensor = source_.Find(name);
     if (!tensor) {
@@ -237,16 +317,29 @@ class Mapper {
       status_ = Fail(Code::kDataLoss, "{}: tensor '{}' has shape {}, wanted {} (from config.json)",
                      source_.FileOf(*tensor), name, tensor->ShapeText(), ShapeText(shape));
     } else if (tensor->dtype != DType::kF32 && tensor->dtype != DType::kBf16 &&
-               tensor->dtype != DType::kF16) {
+               tensor->dtype != DType::kF16 && !(may_be_fp8 && tensor->dtype == DType::kF8E4M3)) {
       status_ = Fail(Code::kUnsupported, "{}: tensor '{}' has type {}; wanted bfloat16, float16 or float32",
                      source_.FileOf(*tensor), name, DTypeName(tensor->dtype));
     }
     Mark(*tensor);
-    return {tensor, shape.size() == 1 ? 1 : shape.back(), row_begin, num_rows, col_begin};
+    return {.tensor = tensor,
+            .width = shape.size() == 1 ? 1 : shape.back(),
+            .row_begin = row_begin,
+            .num_rows = num_rows,
+            .col_begin = col_begin};
   }
 
   void Mark(const TensorInfo& tensor) {
     used_[static_cast<size_t>(&tensor - source_.tensors().data())] = true;
+  }
+
+  bool IsActivationScale(std::string_view name) const {
+    if (!spec_.quant.fp8()) return false;
+    for (const char* suffix :
+         {".input_scale", ".output_scale", ".k_scale", ".v_scale", ".q_scale", ".kv_scale"}) {
+      if (name.ends_with(suffix)) return true;
+    }
+    return false;
   }
 
   // The number behind layer_prefix, or -1.
@@ -263,7 +356,9 @@ class Mapper {
       if (used_[static_cast<size_t>(&tensor - source_.tensors().data())]) continue;
       if (tensor.name.ends_with("rotary_emb.inv_freq")) continue;  // computed from the config
       if (spec_.tie_embeddings && tensor.name == spec_.names.lm_head) continue;
-      if (LayerOf(tensor.name) >= spec_.num_layers()) {
+      if (LayerOf(tensor.name) < spec_.num_layers() && IsActivationScale(tensor.name)) {
+        ++map_.num_activation_scales;
+      } else if (LayerOf(tensor.name) >= spec_.num_layers()) {
         ++map_.num_future_layers;
       } else {
         map_.unknown.push_back(&tensor);

@@ -21,6 +21,10 @@ struct TensorPart {
   int64_t width = 1;
   int64_t row_begin = 0, num_rows = 0;
   int64_t col_begin = 0;
+  /// Of an fp8 tensor: the scale of (row, col) is element [row / scale_rows, col / scale_cols] of `scale`,
+  /// seen as rows of `scale_width`.
+  const checkpoint::TensorInfo* scale = nullptr;
+  int64_t scale_rows = 1, scale_cols = 1, scale_width = 1;
 };
 
 enum class FillKind : uint8_t {
@@ -45,6 +49,7 @@ struct WeightFill {
 
 struct WeightMap {
   std::vector<WeightFill> fills;
+  int64_t num_activation_scales = 0;  ///< of an fp8 checkpoint: tensors that nothing asks for, on purpose
   int64_t source_bytes = 0;
   std::vector<const checkpoint::TensorInfo*> unknown;  ///< tensors that nothing asks for
   int64_t num_future_layers =

@@ -1,10 +1,12 @@
 #include "model/weight_sink.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <tuple>
 
 #include "base/check.h"
+#include "tensor/fp8.h"
 
 namespace cadre::model {
 namespace {
@@ -128,10 +130,72 @@ Result<WeightSink::Rows> WeightSink::ReadRows(const TensorPart& part, int64_t nu
   return Rows{to.data(), part.width};
 }
 
+Result<const float*> WeightSink::ReadScales(const TensorPart& part, int64_t row, int64_t num_rows,
+                                            int64_t& first, Scratch& scratch) const {
+  first = (part.row_begin + row) / part.scale_rows;
+  const int64_t last = (part.row_begin + row + num_rows - 1) / part.scale_rows;
+  const int64_t count = (last - first + 1) * part.scale_width, element = DTypeBytes(part.scale->dtype);
+  scratch.scale_bytes.resize(static_cast<size_t>(count * element));
+  scratch.scales.resize(static_cast<size_t>(count));
+  CADRE_TRY(source_.Read(*part.scale, first * part.scale_width * element, count * element,
+                         scratch.scale_bytes.data()));
+  Convert(scratch.scale_bytes.data(), part.scale->dtype, count, scratch.scales.data(), DType::kF32);
+  for (const float scale : scratch.scales) {
+    if (std::isfinite(scale)) continue;
+    return Fail(Code::kDataLoss, "{}: tensor '{}' has a scale of {}", source_.FileOf(*part.scale),
+                part.scale->name, scale);
+  }
+  return scratch.scales.data();
+}
+
+Result<WeightSink::Rows> WeightSink::Dequantize(const WeightFill& fill, const TensorPart& part,
+                                                const Rows& rows, int64_t row, int64_t num_rows,
+                                                Scratch& scratch) const {
+  int64_t first = 0;
+  CADRE_ASSIGN(const float* const scales, ReadScales(part, row, num_rows, first, scratch));
+  scratch.values.resize(static_cast<size_t>(num_rows * fill.num_cols));
+  for (int64_t r = 0; r < num_rows; ++r) {
+    const float* of_row = scales + ((part.row_begin + row + r) / part.scale_rows - first) * part.scale_width;
+    for (int64_t c = 0; c < fill.num_cols; ++c) {
+      const auto code = std::to_integer<uint8_t>(rows.data[r * rows.stride + c]);
+      scratch.values[static_cast<size_t>(r * fill.num_cols + c)] =
+          Fp8ToFloat(code) * of_row[(part.col_begin + c) / part.scale_cols];
+    }
+  }
+  return Rows{reinterpret_cast<const std::byte*>(scratch.values.data()), fill.num_cols};
+}
+
+Status WeightSink::PackRead(const WeightFill& fill, const TensorPart& part, const Rows& rows, int64_t row,
+                            int64_t num_rows, int64_t to_row, Scratch& scratch) const {
+  if (part.tensor->dtype != DType::kF8E4M3) {
+    kernels::PackRows(fill.matrix, to_row, num_rows, rows.data, part.tensor->dtype, rows.stride);
+    return {};
+  }
+  if (!kernels::IsFp8(fill.matrix.format)) {
+    CADRE_ASSIGN(const Rows numbers, Dequantize(fill, part, rows, row, num_rows, scratch));
+    kernels::PackRows(fill.matrix, to_row, num_rows, numbers.data, DType::kF32, numbers.stride);
+    return {};
+  }
+  int64_t first = 0;
+  CADRE_ASSIGN(const float* const scales, ReadScales(part, row, num_rows, first, scratch));
+  const int64_t num_groups = kernels::Fp8PanelOf(fill.matrix).num_groups;
+  CADRE_CHECK(part.col_begin / part.scale_cols + num_groups <= part.scale_width &&
+              (fill.matrix.scale_block == 0 || fill.matrix.scale_phase == part.col_begin % part.scale_cols));
+  scratch.values.resize(static_cast<size_t>(num_rows * num_groups));
+  for (int64_t r = 0; r < num_rows; ++r) {
+    const float* of_row = scales + ((part.row_begin + row + r) / part.scale_rows - first) * part.scale_width;
+    std::copy_n(of_row + part.col_begin / part.scale_cols, num_groups,
+                scratch.values.data() + r * num_groups);
+  }
+  kernels::PackScaledRows(fill.matrix, to_row, num_rows, reinterpret_cast<const uint8_t*>(rows.data),
+                          rows.stride, scratch.values.data());
+  return {};
+}
+
 Result<int64_t> WeightSink::PackPart(const WeightFill& fill, const TensorPart& part, int64_t row,
                                      int64_t num_rows, int64_t to_row, Scratch& scratch) const {
   CADRE_ASSIGN(const Rows rows, ReadRows(part, fill.num_cols, row, num_rows, scratch.bytes));
-  kernels::PackRows(fill.matrix, to_row, num_rows, rows.data, part.tensor->dtype, rows.stride);
+  CADRE_TRY(PackRead(fill, part, rows, row, num_rows, to_row, scratch));
   return num_rows * fill.num_cols * ElementBytes(part);
 }
 
@@ -157,9 +221,8 @@ Result<int64_t> WeightSink::RunGateUp(const WeightFill& fill, const Task& task, 
     CADRE_ASSIGN(const Rows rows, ReadRows(part, fill.num_cols, begin, end - begin, scratch.bytes));
     for (int64_t row = begin; row < end; row += kPanelRows) {
       const int64_t num_rows = std::min(kPanelRows, end - row);
-      const std::byte* from = rows.data + (row - begin) * rows.stride * ElementBytes(part);
-      kernels::PackRows(fill.matrix, 2 * row + which * kPanelRows, num_rows, from, part.tensor->dtype,
-                        rows.stride);
+      const Rows panel{rows.data + (row - begin) * rows.stride * ElementBytes(part), rows.stride};
+      CADRE_TRY(PackRead(fill, part, panel, row, num_rows, 2 * row + which * kPanelRows, scratch));
     }
     done += (end - begin) * fill.num_cols * ElementBytes(part);
   }
@@ -168,13 +231,18 @@ Result<int64_t> WeightSink::RunGateUp(const WeightFill& fill, const Task& task, 
 
 Result<int64_t> WeightSink::RunTransposed(const WeightFill& fill, Scratch& scratch) const {
   const TensorPart& part = fill.parts.front();
-  CADRE_ASSIGN(const Rows rows, ReadRows(part, fill.num_cols, 0, part.num_rows, scratch.bytes));
-  const int64_t num_bytes = part.num_rows * fill.num_cols * ElementBytes(part);
-  scratch.turned.resize(std::max(scratch.turned.size(), static_cast<size_t>(num_bytes)));
-  const auto turn = ElementBytes(part) == 4 ? Turn<uint32_t> : Turn<uint16_t>;
+  CADRE_ASSIGN(Rows rows, ReadRows(part, fill.num_cols, 0, part.num_rows, scratch.bytes));
+  DType type = part.tensor->dtype;
+  if (type == DType::kF8E4M3) {
+    CADRE_ASSIGN(rows, Dequantize(fill, part, rows, 0, part.num_rows, scratch));
+    type = DType::kF32;
+  }
+  const int64_t count = part.num_rows * fill.num_cols;
+  scratch.turned.resize(std::max(scratch.turned.size(), static_cast<size_t>(count * DTypeBytes(type))));
+  const auto turn = DTypeBytes(type) == 4 ? Turn<uint32_t> : Turn<uint16_t>;
   turn(rows.data, rows.stride, part.num_rows, fill.num_cols, scratch.turned.data());
-  kernels::PackRows(fill.matrix, 0, fill.num_cols, scratch.turned.data(), part.tensor->dtype, part.num_rows);
-  return num_bytes;
+  kernels::PackRows(fill.matrix, 0, fill.num_cols, scratch.turned.data(), type, part.num_rows);
+  return count * ElementBytes(part);
 }
 
 Result<int64_t> WeightSink::RunPlain(const WeightFill& fill, const Task& task, Scratch& scratch) const {

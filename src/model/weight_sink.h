@@ -26,7 +26,8 @@ class WeightSink {
 
   /// A thread's own memory, kept from task to task.
   struct Scratch {
-    std::vector<std::byte> bytes, turned;
+    std::vector<std::byte> bytes, turned, scale_bytes;
+    std::vector<float> scales, values;
   };
 
   int64_t num_tasks() const { return static_cast<int64_t>(tasks_.size()); }
@@ -54,6 +55,16 @@ class WeightSink {
   void Cut(size_t fill_idx);
   Result<Rows> ReadRows(const TensorPart& part, int64_t num_cols, int64_t row, int64_t num_rows,
                         std::vector<std::byte>& to) const;
+  /// Scales of rows [row, row + num_rows) of an fp8 part, [rows of scales][part.scale_width]; `first` is the
+  /// first of those rows.
+  Result<const float*> ReadScales(const TensorPart& part, int64_t row, int64_t num_rows, int64_t& first,
+                                  Scratch& scratch) const;
+  /// Packs rows that ReadRows brought, of whatever type, as rows from `to_row` on.
+  Status PackRead(const WeightFill& fill, const TensorPart& part, const Rows& rows, int64_t row,
+                  int64_t num_rows, int64_t to_row, Scratch& scratch) const;
+  /// The numbers of an fp8 part's rows, without gaps, in scratch.values.
+  Result<Rows> Dequantize(const WeightFill& fill, const TensorPart& part, const Rows& rows, int64_t row,
+                          int64_t num_rows, Scratch& scratch) const;
   Result<int64_t> PackPart(const WeightFill& fill, const TensorPart& part, int64_t row, int64_t num_rows,
                            int64_t to_row, Scratch& scratch) const;
   Result<int64_t> RunRows(const WeightFill& fill, const Task& task, Scratch& scratch) const;

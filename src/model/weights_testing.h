@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 #include <stdlib.h>
 
+#include <cmath>
 #include <filesystem>
 #include <fstream>
 #include <map>
@@ -14,6 +15,7 @@
 
 #include "base/json.h"
 #include "model/loader.h"
+#include "tensor/fp8.h"
 
 namespace cadre::model::test {
 
@@ -89,6 +91,8 @@ class PlainCheckpoint {
     }
   }
   bool Has(const std::string& name) const { return tensors_.contains(name); }
+  const std::map<std::string, Plain>& all() const { return tensors_; }
+  const std::vector<int64_t>& ShapeOf(const std::string& name) const { return shapes_.at(name); }
   const Plain& Get(const std::string& name) const {
     const auto found = tensors_.find(name);
     if (found == tensors_.end()) ADD_FAILURE() << "no tensor " << name;
@@ -108,6 +112,7 @@ class PlainCheckpoint {
       for (const Json& extent : entry.Find("shape")->AsArray()) {
         tensor.rows *= tensor.cols;
         tensor.cols = extent.AsInt();
+        shapes_[name].push_back(extent.AsInt());
       }
       const std::string type = entry.Find("dtype")->AsString();
       const char* data = bytes.data() + 8 + header_bytes + entry.Find("data_offsets")->AsArray()[0].AsInt();
@@ -127,13 +132,38 @@ class PlainCheckpoint {
   }
 
   std::map<std::string, Plain> tensors_;
+  std::map<std::string, std::vector<int64_t>> shapes_;
 };
+
+/// What the fp8 places of a rank hold: nothing, the numbers of the file, or its rows quantised.
+enum class Fp8 { kNone, kPublished, kWhileLoading };
+
+/// A row as e4m3 with the smallest power of two that brings it below 448, by search.
+inline void QuantizeSlowly(float* row, int64_t count) {
+  float largest = 0, scale = 0x1p-120f;
+  for (int64_t i = 0; i < count; ++i) largest = std::max(largest, std::fabs(row[i]));
+  while (largest / scale > 448) scale *= 2;
+  for (int64_t i = 0; i < count; ++i) {
+    const float wanted = std::fabs(row[i]) / scale;
+    uint8_t best = 0;  // the last code that is not above, then the one behind it
+    for (uint8_t step = 64; step > 0; step /= 2) {
+      if (best + step < 0x7F && Fp8ToFloat(static_cast<uint8_t>(best + step)) <= wanted) best += step;
+    }
+    if (best < 0x7E) {
+      const float below = wanted - Fp8ToFloat(best),
+                  above = Fp8ToFloat(static_cast<uint8_t>(best + 1)) - wanted;
+      if (above < below || (above == below && best % 2 == 1)) ++best;
+    }
+    row[i] = std::copysign(Fp8ToFloat(best) * scale, row[i]);
+  }
+}
 
 /// Compares every weight of a rank with the checkpoint; failures carry `where`.
 class WeightChecker {
  public:
-  WeightChecker(const PlainCheckpoint& file, const ModelSpec& spec, const WeightLayout& layout)
-      : file_(file), spec_(spec), layout_(layout) {}
+  WeightChecker(const PlainCheckpoint& file, const ModelSpec& spec, const WeightLayout& layout,
+                Fp8 fp8 = Fp8::kNone)
+      : file_(file), spec_(spec), layout_(layout), fp8_(fp8) {}
 
   void Check(const ModelWeights& weights, const std::string& where) {
     SCOPED_TRACE(where);
@@ -184,11 +214,20 @@ class WeightChecker {
     EXPECT_EQ(reinterpret_cast<uintptr_t>(packed.data) % 64, 0u);
     std::vector<float> found(static_cast<size_t>(packed.n * packed.k));
     kernels::UnpackRows(packed, 0, packed.n, found.data(), packed.k);
+    std::vector<float> numbers = wanted.data;
+    const bool fp8 = kernels::IsFp8(packed.format);
+    const bool never = exact || what == "lm_head" || what == "w_uk" || what == "w_uv";
+    ASSERT_EQ(fp8, FollowsFile(what) ? fp8 : fp8_ != Fp8::kNone && !never) << at_ << what;
+    for (int64_t r = 0; fp8 && fp8_ == Fp8::kWhileLoading && r < packed.n; ++r)
+      QuantizeSlowly(numbers.data() + r * packed.k, packed.k);
     for (size_t i = 0; i < found.size(); ++i) {
-      const float value = exact ? wanted.data[i] : Rounded(wanted.data[i]);
+      const float value = exact || fp8 ? numbers[i] : Rounded(numbers[i]);
       ASSERT_EQ(found[i], value) << at_ << what << " row " << i / static_cast<size_t>(packed.k);
     }
   }
+  // Published checkpoints leave some layers out.
+  bool FollowsFile(const std::string&) const { return fp8_ == Fp8::kPublished && !spec_.quant.skip.empty(); }
+
   void Same(const float* found, const Plain& wanted, const std::string& what) const {
     ASSERT_NE(found, nullptr) << at_ << what;
     for (size_t i = 0; i < wanted.data.size(); ++i)
@@ -330,15 +369,17 @@ class WeightChecker {
   const PlainCheckpoint& file_;
   const ModelSpec& spec_;
   const WeightLayout& layout_;
+  Fp8 fp8_ = Fp8::kNone;
   std::string at_;
 };
 
-/// Loads every rank of (tp, dp, ep) in both modes and checks it.
+/// Loads every rank of (tp, dp, ep) and checks it against the numbers in `plain_folder`, or in `folder`.
 inline void CheckAllRanks(const std::string& folder, int tp, int dp, bool enable_ep, DType type,
-                          sys::ThreadPool& pool) {
-  const PlainCheckpoint file(folder);
+                          sys::ThreadPool& pool, Fp8 fp8 = Fp8::kNone, const std::string& plain_folder = "") {
+  const PlainCheckpoint file(plain_folder.empty() ? folder : plain_folder);
   for (int rank = 0; rank < tp * dp; ++rank) {
     const WeightLayout layout{.type = type,
+                              .fp8 = fp8 != Fp8::kNone,
                               .tp_rank = rank % tp,
                               .tp_size = tp,
                               .ep_rank = rank,
@@ -349,7 +390,7 @@ inline void CheckAllRanks(const std::string& folder, int tp, int dp, bool enable
     ASSERT_TRUE(model.has_value()) << model.error().message;
     EXPECT_EQ(model->weights.generation, 1);
     EXPECT_EQ(model->report.num_unknown, 0);
-    WeightChecker(file, model->spec, layout)
+    WeightChecker(file, model->spec, layout, fp8)
         .Check(model->weights,
                Format("tp {} dp {} ep {} rank {} {}", tp, dp, enable_ep, rank, DTypeName(type)));
   }

@@ -57,8 +57,15 @@ std::vector<Answer> Ask(engine::Engine& engine, const std::vector<engine::Reques
   return answers;
 }
 
-std::vector<Answer> Alone(const std::string& dtype) {
-  config::EngineOptions options = TestOptions(kDemo, dtype);
+// The demo model in float32, bfloat16, or fp8 (with bfloat16 rows).
+config::EngineOptions DemoOptions(const std::string& arithmetic) {
+  config::EngineOptions options = TestOptions(kDemo, arithmetic == "fp8" ? "bfloat16" : arithmetic);
+  if (arithmetic == "fp8") options.model.quantization = "fp8";
+  return options;
+}
+
+std::vector<Answer> Alone(const std::string& arithmetic) {
+  config::EngineOptions options = DemoOptions(arithmetic);
   options.cache.enable_prefix_caching = false;
   options.scheduler.max_num_batched_tokens = 512;
   ThreadRanks ranks(options);
@@ -86,7 +93,7 @@ TEST_P(Invariance, BatchChunksPrefixThreadsAndPreemption) {
         for (const int64_t num_blocks : {32, 9}) {  // nine: two long sequences do not fit together
           SCOPED_TRACE(Format("step of {} tokens, prefix caching {}, {} threads, {} blocks", batched_tokens,
                               prefix_caching, threads, num_blocks));
-          config::EngineOptions options = TestOptions(kDemo, GetParam());
+          config::EngineOptions options = DemoOptions(GetParam());
           options.scheduler.max_num_batched_tokens = batched_tokens;
           options.cache.enable_prefix_caching = prefix_caching;
           options.cache.num_gpu_blocks_override = num_blocks;
@@ -181,10 +188,13 @@ TEST(InvarianceOverRanks, CopiesDoNotChangeABit) {
 }
 
 // Experts that move while requests run change no bit either, where sums go by k.
+// fp8 experts travel with their scales.
 TEST(InvarianceOverRanks, MovingExpertsDoNotChangeABit) {
-  const std::vector<Answer> wanted = Alone("bfloat16");
-  for (const bool use_async : {true, false}) {
-    config::EngineOptions options = TestOptions(kDemo, "bfloat16");
+  for (const auto& [use_async, arithmetic] :
+       {std::pair(true, "bfloat16"), {false, "bfloat16"}, {true, "fp8"}, {false, "fp8"}}) {
+    SCOPED_TRACE(Format("async {} {}", use_async, arithmetic));
+    const std::vector<Answer> wanted = Alone(arithmetic);
+    config::EngineOptions options = DemoOptions(arithmetic);
     options.parallel.data_parallel_size = 3;
     options.parallel.enable_expert_parallel = true;
     options.parallel.all2all_backend = "pplx";
@@ -282,7 +292,7 @@ TEST(EngineLife, CancelEndsARequestAndDrainEndsAll) {
   EXPECT_EQ(late.error().code, Code::kUnavailable);
 }
 
-INSTANTIATE_TEST_SUITE_P(Types, Invariance, testing::Values("bfloat16", "float32"));
+INSTANTIATE_TEST_SUITE_P(Types, Invariance, testing::Values("bfloat16", "float32", "fp8"));
 
 }  // namespace
 }  // namespace cadre::test

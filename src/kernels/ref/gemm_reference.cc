@@ -1,7 +1,10 @@
 #include "kernels/ref/gemm_reference.h"
 
 #include <cmath>
+#include <cstring>
 #include <vector>
+
+#include "tensor/fp8.h"
 
 namespace cadre::kernels {
 namespace {
@@ -19,10 +22,39 @@ void WriteRow(void* row, DType type, int64_t idx, float value) {
   }
 }
 
-std::vector<float> Unpack(const PackedMatrix& w) {
-  std::vector<float> values(static_cast<size_t>(w.n * w.k));
+// Element (row, col) as the kernels multiply with it, the group of its scale, and that scale.
+struct Element {
+  float value = 0, scale = 1;
+  int64_t group = 0;
+};
+
+Element ReadFp8(const PackedMatrix& w, int64_t row, int64_t col) {
+  const int64_t block = w.scale_block, phase = w.scale_phase, lead = phase % 4;
+  const auto group_of = [&](int64_t c) { return block == 0 ? 0 : (phase + c) / block; };
+  const int64_t panel_lines = (lead + w.k + 3) / 4 + group_of(w.k - 1) + 1;
+  const std::byte* panel = w.data + row / 16 * panel_lines * 64;
+  const int64_t at = lead + col, group = group_of(col), lane = row % 16;
+  const std::byte code =
+      panel[(at / 4 + group + 1) * 64 + lane / 4 * 16 + at % 4 / 2 * 8 + lane % 4 * 2 + at % 2];
+  // Groups begin at lines: the first at 0, the others where their first column lies.
+  const int64_t group_line = group == 0 ? 0 : (group * block - phase + lead) / 4 + group;
+  Element element{.group = group};
+  std::memcpy(&element.scale, panel + group_line * 64 + lane * 4, 4);
+  element.value = Fp8ToFloat(std::to_integer<uint8_t>(code));
+  return element;
+}
+
+std::vector<Element> Unpack(const PackedMatrix& w) {
+  std::vector<Element> elements(static_cast<size_t>(w.n * w.k));
+  if (IsFp8(w.format)) {
+    for (size_t i = 0; i < elements.size(); ++i)
+      elements[i] = ReadFp8(w, static_cast<int64_t>(i) / w.k, static_cast<int64_t>(i) % w.k);
+    return elements;
+  }
+  std::vector<float> values(elements.size());
   UnpackRows(w, 0, w.n, values.data(), w.k);
-  return values;
+  for (size_t i = 0; i < values.size(); ++i) elements[i].value = values[i];
+  return elements;
 }
 
 float Activate(const ExpertsArgs& args, float gate, float up) {
@@ -36,17 +68,22 @@ float Activate(const ExpertsArgs& args, float gate, float up) {
 }  // namespace
 
 void GemmReference(const GemmArgs& args, float* magnitude) {
-  const DType a_type = args.w.format == PackFormat::kBf16 ? DType::kBf16 : DType::kF32;
-  const std::vector<float> w = Unpack(args.w);
+  const DType a_type = RowTypeOf(args.w.format);
+  const std::vector<Element> w = Unpack(args.w);
   for (int64_t m = 0; m < args.m; ++m) {
     const void* a = static_cast<const std::byte*>(args.a) + m * args.a_stride * DTypeBytes(a_type);
     void* c = static_cast<std::byte*>(args.c) + m * args.c_stride * DTypeBytes(args.c_type);
     for (int64_t n = 0; n < args.w.n; ++n) {
-      float sum = 0, scale = 0;
+      float sum = 0, chain = 0, scale = 0;  // chain: of one group
       for (int64_t k = 0; k < args.w.k; ++k) {
-        const float product = ReadRow(a, a_type, k) * w[static_cast<size_t>(n * args.w.k + k)];
-        sum += product;
-        scale += std::fabs(product);
+        const Element& element = w[static_cast<size_t>(n * args.w.k + k)];
+        const float product = ReadRow(a, a_type, k) * element.value;
+        chain += product;
+        scale += std::fabs(product * element.scale);
+        const bool last = k + 1 == args.w.k || (&element)[1].group != element.group;
+        if (!last) continue;
+        sum += chain * element.scale;
+        chain = 0;
       }
       if (magnitude != nullptr) magnitude[m * args.w.n + n] = scale;
       if (args.bias != nullptr) sum += args.bias[n];

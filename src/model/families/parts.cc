@@ -23,7 +23,7 @@ void RequireOnly(ConfigReader& config, std::string_view key, const Json& only) {
 }
 
 void ReadBase(ConfigReader& config, ModelSpec& spec) {
-  if (config.Has("quantization_config")) config.Refuse("quantization_config", "unquantised weights");
+  ReadQuantization(config, spec.quant);
   const std::string act = config.StringOr("hidden_act", "silu");
   if (act != "silu" && act != "swish") config.Refuse("hidden_act", "\"silu\"");
   spec.checkpoint_type = ReadType(config);
