@@ -21,6 +21,7 @@ int Doctor(Args args, const config::Environment& env);
 int BenchA2a(Args args, const config::Environment& env);
 int BenchServe(Args args, const config::Environment& env);
 int Demo(Args args, const config::Environment& env);
+int Plan(Args args, const config::Environment& env);
 int Router(Args args, const config::Environment& env);
 
 /// One rank of a deployment, started by it: the rank's number, then the words of the command that it belongs

@@ -13,24 +13,19 @@ int64_t BlocksOfOneSequence(const MemoryPlanInput& in) {
   return kv::BlocksFor(in.max_model_len, in.kv.block_size);
 }
 
-int64_t WithoutKv(const MemoryPlanInput& in) {
-  return in.dense_bytes * in.num_local_replicas +
-         (in.expert_bytes + in.spare_bytes + in.buffer_bytes + in.exchange_bytes) * in.num_local_ranks;
-}
-
 // Blocks a rank may have, before asking whether they are enough.
 Result<int64_t> AffordableBlocks(const MemoryPlanInput& in, int64_t budget) {
   const int64_t block_bytes = in.kv.BytesPerBlock();
   if (in.num_kv_blocks) return *in.num_kv_blocks;
   if (in.kv_cache_bytes) return *in.kv_cache_bytes / block_bytes;
-  const int64_t left = budget - WithoutKv(in);
+  const int64_t left = budget - in.BytesWithoutKv();
   if (left < 0) {
     return Fail(Code::kResourceExhausted,
                 "the weights and buffers of {} local rank(s) take {} and --gpu-memory-utilization {} of {} "
                 "({}) allows "
                 "{}; raise --gpu-memory-utilization, spread the experts over more hosts with "
                 "--enable-expert-parallel, or lower --max-num-batched-tokens",
-                in.num_local_ranks, FormatBytes(WithoutKv(in)), in.utilization, FormatBytes(in.total_bytes),
+                in.num_local_ranks, FormatBytes(in.BytesWithoutKv()), in.utilization, FormatBytes(in.total_bytes),
                 in.total_source, FormatBytes(budget));
   }
   const int64_t useful = BlocksOfOneSequence(in) * std::max<int64_t>(in.max_num_seqs, 1);
@@ -89,17 +84,30 @@ std::string Table(const MemoryPlanInput& in, const MemoryPlan& plan, int64_t bud
 
 }  // namespace
 
+int64_t MemoryPlanInput::Budget() const {
+  return static_cast<int64_t>(static_cast<double>(total_bytes) * utilization);
+}
+
+int64_t MemoryPlanInput::BytesWithoutKv() const {
+  return dense_bytes * num_local_replicas +
+         (expert_bytes + spare_bytes + buffer_bytes + exchange_bytes) * num_local_ranks;
+}
+
+int64_t MemoryPlanInput::SequenceBytes() const {
+  return kv.PoolBytes(BlocksOfOneSequence(*this));
+}
+
 double MemoryPlan::Concurrency(const MemoryPlanInput& input) const {
   return static_cast<double>(num_kv_blocks) /
          static_cast<double>(std::max<int64_t>(BlocksOfOneSequence(input), 1));
 }
 
 Result<MemoryPlan> MakeMemoryPlan(const MemoryPlanInput& in) {
-  const auto budget = static_cast<int64_t>(static_cast<double>(in.total_bytes) * in.utilization);
+  const int64_t budget = in.Budget();
   MemoryPlan plan;
   CADRE_ASSIGN(plan.num_kv_blocks, AffordableBlocks(in, budget));
   plan.kv_bytes = in.kv.PoolBytes(plan.num_kv_blocks);
-  plan.host_bytes = WithoutKv(in) + plan.kv_bytes * in.num_local_ranks;
+  plan.host_bytes = in.BytesWithoutKv() + plan.kv_bytes * in.num_local_ranks;
   if (plan.num_kv_blocks < BlocksOfOneSequence(in)) return TooFewBlocks(in, plan);
   if (plan.host_bytes > in.total_bytes) {
     return Fail(Code::kResourceExhausted,
