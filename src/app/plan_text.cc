@@ -7,6 +7,7 @@
 namespace cadre::app {
 namespace {
 
+using deploy::DecimalBytes;
 using deploy::DeploymentPlan;
 using deploy::Layout;
 
@@ -28,8 +29,9 @@ std::string Cell(int64_t bytes) {
 // A negative number: an empty cell.
 std::string Row(const std::string& name, int64_t all, int64_t host, int64_t rank,
                 const std::string& note = "") {
-  std::string row = Format("  {:<30}{:>10}{:>10}{:>10}", name, Cell(all), Cell(host), Cell(rank));
+  std::string row = Format("  {:<34}{:>10}{:>10}{:>10}", name, Cell(all), Cell(host), Cell(rank));
   if (!note.empty()) row += "  " + note;
+  row.resize(row.find_last_not_of(' ') + 1);
   return row + "\n";
 }
 
@@ -49,7 +51,8 @@ std::string ModelText(const DeploymentPlan& plan) {
                    spec.moe.top_k);
   }
   text += Format("\nweights  {}\n", deploy::WeightsText(setup));
-  return text + Format("hosts    {} of {}{}\n", plan.chosen.num_hosts, DecimalBytes(plan.host.total()),
+  return text + Format("hosts    {} of {} ({}){}\n", plan.chosen.num_hosts,
+                       sys::FormatBytes(plan.host.total()), DecimalBytes(plan.host.total()),
                        plan.cores ? Format(", {} cores", *plan.cores) : "");
 }
 
@@ -71,7 +74,7 @@ std::string MemoryText(const DeploymentPlan& plan) {
   const engine::MemoryPlanInput& in = chosen.setup.memory_input;
   const int64_t ranks = in.num_local_ranks, hosts = chosen.num_hosts;
   std::string text =
-      Format("\n{:<32}{:>10}{:>10}{:>10}\n", "memory (the fullest host)", "in all", "a host", "a rank");
+      Format("\n{:<36}{:>10}{:>10}{:>10}\n", "memory (the fullest host)", "in all", "a host", "a rank");
   text += Row("dense weights", plan.whole.dense_bytes, in.dense_bytes * in.num_local_replicas, -1,
               "one copy a host: " + DenseParts(plan.whole));
   if (chosen.setup.is_moe()) {
@@ -190,16 +193,6 @@ Json LayoutJson(const Layout& layout) {
 }
 
 }  // namespace
-
-std::string DecimalBytes(int64_t bytes) {
-  const auto b = static_cast<double>(bytes);
-  if (b >= 1e12) return Format("{:.2f} TB", b / 1e12);
-  if (b >= 100e9) return Format("{:.0f} GB", b / 1e9);
-  if (b >= 10e9) return Format("{:.1f} GB", b / 1e9);
-  if (b >= 100e6) return Format("{:.2f} GB", b / 1e9);
-  if (b >= 1e6) return Format("{:.1f} MB", b / 1e6);
-  return Format("{:.1f} kB", b / 1e3);
-}
 
 std::string PlanText(const DeploymentPlan& plan) {
   std::string text =

@@ -175,6 +175,16 @@ Result<LayoutPlan> FindLayout(const config::PlanOptions& options, const ModelSet
   return first;
 }
 
+std::string DecimalBytes(int64_t bytes) {
+  const auto b = static_cast<double>(bytes);
+  if (b >= 1e12) return Format("{:.2f} TB", b / 1e12);
+  if (b >= 100e9) return Format("{:.0f} GB", b / 1e9);
+  if (b >= 10e9) return Format("{:.1f} GB", b / 1e9);
+  if (b >= 100e6) return Format("{:.2f} GB", b / 1e9);
+  if (b >= 1e6) return Format("{:.1f} MB", b / 1e6);
+  return Format("{:.1f} kB", b / 1e3);
+}
+
 Result<DeploymentPlan> PlanDeployment(const config::PlanOptions& asked) {
   config::PlanOptions options = asked;
   DeploymentPlan plan{.chosen = {}, .whole = {}, .host = {}, .cores = {}, .remedies = {}, .lines = {}};
@@ -195,8 +205,9 @@ Result<DeploymentPlan> PlanDeployment(const config::PlanOptions& asked) {
   CADRE_ASSIGN(plan.chosen, FindLayout(options, base, plan.host, static_cast<int>(options.hosts)));
   if (!plan.chosen.fits) {
     CADRE_ASSIGN(plan.remedies, RemediesFor(options, base, plan.host, plan.chosen));
+  } else {
+    plan.lines = LaunchLinesOf(options, plan.chosen);
   }
-  plan.lines = LaunchLinesOf(options, plan.chosen);
   return plan;
 }
 

@@ -31,7 +31,7 @@ struct LayoutPlan {
 
 /// Something that would help, with its number.
 struct Remedy {
-  std::string name;    ///< "fp8", "hosts", "context", "replicas", "utilization", "memory"
+  std::string name;  ///< "fp8", "fp8_hosts", "hosts", "replicas", "context", "utilization", "steps", "memory"
   std::string flags;   ///< what to add or change; "" where it is none of this program's flags
   std::string text;    ///< a sentence
   bool fits = false;   ///< it is enough by itself
@@ -49,9 +49,9 @@ struct DeploymentPlan {
   model::WeightPlan whole;  ///< all weights, one copy
   sys::MemoryInfo host;
   std::optional<int> cores;
-  std::vector<Remedy> remedies;  ///< where it does not fit
-  std::vector<LaunchLine> lines;
-  bool has_weights = false;  ///< MODEL is more than a config.json
+  std::vector<Remedy> remedies;   ///< where it does not fit
+  std::vector<LaunchLine> lines;  ///< where it fits
+  bool has_weights = false;       ///< MODEL is more than a config.json
 };
 
 /// Errors: those of DescribeModel, and wishes that do not fit together. That a deployment does not fit is no
@@ -72,6 +72,9 @@ Result<LayoutPlan> FindLayout(const config::PlanOptions& options, const ModelSet
 /// What would help `plan`, which does not fit.
 Result<std::vector<Remedy>> RemediesFor(const config::PlanOptions& options, const ModelSetup& base,
                                         const sys::MemoryInfo& host, const LayoutPlan& plan);
+
+/// "1.31 TB", "654 GB", "0.60 GB", "44.0 MB": thousands, as vendors and the guides count.
+std::string DecimalBytes(int64_t bytes);
 
 /// The lines for all hosts. `model` is the word for MODEL.
 std::vector<LaunchLine> LaunchLinesOf(const config::PlanOptions& options, const LayoutPlan& plan);

@@ -84,26 +84,24 @@ void ChooseExchange(PlanTarget target, bool one_host, const LayoutWishes& wishes
   std::string why;
   if (target == PlanTarget::kPrefill) {
     layout.prefill_backend = layout.decode_backend = kPrefill;
-    why = "prompts: large batches, each row sent once to a rank";
+    why = "prompts come in large batches; each row is sent to a rank once";
   } else if (target != PlanTarget::kThroughput) {
     layout.prefill_backend = layout.decode_backend = kDecode;
-    why = "few rows a step: no exchange of sizes before the rows";
+    why = "steps have few rows; no sizes are exchanged before them";
   } else if (one_host) {
     layout.prefill_backend = layout.decode_backend = "pplx";
-    why = "one host: copies through shared memory, prompts in chunks";
+    why = "one host, and prompts in chunks";
   } else {
     layout.prefill_backend = kPrefill;
     layout.decode_backend = kDecode;
-    why = "several hosts: each kind of step gets its own";
+    why = "over several hosts prompts and decoding each get their own";
   }
   if (wishes.prefill_backend) layout.prefill_backend = *wishes.prefill_backend;
   if (wishes.decode_backend) layout.decode_backend = *wishes.decode_backend;
   const bool one = layout.prefill_backend == layout.decode_backend;
-  layout.reasons.push_back(
-      Format("{}: {}",
-             one ? layout.decode_backend
-                 : layout.prefill_backend + " for prompts, " + layout.decode_backend + " for decoding",
-             why));
+  layout.reasons.push_back(Format("exchange {}{}: {}", layout.prefill_backend,
+                                  one ? "" : Format(" (prompts) and {} (decoding)", layout.decode_backend),
+                                  why));
 }
 
 void ChooseCopies(const ModelTraits& model, PlanTarget target, const LayoutWishes& wishes, Layout& layout) {

@@ -7,8 +7,6 @@
 namespace cadre::deploy {
 namespace {
 
-using sys::FormatBytes;
-
 constexpr int kMostHosts = 1024;
 
 struct Question {
@@ -19,8 +17,9 @@ struct Question {
 };
 
 std::string Short(const LayoutPlan& plan, const config::PlanOptions& options) {
-  return Format("a host needs {}, and {} are allowed", FormatBytes(plan.NeededHostBytes(options.concurrency)),
-                FormatBytes(plan.setup.memory_input.Budget()));
+  return Format("a host needs {}, and {} are allowed",
+                DecimalBytes(plan.NeededHostBytes(options.concurrency)),
+                DecimalBytes(plan.setup.memory_input.Budget()));
 }
 
 std::string Room(const LayoutPlan& plan) {
@@ -62,8 +61,8 @@ void AddFp8(const Question& q, std::vector<Remedy>& remedies) {
   Remedy remedy{.name = "fp8", .flags = "--quantization fp8", .text = {}, .fits = plan->fits.has_value()};
   remedy.number = plan->NeededHostBytes(q.options.concurrency);
   remedy.text = Format(
-      "experts of a host shrink from {} to {}: ", FormatBytes(before.expert_bytes * before.num_local_ranks),
-      FormatBytes(after.expert_bytes * after.num_local_ranks));
+      "experts of a host shrink from {} to {}: ", DecimalBytes(before.expert_bytes * before.num_local_ranks),
+      DecimalBytes(after.expert_bytes * after.num_local_ranks));
   remedy.text +=
       plan->fits ? Format("fits, {}", Room(*plan)) : Format("still too much, {}", Short(*plan, q.options));
   remedies.push_back(remedy);
@@ -136,7 +135,7 @@ void AddContext(const Question& q, std::vector<Remedy>& remedies) {
                          q.plan.setup.max_model_len);
   } else {
     remedy.text = Format("no context is short enough: without any cache {} are needed, and {} are allowed",
-                         FormatBytes(in.BytesWithoutKv()), FormatBytes(in.Budget()));
+                         DecimalBytes(in.BytesWithoutKv()), DecimalBytes(in.Budget()));
   }
   remedies.push_back(remedy);
 }
@@ -153,6 +152,22 @@ void AddUtilization(const Question& q, std::vector<Remedy>& remedies) {
                       .text = Format("0.95 of each host's memory instead of {}: fits, {}",
                                      q.options.engine.cache.gpu_memory_utilization, Room(*plan)),
                       .fits = true});
+}
+
+// Steps of fewer tokens take smaller buffers; only told where that is enough.
+void AddSmallerSteps(const Question& q, std::vector<Remedy>& remedies) {
+  config::PlanOptions options = q.options;
+  config::SchedulerOptions& scheduler = options.engine.scheduler;
+  const int64_t tokens = std::max<int64_t>(512, scheduler.max_num_seqs);
+  if (scheduler.max_num_batched_tokens <= tokens || !scheduler.enable_chunked_prefill) return;
+  scheduler.max_num_batched_tokens = tokens;
+  const auto plan = FindLayout(options, q.base, q.host, q.plan.num_hosts);
+  if (!plan || !plan->fits) return;
+  remedies.push_back({.name = "steps",
+                      .flags = Format("--max-num-batched-tokens {}", tokens),
+                      .text = Format("smaller steps, smaller buffers: fits, {}", Room(*plan)),
+                      .fits = true,
+                      .number = tokens});
 }
 
 void AddMemory(const Question& q, std::vector<Remedy>& remedies) {
@@ -178,6 +193,7 @@ Result<std::vector<Remedy>> RemediesFor(const config::PlanOptions& options, cons
   AddHosts(question, remedies);
   AddContext(question, remedies);
   AddUtilization(question, remedies);
+  AddSmallerSteps(question, remedies);
   AddMemory(question, remedies);
   return remedies;
 }
