@@ -281,11 +281,9 @@ TEST(DeploymentPlan, ExtremesEnd) {
   const Remedy* hosts = Find(plan, "hosts");
   ASSERT_NE(hosts, nullptr);
   EXPECT_FALSE(hosts->fits);  // the dense layers alone are more than 1 GiB
-  EXPECT_FALSE(
-      PlanOf("DeepSeek-V3", {"--memory-per-host", "64", "--gpu-memory-utilization", "0"}).chosen.fits);
-  plan = PlanOf("Mixtral-8x7B", {"--hosts", "1024", "--ranks-per-host", "64", "--memory-per-host", "256G"});
+  plan = PlanOf("Mixtral-8x7B", {"--hosts", "1024", "--cores-per-host", "128", "--memory-per-host", "256G"});
   EXPECT_EQ(plan.lines.size(), 1024u);
-  plan = PlanOf("Qwen3-30B-A3B", {"--memory-per-host", "100000000000g", "--ranks-per-host", "1"});
+  plan = PlanOf("Qwen3-30B-A3B", {"--memory-per-host", "1000000t", "--ranks-per-host", "1"});
   EXPECT_TRUE(plan.chosen.fits);
 }
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "a2a/a2a.h"
 #include "eplb/footprint.h"
 
 namespace cadre::deploy {
@@ -23,14 +24,15 @@ double ExpertShare(const ModelTraits& model) {
 // (docs/performance.md); ranks that stay within a socket where many requests keep all of them busy.
 int RanksOfHost(const PlanHosts& hosts, PlanTarget target, std::vector<std::string>& reasons) {
   const int cores_of_rank = Few(target) ? 64 : 16;
+  const int most = std::clamp(a2a::kMaxRanks / hosts.num_hosts, 1, 8);
   if (!hosts.cores) {
-    const int ranks = Few(target) ? 1 : 2;
+    const int ranks = Few(target) ? 1 : std::min(2, most);
     reasons.push_back(Format("{} a host{}; say --cores-per-host for a choice by cores, or --ranks-per-host",
                              ranks == 1 ? "one rank" : "two ranks",
                              ranks == 1 ? ", so that all its cores work at one request" : ", one a socket"));
     return ranks;
   }
-  const int ranks = std::clamp(*hosts.cores / cores_of_rank, 1, 8);
+  const int ranks = std::clamp(*hosts.cores / cores_of_rank, 1, most);
   reasons.push_back(Format("{} rank(s) of {} cores on each host: {}", ranks, *hosts.cores / ranks,
                            Few(target) ? "few large ones, so that many cores work at one request"
                                        : "about 16 cores each, so that a rank stays within a socket"));

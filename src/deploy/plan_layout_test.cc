@@ -87,6 +87,11 @@ TEST(PlanLayout, DenseModelsHaveNoExchange) {
   EXPECT_EQ(layout.prefill_backend, "");
 }
 
+TEST(PlanLayout, NeverMoreRanksThanAnExchangeTakes) {
+  EXPECT_EQ(Of(kWideMoe, {.num_hosts = 200, .cores = 128}, PlanTarget::kThroughput).num_ranks(), 1000);
+  EXPECT_EQ(Of(kWideMoe, {.num_hosts = 1024}, PlanTarget::kThroughput).num_ranks(), 1024);
+}
+
 TEST(PlanLayout, OneRankHasNothingToSpread) {
   const Layout layout = Of(kWideMoe, {.num_hosts = 1}, PlanTarget::kLatency);
   EXPECT_EQ(layout.num_ranks(), 1);

@@ -51,6 +51,11 @@ std::optional<LayoutPlan> FewestHosts(const Question& q, const ModelSetup& base)
   return best;
 }
 
+// Of a host, copies left out.
+int64_t OfExperts(const engine::MemoryPlanInput& in) {
+  return (in.expert_bytes - in.redundant_bytes) * in.num_local_ranks;
+}
+
 void AddFp8(const Question& q, std::vector<Remedy>& remedies) {
   if (q.base.fp8) return;
   ModelSetup fp8 = q.base;
@@ -60,9 +65,8 @@ void AddFp8(const Question& q, std::vector<Remedy>& remedies) {
   const engine::MemoryPlanInput &before = q.plan.setup.memory_input, &after = plan->setup.memory_input;
   Remedy remedy{.name = "fp8", .flags = "--quantization fp8", .text = {}, .fits = plan->fits.has_value()};
   remedy.number = plan->NeededHostBytes(q.options.concurrency);
-  remedy.text = Format(
-      "experts of a host shrink from {} to {}: ", DecimalBytes(before.expert_bytes * before.num_local_ranks),
-      DecimalBytes(after.expert_bytes * after.num_local_ranks));
+  remedy.text = Format("experts of a host shrink from {} to {}: ", DecimalBytes(OfExperts(before)),
+                       DecimalBytes(OfExperts(after)));
   remedy.text +=
       plan->fits ? Format("fits, {}", Room(*plan)) : Format("still too much, {}", Short(*plan, q.options));
   remedies.push_back(remedy);
@@ -170,17 +174,27 @@ void AddSmallerSteps(const Question& q, std::vector<Remedy>& remedies) {
                       .number = tokens});
 }
 
+// The least memory, in whole GiB, with which such hosts would do.
 void AddMemory(const Question& q, std::vector<Remedy>& remedies) {
-  const double share = q.options.engine.cache.gpu_memory_utilization;
-  if (share <= 0) return;
   constexpr int64_t kGiB = 1 << 30;
-  const double needed = static_cast<double>(q.plan.NeededHostBytes(q.options.concurrency)) / share;
-  const auto gib = static_cast<int64_t>(needed / static_cast<double>(kGiB)) + 1;
+  const double needed = static_cast<double>(q.plan.NeededHostBytes(q.options.concurrency)) /
+                        q.options.engine.cache.gpu_memory_utilization;
+  const auto fits = [&](int64_t gib) {
+    const sys::MemoryInfo host = {.host_total = gib * kGiB, .limited_by = "--memory-per-host"};
+    const auto plan = FindLayout(q.options, q.base, host, q.plan.num_hosts);
+    return plan && plan->fits;
+  };
+  int64_t low = q.host.total() / kGiB, high = static_cast<int64_t>(needed / kGiB) + 2;
+  if (!fits(high)) return;
+  while (high - low > 1) {
+    const int64_t middle = low + (high - low) / 2;
+    (fits(middle) ? high : low) = middle;
+  }
   remedies.push_back({.name = "memory",
-                      .flags = Format("--memory-per-host {}G", gib),
-                      .text = Format("hosts with {} GiB each", gib),
+                      .flags = Format("--memory-per-host {}G", high),
+                      .text = Format("hosts with {} GiB ({}) each", high, DecimalBytes(high * kGiB)),
                       .fits = true,
-                      .number = gib * kGiB});
+                      .number = high * kGiB});
 }
 
 }  // namespace
