@@ -10,16 +10,17 @@ namespace {
 using deploy::DecimalBytes;
 using deploy::DeploymentPlan;
 using deploy::Layout;
+using deploy::Times;
 
 constexpr int64_t kGuideContext = 8192;  // of the guides' table
 
 int64_t SequenceBytes(const engine::MemoryPlanInput& in, int64_t tokens) {
-  return in.kv.PoolBytes(kv::BlocksFor(tokens, in.kv.block_size));
+  return deploy::Times(in.kv.BytesPerBlock(), kv::BlocksFor(tokens, in.kv.block_size));
 }
 
 // A replica's ranks hold parts of a sequence, or with MLA the whole of it each.
 int64_t ReplicaSequenceBytes(const DeploymentPlan& plan, int64_t tokens) {
-  return SequenceBytes(plan.chosen.setup.memory_input, tokens) * plan.chosen.layout.tp;
+  return Times(SequenceBytes(plan.chosen.setup.memory_input, tokens), plan.chosen.layout.tp);
 }
 
 std::string Cell(int64_t bytes) {
@@ -81,16 +82,16 @@ std::string MemoryText(const DeploymentPlan& plan) {
     text += Row("experts", plan.whole.expert_bytes, (in.expert_bytes - in.redundant_bytes) * ranks,
                 in.expert_bytes - in.redundant_bytes);
     if (in.redundant_bytes > 0)
-      text += Row("copies of experts", in.redundant_bytes * ranks * hosts, in.redundant_bytes * ranks,
+      text += Row("copies of experts", Times(in.redundant_bytes * ranks, hosts), in.redundant_bytes * ranks,
                   in.redundant_bytes, Format("{} over all ranks", chosen.layout.redundant));
     if (in.spare_bytes > 0)
-      text += Row("spare places for moves", in.spare_bytes * ranks * hosts, in.spare_bytes * ranks,
+      text += Row("spare places for moves", Times(in.spare_bytes * ranks, hosts), in.spare_bytes * ranks,
                   in.spare_bytes);
   }
   if (in.exchange_bytes > 0)
-    text += Row("all2all buffers", in.exchange_bytes * ranks * hosts, in.exchange_bytes * ranks,
+    text += Row("all2all buffers", Times(in.exchange_bytes * ranks, hosts), in.exchange_bytes * ranks,
                 in.exchange_bytes);
-  text += Row("step buffers", in.buffer_bytes * ranks * hosts, in.buffer_bytes * ranks, in.buffer_bytes,
+  text += Row("step buffers", Times(in.buffer_bytes * ranks, hosts), in.buffer_bytes * ranks, in.buffer_bytes,
               Format("steps of {} tokens a replica", chosen.options.scheduler.max_num_batched_tokens));
   text += Row(Format("KV of one request, {} tokens", in.max_model_len),
               ReplicaSequenceBytes(plan, in.max_model_len), -1, in.SequenceBytes());
@@ -99,14 +100,14 @@ std::string MemoryText(const DeploymentPlan& plan) {
                 ReplicaSequenceBytes(plan, kGuideContext), -1, SequenceBytes(in, kGuideContext));
   if (chosen.fits) {
     const engine::MemoryPlan& memory = chosen.setup.memory;
-    text += Row("KV cache", memory.kv_bytes * ranks * hosts, memory.kv_bytes * ranks, memory.kv_bytes,
+    text += Row("KV cache", Times(memory.kv_bytes * ranks, hosts), memory.kv_bytes * ranks, memory.kv_bytes,
                 Format("{:.1f} requests of {} tokens at once", chosen.Concurrency(), in.max_model_len));
-    text += Row("in use", memory.host_bytes * hosts, memory.host_bytes, -1);
+    text += Row("in use", Times(memory.host_bytes, hosts), memory.host_bytes, -1);
   } else {
-    text += Row("without KV cache", in.BytesWithoutKv() * hosts, in.BytesWithoutKv(), -1);
+    text += Row("without KV cache", Times(in.BytesWithoutKv(), hosts), in.BytesWithoutKv(), -1);
   }
-  return text +
-         Row(Format("allowed ({:.2f} of a host)", in.utilization), in.Budget() * hosts, in.Budget(), -1);
+  return text + Row(Format("allowed ({:.2f} of a host)", in.utilization), Times(in.Budget(), hosts),
+                    in.Budget(), -1);
 }
 
 std::string LayoutText(const Layout& layout, int hosts) {

@@ -126,7 +126,8 @@ double LayoutPlan::Concurrency() const {
 int64_t LayoutPlan::NeededHostBytes(std::optional<int64_t> concurrency) const {
   const engine::MemoryPlanInput& in = setup.memory_input;
   const int64_t of_replica = concurrency ? (*concurrency + layout.dp - 1) / layout.dp : 1;
-  return in.BytesWithoutKv() + in.SequenceBytes() * std::max<int64_t>(of_replica, 1) * in.num_local_ranks;
+  return in.BytesWithoutKv() +
+         Times(in.SequenceBytes(), Times(std::max<int64_t>(of_replica, 1), in.num_local_ranks));
 }
 
 Result<LayoutPlan> TryLayout(const config::PlanOptions& options, const ModelSetup& base,
@@ -173,6 +174,12 @@ Result<LayoutPlan> FindLayout(const config::PlanOptions& options, const ModelSet
   }
   if (plain) return *std::move(plain);
   return first;
+}
+
+int64_t Times(int64_t a, int64_t b) {
+  constexpr int64_t kMost = int64_t{1} << 60;
+  int64_t product = 0;
+  return __builtin_mul_overflow(a, b, &product) ? kMost : std::min(product, kMost);
 }
 
 std::string DecimalBytes(int64_t bytes) {

@@ -73,6 +73,9 @@ Result<LayoutPlan> FindLayout(const config::PlanOptions& options, const ModelSet
 Result<std::vector<Remedy>> RemediesFor(const config::PlanOptions& options, const ModelSetup& base,
                                         const sys::MemoryInfo& host, const LayoutPlan& plan);
 
+/// a x b, at most 2^60: sizes of a config that asks for more than 63 bits stay sizes. Not negative.
+int64_t Times(int64_t a, int64_t b);
+
 /// "1.31 TB", "654 GB", "0.60 GB", "44.0 MB": thousands, as vendors and the guides count.
 std::string DecimalBytes(int64_t bytes);
 

@@ -5,6 +5,9 @@
 #include <gtest/gtest.h>
 
 #include <filesystem>
+#include <fstream>
+
+#include "model/weights_testing.h"
 
 namespace cadre::deploy {
 namespace {
@@ -253,6 +256,35 @@ TEST(DeploymentPlan, ReadsAConfigFileAlone) {
       PlanDeployment(Parsed({Example("Mixtral-8x7B") + "/config.json", "--memory-per-host", "200G"}));
   ASSERT_TRUE(plan) << plan.error().message;
   EXPECT_FALSE(plan->has_weights);
+}
+
+TEST(DeploymentPlan, FindsHubNamesInTheCache) {
+  const model::test::TempFolder cache;
+  namespace fs = std::filesystem;
+  const fs::path snapshot = fs::path(cache.path()) / "models--org--name" / "snapshots" / "abc";
+  fs::create_directories(snapshot);
+  fs::create_directories(snapshot.parent_path().parent_path() / "refs");
+  std::ofstream(snapshot.parent_path().parent_path() / "refs" / "main") << "abc";
+  fs::copy_file(Example("Mixtral-8x7B") + "/config.json", snapshot / "config.json");
+  const std::vector<std::string> args = {"org/name", "--memory-per-host", "200G"};
+  const auto parsed = config::ParsePlan(args, {{"HF_HUB_CACHE", cache.path()}});
+  ASSERT_TRUE(parsed) << parsed.error().message;
+  const auto plan = PlanDeployment(parsed->options);
+  ASSERT_TRUE(plan) << plan.error().message;
+  ASSERT_EQ(plan->lines.size(), 1u);
+  EXPECT_EQ(plan->lines[0].words[2], "org/name");
+}
+
+// The largest numbers that config.json may hold: answers, however absurd, and no overflow.
+TEST(DeploymentPlan, SurvivesTheLargestConfig) {
+  const auto plan =
+      PlanOf("Mixtral-8x7B",
+             {"--memory-per-host", "1T", "--hosts", "1024", "--concurrency", "2000000000", "--hf-overrides",
+              R"({"num_hidden_layers":1024,"num_attention_heads":4096,"num_key_value_heads":4096,
+                                "head_dim":4096,"max_position_embeddings":2147483648,"num_local_experts":256,
+                                "hidden_size":131072,"intermediate_size":1048576,"vocab_size":16777216})"});
+  EXPECT_FALSE(plan.chosen.fits);
+  EXPECT_FALSE(plan.remedies.empty());
 }
 
 TEST(DeploymentPlan, SaysWhatIsWrong) {

@@ -22,8 +22,17 @@ std::string Short(const LayoutPlan& plan, const config::PlanOptions& options) {
                 DecimalBytes(plan.setup.memory_input.Budget()));
 }
 
-std::string Room(const LayoutPlan& plan) {
-  return Format("room for {:.1f} sequences of {} tokens", plan.Concurrency(), plan.setup.max_model_len);
+// Where another layout is needed for it, that is said too.
+std::string OtherLayout(const Question& q, const LayoutPlan& plan) {
+  const Layout &now = q.plan.layout, &then = plan.layout;
+  if (now.ranks_per_host == then.ranks_per_host && now.tp == then.tp) return "";
+  return Format(", with {} rank(s) a host{}", then.ranks_per_host,
+                then.tp > 1 ? Format(" and TP {}", then.tp) : "");
+}
+
+std::string Room(const Question& q, const LayoutPlan& plan) {
+  return Format("room for {:.1f} sequences of {} tokens{}", plan.Concurrency(), plan.setup.max_model_len,
+                OtherLayout(q, plan));
 }
 
 // The fewest hosts, more than now, on which the model fits; nothing up to 1,024.
@@ -68,13 +77,13 @@ void AddFp8(const Question& q, std::vector<Remedy>& remedies) {
   remedy.text = Format("experts of a host shrink from {} to {}: ", DecimalBytes(OfExperts(before)),
                        DecimalBytes(OfExperts(after)));
   remedy.text +=
-      plan->fits ? Format("fits, {}", Room(*plan)) : Format("still too much, {}", Short(*plan, q.options));
+      plan->fits ? Format("fits, {}", Room(q, *plan)) : Format("still too much, {}", Short(*plan, q.options));
   remedies.push_back(remedy);
   if (plan->fits) return;
   if (const auto more = FewestHosts(q, fp8)) {
     remedies.push_back({.name = "fp8_hosts",
                         .flags = Format("--quantization fp8 --hosts {}", more->num_hosts),
-                        .text = Format("fits in fp8 on {} hosts, {}", more->num_hosts, Room(*more)),
+                        .text = Format("fits in fp8 on {} hosts, {}", more->num_hosts, Room(q, *more)),
                         .fits = true,
                         .number = more->num_hosts});
   }
@@ -95,7 +104,7 @@ void AddHosts(const Question& q, std::vector<Remedy>& remedies) {
   remedies.push_back({.name = "hosts",
                       .flags = Format("--hosts {}", more->num_hosts),
                       .text = Format("{} hosts instead of {}{}: fits, {}", more->num_hosts, q.plan.num_hosts,
-                                     layout.ep ? Format(" (EP {})", layout.num_ranks()) : "", Room(*more)),
+                                     layout.ep ? Format(" (EP {})", layout.num_ranks()) : "", Room(q, *more)),
                       .fits = true,
                       .number = more->num_hosts});
   auto next = more->num_hosts < kMostHosts ? FindLayout(q.options, q.base, q.host, more->num_hosts + 1)
@@ -154,7 +163,7 @@ void AddUtilization(const Question& q, std::vector<Remedy>& remedies) {
   remedies.push_back({.name = "utilization",
                       .flags = "--gpu-memory-utilization 0.95",
                       .text = Format("0.95 of each host's memory instead of {}: fits, {}",
-                                     q.options.engine.cache.gpu_memory_utilization, Room(*plan)),
+                                     q.options.engine.cache.gpu_memory_utilization, Room(q, *plan)),
                       .fits = true});
 }
 
@@ -169,7 +178,7 @@ void AddSmallerSteps(const Question& q, std::vector<Remedy>& remedies) {
   if (!plan || !plan->fits) return;
   remedies.push_back({.name = "steps",
                       .flags = Format("--max-num-batched-tokens {}", tokens),
-                      .text = Format("smaller steps, smaller buffers: fits, {}", Room(*plan)),
+                      .text = Format("smaller steps, smaller buffers: fits, {}", Room(q, *plan)),
                       .fits = true,
                       .number = tokens});
 }
@@ -179,10 +188,13 @@ void AddMemory(const Question& q, std::vector<Remedy>& remedies) {
   constexpr int64_t kGiB = 1 << 30;
   const double needed = static_cast<double>(q.plan.NeededHostBytes(q.options.concurrency)) /
                         q.options.engine.cache.gpu_memory_utilization;
+  std::optional<LayoutPlan> best;
   const auto fits = [&](int64_t gib) {
     const sys::MemoryInfo host = {.host_total = gib * kGiB, .limited_by = "--memory-per-host"};
-    const auto plan = FindLayout(q.options, q.base, host, q.plan.num_hosts);
-    return plan && plan->fits;
+    auto plan = FindLayout(q.options, q.base, host, q.plan.num_hosts);
+    if (!plan || !plan->fits) return false;
+    best = *std::move(plan);
+    return true;
   };
   int64_t low = q.host.total() / kGiB, high = static_cast<int64_t>(needed / kGiB) + 2;
   if (!fits(high)) return;
@@ -190,11 +202,12 @@ void AddMemory(const Question& q, std::vector<Remedy>& remedies) {
     const int64_t middle = low + (high - low) / 2;
     (fits(middle) ? high : low) = middle;
   }
-  remedies.push_back({.name = "memory",
-                      .flags = Format("--memory-per-host {}G", high),
-                      .text = Format("hosts with {} GiB ({}) each", high, DecimalBytes(high * kGiB)),
-                      .fits = true,
-                      .number = high * kGiB});
+  remedies.push_back(
+      {.name = "memory",
+       .flags = Format("--memory-per-host {}G", high),
+       .text = Format("hosts with {} GiB ({}) each: {}", high, DecimalBytes(high * kGiB), Room(q, *best)),
+       .fits = true,
+       .number = high * kGiB});
 }
 
 }  // namespace

@@ -25,8 +25,8 @@ Result<int64_t> AffordableBlocks(const MemoryPlanInput& in, int64_t budget) {
                 "({}) allows "
                 "{}; raise --gpu-memory-utilization, spread the experts over more hosts with "
                 "--enable-expert-parallel, or lower --max-num-batched-tokens",
-                in.num_local_ranks, FormatBytes(in.BytesWithoutKv()), in.utilization, FormatBytes(in.total_bytes),
-                in.total_source, FormatBytes(budget));
+                in.num_local_ranks, FormatBytes(in.BytesWithoutKv()), in.utilization,
+                FormatBytes(in.total_bytes), in.total_source, FormatBytes(budget));
   }
   const int64_t useful = BlocksOfOneSequence(in) * std::max<int64_t>(in.max_num_seqs, 1);
   return std::min(left / in.num_local_ranks / block_bytes, useful);
@@ -36,7 +36,7 @@ Result<int64_t> AffordableBlocks(const MemoryPlanInput& in, int64_t budget) {
 std::unexpected<Error> TooFewBlocks(const MemoryPlanInput& in, const MemoryPlan& plan) {
   const int64_t wanted = BlocksOfOneSequence(in);
   const int64_t room = plan.num_kv_blocks * in.kv.block_size;
-  const std::string wanted_bytes = FormatBytes(in.kv.PoolBytes(wanted));
+  const int64_t wanted_bytes = in.SequenceBytes();
   std::string help;
   if (room > 0) help = Format("lower --max-model-len to at most {}, ", room);
   if (in.num_kv_blocks) {
@@ -46,15 +46,15 @@ std::unexpected<Error> TooFewBlocks(const MemoryPlanInput& in, const MemoryPlan&
     help += Format(
         "raise --kv-cache-memory-bytes (or VLLM_CPU_KVCACHE_SPACE, now {}) to {}, or leave it out so "
         "that --gpu-memory-utilization decides",
-        FormatBytes(*in.kv_cache_bytes), in.kv.PoolBytes(wanted));
+        FormatBytes(*in.kv_cache_bytes), wanted_bytes);
   } else {
     help += Format("raise --gpu-memory-utilization (now {}), or set --kv-cache-memory-bytes to at least {}",
-                   in.utilization, in.kv.PoolBytes(wanted));
+                   in.utilization, wanted_bytes);
   }
   return Fail(
       Code::kResourceExhausted,
       "one sequence of {} tokens needs {} of KV cache a rank and there is room for {} ({} tokens); {}",
-      in.max_model_len, wanted_bytes, FormatBytes(plan.kv_bytes), room, help);
+      in.max_model_len, FormatBytes(wanted_bytes), FormatBytes(plan.kv_bytes), room, help);
 }
 
 void AddLine(std::string& table, const char* what, int64_t bytes, int64_t copies, const std::string& note) {
@@ -94,7 +94,9 @@ int64_t MemoryPlanInput::BytesWithoutKv() const {
 }
 
 int64_t MemoryPlanInput::SequenceBytes() const {
-  return kv.PoolBytes(BlocksOfOneSequence(*this));
+  constexpr int64_t kMost = int64_t{1} << 53;  // past any host; a config may ask for more than 63 bits
+  const int64_t blocks = BlocksOfOneSequence(*this), block = std::max<int64_t>(kv.BytesPerBlock(), 1);
+  return blocks > kMost / block ? kMost : blocks * block;
 }
 
 double MemoryPlan::Concurrency(const MemoryPlanInput& input) const {

@@ -38,7 +38,7 @@ struct MemoryPlanInput {
   int64_t Budget() const;
   /// All local ranks together, the cache left out.
   int64_t BytesWithoutKv() const;
-  /// Cache of one sequence of max_model_len, a rank.
+  /// Cache of one sequence of max_model_len, a rank; at most 2^53.
   int64_t SequenceBytes() const;
 };
 
