@@ -50,16 +50,17 @@ int Bench(Args args, const config::Environment& env) {
   if (what == "eplb") return BenchEplb(args.subspan(1), env);
   if (what == "step") return BenchStep(args.subspan(1), env);
   if (what == "--help" || what == "-h") return Print(kUsage);
-  return Fail({Code::kInvalidArgument,
-               Format("cadre bench wants latency, throughput, serve, a2a, eplb or step as its next word, not '{}'",
-                      what.substr(0, 80)),
-               {}});
+  return Fail(
+      {Code::kInvalidArgument,
+       Format("cadre bench wants latency, throughput, serve, a2a, eplb or step as its next word, not '{}'",
+              what.substr(0, 80)),
+       {}});
 }
 
 /// The commands that somebody who mistyped may have meant.
 std::string Nearest(const std::string& word) {
-  for (const char* name :
-       {"serve", "generate", "inspect", "bench", "plan", "router", "doctor", "demo", "config-reference", "version", "help"}) {
+  for (const char* name : {"serve", "generate", "inspect", "bench", "plan", "router", "doctor", "demo",
+                           "config-reference", "version", "help"}) {
     if (config::EditDistance(word.substr(0, 40), name) <= 2) return Format("; did you mean {}?", name);
   }
   return "; cadre help lists the commands";

@@ -127,7 +127,7 @@ struct PlanOptions {
   int64_t hosts = 1;
   std::optional<int64_t> memory_per_host;  ///< bytes; empty: as much as this machine has
   std::optional<int> cores_per_host, ranks_per_host;
-  std::string target = "throughput";  ///< or latency, prefill, decode
+  std::string target = "throughput";   ///< or latency, prefill, decode
   std::optional<int64_t> concurrency;  ///< sequences of --max-model-len at once, over all hosts
   bool json = false;
 

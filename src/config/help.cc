@@ -132,7 +132,8 @@ std::string Usage(Command command) {
              "nothing "
              "found stands in the way of serving.\n";
     case Command::kPlan:
-      return "usage: cadre plan MODEL --hosts N --memory-per-host SIZE [--target WHAT] [flags]\n\nSays what a "
+      return "usage: cadre plan MODEL --hosts N --memory-per-host SIZE [--target WHAT] [flags]\n\nSays what "
+             "a "
              "deployment would take, how to lay it out and why, and what to type on each host. MODEL may be "
              "a\nconfig.json or a folder that holds nothing else.\n";
     case Command::kRouter:

@@ -25,11 +25,19 @@ enum class Command {
   kRouter,
   kPlan
 };
-inline constexpr std::array kAllCommands = {
-    Command::kServe,           Command::kGenerate,   Command::kInspect,  Command::kBenchLatency,
-    Command::kBenchThroughput, Command::kBenchServe, Command::kBenchA2a, Command::kBenchEplb,
-    Command::kBenchStep,       Command::kDoctor,     Command::kDemo,    Command::kRouter,
-    Command::kPlan};
+inline constexpr std::array kAllCommands = {Command::kServe,
+                                            Command::kGenerate,
+                                            Command::kInspect,
+                                            Command::kBenchLatency,
+                                            Command::kBenchThroughput,
+                                            Command::kBenchServe,
+                                            Command::kBenchA2a,
+                                            Command::kBenchEplb,
+                                            Command::kBenchStep,
+                                            Command::kDoctor,
+                                            Command::kDemo,
+                                            Command::kRouter,
+                                            Command::kPlan};
 
 /// "serve", "bench latency", ...
 std::string_view CommandName(Command command);

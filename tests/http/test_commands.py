@@ -410,7 +410,7 @@ def test_plan_that_does_not_fit_says_what_helps():
 def test_plan_says_what_a_start_says(server):
     """The same table, to the byte that is shown, as the running server printed before it read the weights."""
     out = cadre("plan", MODEL, "--ranks-per-host", 1).stdout
-    table = out[out.index("memory plan"):].rstrip().splitlines()
+    table = [row.rstrip() for row in out[out.index("memory plan"):].rstrip().splitlines()]
     started = [line.rstrip() for line in "".join(server.lines).splitlines()]
     assert len(table) > 3 and all(any(line.endswith(row) for line in started) for row in table), (table, started)
 
