@@ -120,6 +120,23 @@ std::string LayoutText(const Layout& layout, int hosts) {
   return text;
 }
 
+std::string BudgetText(const DeploymentPlan& plan) {
+  const deploy::LayoutPlan& chosen = plan.chosen;
+  const engine::MemoryPlanInput& in = chosen.setup.memory_input;
+  std::string text =
+      Format("\nbudgets  {} tokens a step and {} requests at once on each of {} replica(s)",
+             chosen.options.scheduler.max_num_batched_tokens, in.max_num_seqs, chosen.layout.dp);
+  if (chosen.fits) {
+    text +=
+        Format("; {} KV blocks of {} tokens on each rank: requests of {} tokens on average fill all places",
+               chosen.setup.memory.num_kv_blocks, in.kv.block_size,
+               chosen.setup.memory.num_kv_blocks * in.kv.block_size / std::max<int64_t>(in.max_num_seqs, 1));
+  }
+  if (chosen.setup.expert_places.num_spares > 0)
+    text += Format("; {} spare places for experts on each rank", chosen.setup.expert_places.num_spares);
+  return text + "\n";
+}
+
 std::string LinesText(const DeploymentPlan& plan) {
   constexpr size_t kMostLines = 16;
   std::string text = plan.chosen.num_hosts > 1 ? "\nlaunch   one line a host" : "\nlaunch";
@@ -163,6 +180,9 @@ Json MemoryJson(const DeploymentPlan& plan) {
                           {"exchange_bytes", in.exchange_bytes},
                           {"host_bytes_without_kv", in.BytesWithoutKv()},
                           {"max_model_len", in.max_model_len},
+                          {"max_num_seqs", in.max_num_seqs},
+                          {"max_num_batched_tokens", plan.chosen.options.scheduler.max_num_batched_tokens},
+                          {"num_spare_places", plan.chosen.setup.expert_places.num_spares},
                           {"kv_bytes_per_token", in.kv.BytesPerToken()},
                           {"kv_bytes_per_sequence", in.SequenceBytes()},
                           {"kv_bytes_per_8192_tokens", SequenceBytes(in, kGuideContext)},
@@ -196,8 +216,8 @@ Json LayoutJson(const Layout& layout) {
 }  // namespace
 
 std::string PlanText(const DeploymentPlan& plan) {
-  std::string text =
-      ModelText(plan) + MemoryText(plan) + LayoutText(plan.chosen.layout, plan.chosen.num_hosts);
+  std::string text = ModelText(plan) + MemoryText(plan) +
+                     LayoutText(plan.chosen.layout, plan.chosen.num_hosts) + BudgetText(plan);
   if (!plan.chosen.fits) return text + RemedyText(plan);
   text += LinesText(plan);
   return text + Format("\nhost 0 will print (GiB, MiB)\n{}\n", plan.chosen.setup.memory.table);

@@ -33,7 +33,11 @@ int RanksOfHost(const PlanHosts& hosts, PlanTarget target, std::vector<std::stri
     return ranks;
   }
   const int ranks = std::clamp(*hosts.cores / cores_of_rank, 1, most);
-  reasons.push_back(Format("{} rank(s) of {} cores on each host: {}", ranks, *hosts.cores / ranks,
+  if (ranks == 1) {
+    reasons.push_back(Format("one rank with all {} cores of a host", *hosts.cores));
+    return ranks;
+  }
+  reasons.push_back(Format("{} ranks of {} cores on each host: {}", ranks, *hosts.cores / ranks,
                            Few(target) ? "few large ones, so that many cores work at one request"
                                        : "about 16 cores each, so that a rank stays within a socket"));
   return ranks;
