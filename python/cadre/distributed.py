@@ -11,7 +11,7 @@ from .device import Device
 from .errors import InvalidArgumentError
 from .launch import read_launch
 
-_open_groups = weakref.WeakSet()
+_open_groups: "weakref.WeakSet[ProcessGroup]" = weakref.WeakSet()
 
 
 @atexit.register

@@ -1,7 +1,5 @@
 #include "python/engine/errors.h"
 
-#include <pybind11/pybind11.h>
-
 namespace cadre::python {
 namespace py = pybind11;
 namespace {
@@ -34,10 +32,13 @@ const char* ClassOf(Code code) {
 
 }  // namespace
 
+py::object ExceptionOf(const Error& error) {
+  return py::module_::import("cadre.errors").attr(ClassOf(error.code))(error.message, error.param);
+}
+
 void Raise(const Error& error) {
-  const py::object type = py::module_::import("cadre.errors").attr(ClassOf(error.code));
-  const py::object value = type(error.message, error.param);
-  PyErr_SetObject(type.ptr(), value.ptr());
+  const py::object value = ExceptionOf(error);
+  PyErr_SetObject(py::type::of(value).ptr(), value.ptr());
   throw py::error_already_set();
 }
 

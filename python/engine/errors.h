@@ -1,8 +1,13 @@
 #pragma once
 // Errors as values become Python exceptions here: the classes of cadre/errors.py, one for each Code.
+#include <pybind11/pybind11.h>
+
 #include "base/error.h"
 
 namespace cadre::python {
+
+/// The exception of error.code, not raised. Needs the GIL.
+pybind11::object ExceptionOf(const Error& error);
 
 /// Throws the exception of error.code (pybind11's error_already_set). Needs the GIL.
 [[noreturn]] void Raise(const Error& error);

@@ -10,6 +10,7 @@
 #include "python/engine/buffers.h"
 #include "python/engine/errors.h"
 #include "python/engine/exchange.h"
+#include "python/engine/llm_module.h"
 #include "sys/cpu.h"
 #include "sys/gpus.h"
 
@@ -306,6 +307,9 @@ PYBIND11_MODULE(_engine, m) {
   BindCollective(m);
   BindCompute(m);
   BindExchange(m);
+  BindLlm(m);
+  BindFlags(m);
+  m.attr("version") = CADRE_VERSION;
   m.def("cpu_name", [] { return sys::CpuModelName(); });
   m.def("usable_cpus", &sys::UsableCpus);
   m.def("find_gpus", [] {

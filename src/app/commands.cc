@@ -7,6 +7,8 @@
 #include "app/exit_code.h"
 #include "base/log.h"
 #include "config/command_line.h"
+#include "config/completion.h"
+#include "config/man_page.h"
 #include "config/reference.h"
 
 namespace cadre::app {
@@ -29,6 +31,8 @@ constexpr const char* kUsage = R"(usage: cadre COMMAND ...
   router URL...              pass requests on to servers, or to pairs of prefill and decode servers
   doctor                     what this machine and its network can do, and what stands in the way
   demo                       expert parallelism in one layer, drawn on the terminal
+  completion SHELL           print completions for bash, zsh or fish
+  man                        print the manual page
   config-reference           print docs/reference.md
   version                    print the version
 
@@ -57,10 +61,15 @@ int Bench(Args args, const config::Environment& env) {
        {}});
 }
 
+int Completion(Args args) {
+  auto text = config::CompletionText(args.empty() ? "" : args[0]);
+  return text ? Print(*text) : Fail(text.error());
+}
+
 /// The commands that somebody who mistyped may have meant.
 std::string Nearest(const std::string& word) {
-  for (const char* name : {"serve", "generate", "inspect", "bench", "plan", "router", "doctor", "demo",
-                           "config-reference", "version", "help"}) {
+  for (const char* name : {"serve", "generate", "inspect", "bench", "plan", "router", "doctor", "demo", "completion",
+                           "man", "config-reference", "version", "help"}) {
     if (config::EditDistance(word.substr(0, 40), name) <= 2) return Format("; did you mean {}?", name);
   }
   return "; cadre help lists the commands";
@@ -97,6 +106,8 @@ int RunCommand(Args args, const config::Environment& env) {
   if (word == "rank") return RunRank(rest, env);
   if (word == "bench") return Bench(rest, env);
   if (word == "demo") return Demo(rest, env);
+  if (word == "completion") return Completion(rest);
+  if (word == "man") return Print(config::ManPageText(kVersion));
   if (word == "config-reference") return Print(config::ReferenceText());
   if (word == "version" || word == "--version" || word == "-v") return Print(Format("cadre {}\n", kVersion));
   if (word == "help" || word == "--help" || word == "-h") return Print(kUsage);

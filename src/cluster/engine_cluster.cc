@@ -176,6 +176,54 @@ Status EngineCluster::ResetPrefixCache() {
   return {};
 }
 
+namespace {
+
+// The answers of all engines to one order.
+struct Gathered {
+  std::mutex mutex;
+  size_t num_left;
+  std::vector<Result<engine::ControlState>> answers;
+  engine::ControlDone done;
+};
+
+Result<engine::ControlState> Merged(const std::vector<Result<engine::ControlState>>& answers) {
+  engine::ControlState all = {};
+  for (const auto& answer : answers) {
+    CADRE_TRY(answer);
+    all.paused |= answer->paused;
+    all.generation = std::max(all.generation, answer->generation);
+    all.seconds = std::max(all.seconds, answer->seconds);
+    all.bytes = std::max(all.bytes, answer->bytes);
+  }
+  return all;
+}
+
+}  // namespace
+
+void EngineCluster::Control(engine::ControlRequest request, engine::ControlDone done) {
+  const auto gathered = std::make_shared<Gathered>();
+  gathered->num_left = engines_.size();
+  gathered->answers.resize(engines_.size());
+  // What ranks are thought to hold is only a guess, so it may be dropped whatever comes of the order.
+  const bool forgets = request.kind == engine::ControlKind::kWeights ||
+                       (request.kind == engine::ControlKind::kPause && request.clear_cache);
+  gathered->done = [done = std::move(done),
+                    board = forgets ? options_.board : nullptr](Result<engine::ControlState> state) {
+    if (board != nullptr) board->ForgetBlocks();
+    done(std::move(state));
+  };
+  for (size_t i = 0; i < engines_.size(); ++i) {
+    engines_[i]->Control(request, [gathered, i](Result<engine::ControlState> answer) {
+      {
+        const std::lock_guard lock(gathered->mutex);
+        gathered->answers[i] = std::move(answer);
+        if (--gathered->num_left > 0) return;
+      }
+      gathered->done(Merged(gathered->answers));
+    });
+  }
+}
+
 void EngineCluster::Drain(TimePoint deadline) {
   std::vector<std::jthread> threads;
   for (engine::Engine* engine : engines_)

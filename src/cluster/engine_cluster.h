@@ -33,6 +33,8 @@ class EngineCluster : public engine::Engine {
   /// Of the first rank that answers: all have the same.
   Result<engine::EplbState> Eplb(TimePoint deadline) const override;
   Status ResetPrefixCache() override;
+  /// To all engines; answered when all have: with the state of the first, or the first error.
+  void Control(engine::ControlRequest request, engine::ControlDone done) override;
   /// All at once: ranks that step together also end together.
   void Drain(TimePoint deadline) override;
 

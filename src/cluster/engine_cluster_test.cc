@@ -31,6 +31,12 @@ class HoldingEngine : public engine::Engine {
     return *eplb;
   }
   Status ResetPrefixCache() override { return {}; }
+  void Control(engine::ControlRequest request, engine::ControlDone done) override {
+    orders.push_back(std::move(request));
+    answers.push_back(std::move(done));
+  }
+  std::vector<engine::ControlRequest> orders;
+  std::vector<engine::ControlDone> answers;
   void Drain(TimePoint) override { drained = true; }
   void EndAll() {
     for (const auto& sink : sinks) {
@@ -286,6 +292,29 @@ TEST(Cluster, TheFirstRankThatAnswersTellsHowExpertsAreBalanced) {
   EXPECT_EQ(ranks.engines[2].num_eplb, 0);
   for (auto& engine : ranks.engines) engine.eplb = Fail(Code::kUnavailable, "gone");
   EXPECT_EQ(ranks.fronts[0]->Eplb(soon).error().message, "gone");
+}
+
+TEST(Cluster, AnOrderGoesToAllAndIsAnsweredWhenAllHave) {
+  Ranks ranks(3);
+  std::vector<Result<engine::ControlState>> heard;
+  const auto hear = [&](Result<engine::ControlState> state) { heard.push_back(std::move(state)); };
+  ranks.fronts[0]->Control({.kind = engine::ControlKind::kPause, .mode = engine::PauseMode::kWait}, hear);
+  for (size_t i = 0; i < 3; ++i) {
+    EXPECT_TRUE(heard.empty());
+    ASSERT_EQ(ranks.engines[i].orders.size(), 1u);
+    EXPECT_EQ(ranks.engines[i].orders[0].mode, engine::PauseMode::kWait);
+    ranks.engines[2 - i].answers[0](
+        engine::ControlState{.paused = true, .generation = static_cast<int64_t>(i)});
+  }
+  ASSERT_EQ(heard.size(), 1u);
+  EXPECT_TRUE(heard[0]->paused);
+  EXPECT_EQ(heard[0]->generation, 2);
+  ranks.fronts[0]->Control({.kind = engine::ControlKind::kProbe}, hear);
+  ranks.engines[0].answers[1](engine::ControlState());
+  ranks.engines[1].answers[1](Fail(Code::kUnavailable, "rank 1 is gone"));
+  ranks.engines[2].answers[1](engine::ControlState());
+  ASSERT_EQ(heard.size(), 2u);
+  EXPECT_EQ(heard[1].error().message, "rank 1 is gone");
 }
 
 }  // namespace

@@ -200,9 +200,10 @@ TEST(Parse, RefusalsNameTheFlag) {
            {{"-pp", "2"}, "--pipeline-parallel-size", "Pipeline"},
            {{"-qgptq"}, "--quantization", "later"},
            {{"--quantization=awq"}, "--quantization", "later"},
-           {{"--kv-transfer-config", R"({"kv_connector":"NixlConnector","kv_role":"kv_both"})"},
-            "--kv-transfer-config",
-            "later"},
+           {{"--kv-transfer-config", R"({"kv_connector":"LMCacheConnectorV1","kv_role":"kv_both"})"},
+            "--kv-transfer-config.kv_connector",
+            "LMCacheConnectorV1 is not built; use NixlConnector"},
+           {{"--kv-events-config", R"({"enable_kv_cache_events":true})"}, "--kv-events-config", "Events"},
            {{"-dp", "2", "--eplb-record", "f"}, "--eplb-record", "wants --enable-eplb"},
            {{"--all2all-backend", "moonep"}, "--all2all-backend", "moonep: It fetches weights"},
            {{"--decode-all2all-backend", "moonep"}, "--decode-all2all-backend", "moonep"},
@@ -358,10 +359,12 @@ TEST(Parse, LinesOfTheSeeds) {
     EXPECT_EQ(parallel.data_parallel_size_local, 8);
     EXPECT_EQ(parallel.data_parallel_address, "192.168.1.100");
   }
-  EXPECT_THAT(ServeError({model, "--enable-expert-parallel", "--kv-transfer-config",
-                          R"({"kv_connector":"NixlConnector","kv_role":"kv_producer"})"})
-                  .message,
-              HasSubstr("--kv-transfer-config"));
+  const KvTransferOptions kv =
+      Serve({model, "--enable-expert-parallel", "--kv-transfer-config",
+             R"({"kv_connector":"NixlConnector","kv_role":"kv_producer"})"})
+          .engine.kv_transfer;
+  EXPECT_EQ(kv.connector, "NixlConnector");
+  EXPECT_EQ(kv.role, "kv_producer");
   EXPECT_EQ(
       Serve({model, "--expert-placement-strategy", "round_robin"}).engine.parallel.expert_placement_strategy,
       "round_robin");

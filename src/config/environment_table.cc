@@ -45,6 +45,15 @@ constexpr Setting kRead[] = {
     Works("VLLM_ALLOW_LONG_MAX_MODEL_LEN", Type::kBool, "false",
           Into<&ModelOptions::allow_long_max_model_len>,
           "Let --max-model-len go beyond what the model says."),
+    Works("VLLM_NIXL_SIDE_CHANNEL_HOST", Type::kString, "", Into<&KvTransferOptions::side_channel_host>,
+          "--kv-transfer-config: the address that other instances are told; default: one that they can reach."),
+    Works("VLLM_NIXL_SIDE_CHANNEL_PORT", Type::kInt, "5600", Into<&KvTransferOptions::side_channel_port>,
+          "The port there, + rank; the next free one where it is in use.")
+        .Range(1, 65535),
+    Works("VLLM_NIXL_ABORT_REQUEST_TIMEOUT", Type::kFloat, "480",
+          Into<&KvTransferOptions::abort_timeout_s>,
+          "Longest wait, in seconds, for blocks that prefill still computes.")
+        .Range(0.1, 1e6),
     Works("VLLM_CPU_KVCACHE_SPACE", Type::kFloat, "0", KvSpace,
           "KV cache of each rank in GiB, if --kv-cache-memory-bytes is unset; 0: sized by "
           "--gpu-memory-utilization.")
@@ -151,12 +160,11 @@ constexpr Names kNoEffect[] = {
      "RAY_BUNDLE_INDICES RAY_DP_PACK_STRATEGY RAY_DP_PLACEMENT_NODE_IPS RAY_EXTRA_ENV_VARS_TO_COPY "
      "RAY_EXTRA_ENV_VAR_PREFIXES_TO_COPY RAY_PER_WORKER_GPUS USE_RAY_COMPILED_DAG_CHANNEL_TYPE "
      "USE_RAY_COMPILED_DAG_OVERLAP_COMM USE_RAY_V2_EXECUTOR_BACKEND USE_RAY_WRAPPED_PP_COMM"},
-    {"Handing KV blocks between instances comes later.",
+    {"KV blocks travel through shared memory and TCP; --kv-transfer-config says with whom.",
      "EC_SIDE_CHANNEL_HOST EC_SIDE_CHANNEL_PORT KV_EVENTS_USE_INT_BLOCK_HASHES "
      "KV_OFFLOAD_MAX_BATCH_DESCRIPTORS MOONCAKE_ABORT_REQUEST_TIMEOUT MOONCAKE_BOOTSTRAP_PORT "
      "MOONCAKE_CONNECTOR_TIMEOUT MOONCAKE_DISK_STAGING_USABLE_RATIO MOONCAKE_LOAD_RECV_THREADS "
-     "MOONCAKE_STORE_TIER_LOG NIXL_ABORT_REQUEST_TIMEOUT NIXL_SIDE_CHANNEL_HOST NIXL_SIDE_CHANNEL_PORT "
-     "P2P_HANDSHAKE_TIMEOUT_S P2P_IDLE_TIMEOUT_S P2P_MAX_PEERS P2P_SIDE_CHANNEL_HOST P2P_SIDE_CHANNEL_PORT "
+     "MOONCAKE_STORE_TIER_LOG P2P_HANDSHAKE_TIMEOUT_S P2P_IDLE_TIMEOUT_S P2P_MAX_PEERS P2P_SIDE_CHANNEL_HOST P2P_SIDE_CHANNEL_PORT "
      "USE_SIMPLE_KV_OFFLOAD"},
     {"LoRA adapters are not built.",
      "ALLOW_RUNTIME_LORA_UPDATING LORA_DISABLE_PDL LORA_ENABLE_DUAL_STREAM LORA_RESOLVER_CACHE_DIR "

@@ -89,7 +89,37 @@ std::string RowText(const Setting& setting) {
   return line;
 }
 
-std::string Usage(Command command) {
+std::string GroupText(const Group& group) {
+  std::string text = Format("\n{}: {}\n", group.name, group.title);
+  for (const Setting& setting : group.settings) text += RowText(setting);
+  return text;
+}
+
+/// The groups, the first of them in full: what most people came for.
+std::string Overview(Command command) {
+  const auto& groups = GroupsOf(command);
+  std::string text = UsageText(command);
+  text += "\nMore: --help=all, --help=GROUP, --help=FLAG, or --help=WORD for flags that contain it.\n";
+  text +=
+      "Flags may also stand in a file: --config FILE.yaml. `_` and `-` are the same in names.\n\nGroups:\n";
+  for (const Group& group : groups) {
+    const auto working = std::count_if(group.settings.begin(), group.settings.end(),
+                                       [](const Setting& s) { return s.kind == Kind::kWorks; });
+    text += Format("  {:<20} {} ({} flags, {} of them work here)\n", group.name, group.title,
+                   group.settings.size(), working);
+  }
+  return text + GroupText(groups.front());
+}
+
+std::string LowerDashes(std::string_view text) {
+  std::string lower(text);
+  for (char& c : lower) c = c == '_' ? '-' : static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+  return lower;
+}
+
+}  // namespace
+
+std::string UsageText(Command command) {
   switch (command) {
     case Command::kServe:
       return "usage: cadre serve MODEL [flags]\n\nServes a model over the OpenAI HTTP API, as `vllm serve` "
@@ -143,42 +173,12 @@ std::string Usage(Command command) {
   return "";
 }
 
-std::string GroupText(const Group& group) {
-  std::string text = Format("\n{}: {}\n", group.name, group.title);
-  for (const Setting& setting : group.settings) text += RowText(setting);
-  return text;
-}
-
-/// The groups, the first of them in full: what most people came for.
-std::string Overview(Command command) {
-  const auto& groups = GroupsOf(command);
-  std::string text = Usage(command);
-  text += "\nMore: --help=all, --help=GROUP, --help=FLAG, or --help=WORD for flags that contain it.\n";
-  text +=
-      "Flags may also stand in a file: --config FILE.yaml. `_` and `-` are the same in names.\n\nGroups:\n";
-  for (const Group& group : groups) {
-    const auto working = std::count_if(group.settings.begin(), group.settings.end(),
-                                       [](const Setting& s) { return s.kind == Kind::kWorks; });
-    text += Format("  {:<20} {} ({} flags, {} of them work here)\n", group.name, group.title,
-                   group.settings.size(), working);
-  }
-  return text + GroupText(groups.front());
-}
-
-std::string LowerDashes(std::string_view text) {
-  std::string lower(text);
-  for (char& c : lower) c = c == '_' ? '-' : static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
-  return lower;
-}
-
-}  // namespace
-
 Result<std::string> HelpText(Command command, std::string_view topic) {
   if (topic.empty() || topic == "listgroup" || topic == "page") return Overview(command);
   const auto& groups = GroupsOf(command);
   std::string wanted = LowerDashes(topic);
   if (wanted.starts_with("--")) wanted.erase(0, 2);
-  std::string text = Usage(command);
+  std::string text = UsageText(command);
   if (wanted == "all") {
     for (const Group& group : groups) text += GroupText(group);
     return text;

@@ -12,4 +12,7 @@ namespace cadre::config {
 /// flags' names. Errors: kNotFound if nothing fits.
 Result<std::string> HelpText(Command command, std::string_view topic);
 
+/// "usage: cadre serve MODEL [flags]", an empty line, what it does.
+std::string UsageText(Command command);
+
 }  // namespace cadre::config

@@ -5,6 +5,7 @@
 
 #include "config/config_file.h"
 #include "config/help.h"
+#include "config/kv_transfer.h"
 #include "config/launch.h"
 #include "config/plan.h"
 #include "config/router.h"
@@ -106,6 +107,7 @@ Status SettleEngine(const Environment& env, const Settlement& settled, bool laun
   if (const Given* address = settled.Find("data-parallel-address"))
     engine.parallel.data_parallel_address_source = address->source;
   SettleEplb(settled, engine.parallel, notices);
+  CADRE_TRY(SettleKvTransfer(settled, engine.kv_transfer, notices));
   if (launched) CADRE_TRY(TakeLauncher(env, engine.parallel, notices));
   return CheckEngine(engine);
 }
@@ -121,6 +123,7 @@ Targets EngineTargets(EngineOptions& engine) {
   std::get<SchedulerOptions*>(targets) = &engine.scheduler;
   std::get<ParallelOptions*>(targets) = &engine.parallel;
   std::get<EplbOptions*>(targets) = &engine.parallel.eplb;
+  std::get<KvTransferOptions*>(targets) = &engine.kv_transfer;
   std::get<CpuOptions*>(targets) = &engine.cpu;
   std::get<EngineOptions*>(targets) = &engine;
   return targets;

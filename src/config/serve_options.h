@@ -30,10 +30,13 @@ struct ModelOptions {
   std::optional<int64_t> max_model_len;   ///< tokens; empty: the model's own; or kAutoModelLen
   bool allow_long_max_model_len = false;  ///< VLLM_ALLOW_LONG_MAX_MODEL_LEN: beyond what the model says
   bool skip_tokenizer_init = false;
-  Json hf_overrides;                       ///< object laid over config.json; null: none
-  std::string generation_config = "auto";  ///< auto: the model's folder; vllm: none; else a folder
-  Json override_generation_config;         ///< object laid over generation_config.json; null: none
-  int64_t max_logprobs = 20;               ///< -1: no limit
+  Json hf_overrides;                           ///< object laid over config.json; null: none
+  std::string generation_config = "auto";      ///< auto: the model's folder; vllm: none; else a folder
+  Json override_generation_config;             ///< object laid over generation_config.json; null: none
+  int64_t max_logprobs = 20;                   ///< -1: no limit
+  std::string logprobs_mode = "raw_logprobs";  ///< or processed_logprobs, raw_logits, processed_logits
+  bool return_routed_experts = false;          ///< answers tell which experts each token had
+  bool weight_update_copy = false;             ///< keep the weights a second time while they are replaced
   bool show_progress = true;
   std::string routing_simulation;  ///< VLLM_MOE_ROUTING_SIMULATION_STRATEGY; "": the router chooses
 
@@ -137,6 +140,26 @@ struct ParallelOptions {
   friend bool operator==(const ParallelOptions&, const ParallelOptions&) = default;
 };
 
+/// `--kv-transfer-config`: blocks of the KV cache go to and come from other instances.
+struct KvTransferOptions {
+  std::string connector;  ///< NixlConnector or P2pNcclConnector; "": no hand-off
+  std::string role;       ///< kv_producer, kv_consumer or kv_both
+  std::optional<std::string> engine_id;
+  std::string ip = "127.0.0.1";  ///< kv_ip: where a P2pNcclConnector is reached
+  int port = 14579;              ///< kv_port
+  std::string load_failure_policy = "recompute";  ///< or "fail"
+  Json extra;                                     ///< kv_connector_extra_config: object or null
+  double lease_s = 30;                            ///< kv_lease_duration: how long blocks wait to be fetched
+  double abort_timeout_s = 480;      ///< VLLM_NIXL_ABORT_REQUEST_TIMEOUT: longest fetch while the source computes
+  bool bidirectional = false;        ///< decode holds what it has computed for the next turn
+  std::string side_channel_host;     ///< VLLM_NIXL_SIDE_CHANNEL_HOST; "": an address that others can reach
+  int side_channel_port = 5600;      ///< VLLM_NIXL_SIDE_CHANNEL_PORT; + rank
+
+  bool enabled() const { return !connector.empty(); }
+  bool by_request_id() const { return connector == "P2pNcclConnector"; }
+  friend bool operator==(const KvTransferOptions&, const KvTransferOptions&) = default;
+};
+
 /// Threads and instruction set.
 struct CpuOptions {
   enum class Bind {
@@ -159,6 +182,7 @@ struct EngineOptions {
   CacheOptions cache;
   SchedulerOptions scheduler;
   ParallelOptions parallel;
+  KvTransferOptions kv_transfer;
   CpuOptions cpu;
   std::string log_level = "info";
   bool log_color = true;

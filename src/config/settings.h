@@ -73,6 +73,9 @@ Group DoctorGroup();
 std::vector<Group> RouterGroups();
 Group PlanGroup();
 
+/// Of a JSON option whose members have rows of their own (JsonKey), which fill the fields.
+inline void TakenByMembers(const Targets&, const Json&) {}
+
 // Reasons that several rows share.
 /// The exchanges that are built.
 inline constexpr std::string_view kAll2AllBuilt =
@@ -94,8 +97,6 @@ inline constexpr std::string_view kNoVisionTuning = "It tunes images, audio and 
 inline constexpr std::string_view kNoLora =
     "LoRA adapters are not built; merge the adapter into the checkpoint instead.";
 inline constexpr std::string_view kNoSpeculation = "Speculative decoding is not built; leave the flag out.";
-inline constexpr std::string_view kLaterTransfer =
-    "Handing KV blocks between prefill and decode instances comes later; leave the flag out.";
 inline constexpr std::string_view kLaterTools =
     "Parsing tool calls and reasoning out of answers comes later; tools are rendered by the chat template "
     "and the raw text comes back.";

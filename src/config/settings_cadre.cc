@@ -33,6 +33,11 @@ constexpr Setting kCadre[] = {
     Works("fabric-connections", Type::kInt, "1", Into<&ParallelOptions::fabric_connections>,
           "TCP connections between two nodes for each network address; large messages are split over them.")
         .Range(1, 16),
+    Works(
+        "weight-update-copy", Type::kBool, "false", Into<&ModelOptions::weight_update_copy>,
+        "Keep the old weights in memory while /update_weights writes new ones, so that a failure in the "
+        "middle "
+        "restores them. Takes the weights' memory a second time; without it the last folder is read again."),
     Works("log-level", Type::kString, "", Into<&EngineOptions::log_level>,
           "What is logged: trace, debug, info, warning, error; VLLM_LOGGING_LEVEL or info if unset.")
         .Choices("trace,debug,info,warning,error,critical,TRACE,DEBUG,INFO,WARNING,ERROR,CRITICAL,NOTSET"),

@@ -41,10 +41,12 @@ constexpr Setting kModel[] = {
     Works("max-logprobs", Type::kInt, "20", Into<&ModelOptions::max_logprobs>,
           "Most log probabilities that a request may ask for at each token; -1: no limit.")
         .Range(-1),
-    Works("logprobs-mode", Type::kString, "raw_logprobs", nullptr,
-          "What logprobs are: those of the model before penalties and temperature.")
-        .Choices("processed_logits,processed_logprobs,raw_logits,raw_logprobs")
-        .Only("raw_logprobs", "Only raw_logprobs is built."),
+    Works("logprobs-mode", Type::kString, "raw_logprobs", Into<&ModelOptions::logprobs_mode>,
+          "What the logprobs of generated tokens are: of the model's own distribution (raw), or of the one "
+          "that was "
+          "drawn from, after penalties, temperature, min_p, top_k and top_p (processed); or the logits of "
+          "either.")
+        .Choices("processed_logits,processed_logprobs,raw_logits,raw_logprobs"),
     Works("hf-overrides", Type::kJson, "{}", Into<&ModelOptions::hf_overrides>,
           "Members laid over the checkpoint's config.json."),
     Works("generation-config", Type::kString, "auto", Into<&ModelOptions::generation_config>,
@@ -86,8 +88,8 @@ constexpr Setting kModel[] = {
              "The scales' kind follows from the checkpoint; use --quantization fp8 alone."),
     NoEffect("allow-deprecated-quantization", Type::kBool, "false", "No deprecated method is built."),
     NoEffect("enforce-eager", Type::kBool, "false", kNoGraphs),
-    NotBuilt("enable-return-routed-experts", Type::kBool, "false",
-             "Returning routed experts comes later; leave the flag out."),
+    Works("enable-return-routed-experts", Type::kBool, "false", Into<&ModelOptions::return_routed_experts>,
+          "Answers carry routed_experts: which experts each token had in each layer."),
     NotBuilt("return-sampling-mask", Type::kBool, "false",
              "Returning the sampling mask is not built; leave the flag out."),
     NoEffect("use-fp64-gumbel", Type::kBool, "false",

@@ -23,9 +23,6 @@ constexpr std::string_view kAll2AllNames =
 constexpr std::string_view kNoMoonEp =
     "It fetches weights of busy experts within a step, which is not built; use deepep_high_throughput.";
 
-// The members of a JSON option have rows of their own (JsonKey), which fill the fields.
-void TakenByMembers(const Targets&, const Json&) {}
-
 constexpr Setting kParallel[] = {
     Works("tensor-parallel-size", Type::kInt, "1", Into<&ParallelOptions::tensor_parallel_size>,
           "Ranks that split each layer between them.")
@@ -203,23 +200,38 @@ constexpr JsonKey kKeys[] = {
      "No effect here: layers move together while spare places last."},
     {"fault-tolerance-config", "engine_recovery_timeout_sec", Type::kInt, "120",
      "Longest wait for a recovery.", nullptr, "", 1},
-    {"kv-transfer-config", "kv_connector", Type::kString, "", "Name of the connector."},
-    {"kv-transfer-config", "engine_id", Type::kString, "", "This instance's id; random if unset."},
-    {"kv-transfer-config", "kv_buffer_device", Type::kString, "cpu", "Where blocks lie.", nullptr,
-     "cuda,cpu"},
-    {"kv-transfer-config", "kv_buffer_size", Type::kFloat, "1e9", "Bytes of the buffer.", nullptr, "", 0},
-    {"kv-transfer-config", "kv_role", Type::kString, "", "What this instance does.", nullptr,
-     "kv_producer,kv_consumer,kv_both"},
-    {"kv-transfer-config", "kv_rank", Type::kInt, "", "Older: rank of this instance.", nullptr, "", 0},
-    {"kv-transfer-config", "kv_parallel_size", Type::kInt, "1", "Older: number of instances.", nullptr, "",
-     1},
-    {"kv-transfer-config", "kv_ip", Type::kString, "127.0.0.1", "Address of the connector."},
-    {"kv-transfer-config", "kv_port", Type::kInt, "14579", "Port of the connector.", nullptr, "", 0},
-    {"kv-transfer-config", "kv_connector_extra_config", Type::kJson, "{}", "Members for the connector."},
-    {"kv-transfer-config", "kv_connector_module_path", Type::kString, "", "Python module of the connector."},
-    {"kv-transfer-config", "enable_permute_local_kv", Type::kBool, "false", "Permute blocks while copying."},
-    {"kv-transfer-config", "kv_load_failure_policy", Type::kString, "fail",
-     "What a failed transfer leads to.", nullptr, "recompute,fail"},
+    {"kv-transfer-config", "kv_connector", Type::kString, "",
+     "NixlConnector: prefill's answer says where the blocks lie. P2pNcclConnector: the request id does.",
+     Into<&KvTransferOptions::connector>},
+    {"kv-transfer-config", "kv_role", Type::kString, "",
+     "kv_producer (prefill), kv_consumer (decode) or kv_both. Whole requests are served by each.",
+     Into<&KvTransferOptions::role>, "kv_producer,kv_consumer,kv_both"},
+    {"kv-transfer-config", "engine_id", Type::kString, "", "This instance's id; random if unset.",
+     Into<&KvTransferOptions::engine_id>},
+    {"kv-transfer-config", "kv_load_failure_policy", Type::kString, "recompute",
+     "Where blocks cannot be fetched: recompute the prompt here, or fail the request.",
+     Into<&KvTransferOptions::load_failure_policy>, "recompute,fail"},
+    {"kv-transfer-config", "kv_ip", Type::kString, "127.0.0.1",
+     "P2pNcclConnector: the address under which this instance is in request ids.",
+     Into<&KvTransferOptions::ip>},
+    {"kv-transfer-config", "kv_port", Type::kInt, "14579", "P2pNcclConnector: the port there, + rank.",
+     Into<&KvTransferOptions::port>, "", 1},
+    {"kv-transfer-config", "kv_connector_extra_config", Type::kJson, "{}",
+     "kv_lease_duration (seconds that blocks wait to be fetched, 30), bidirectional (decode holds its "
+     "answers' blocks for the next turn, false), backends (no effect: shared memory and TCP are used).",
+     Into<&KvTransferOptions::extra>},
+    {"kv-transfer-config", "kv_lease_duration", Type::kFloat, "30",
+     "The same as kv_connector_extra_config.kv_lease_duration.", Into<&KvTransferOptions::lease_s>, "", 0.1},
+    {"kv-transfer-config", "kv_buffer_device", Type::kString, "cpu",
+     "No effect here: blocks lie in the host's memory.", nullptr, "cuda,cpu"},
+    {"kv-transfer-config", "kv_buffer_size", Type::kFloat, "1e9",
+     "No effect here: blocks are fetched from the KV cache itself.", nullptr, "", 0},
+    {"kv-transfer-config", "kv_rank", Type::kInt, "", "No effect here.", nullptr, "", 0},
+    {"kv-transfer-config", "kv_parallel_size", Type::kInt, "1", "No effect here.", nullptr, "", 1},
+    {"kv-transfer-config", "kv_connector_module_path", Type::kString, "",
+     "Refused: no Python is run."},
+    {"kv-transfer-config", "enable_permute_local_kv", Type::kBool, "false",
+     "No effect here: blocks are brought into the local layout as they arrive."},
 };
 
 }  // namespace

@@ -13,6 +13,13 @@ session::ContentFormat ContentFormatOf(const std::string& name) {
   return session::ContentFormat::kAuto;
 }
 
+nn::LogprobsMode LogprobsModeOf(const std::string& name) {
+  if (name == "processed_logprobs") return nn::LogprobsMode::kProcessedLogprobs;
+  if (name == "raw_logits") return nn::LogprobsMode::kRawLogits;
+  if (name == "processed_logits") return nn::LogprobsMode::kProcessedLogits;
+  return nn::LogprobsMode::kRawLogprobs;
+}
+
 serve::ServeOptions ServeOptionsOf(const config::ServeOptions& options, const ModelSetup& setup) {
   serve::ServeOptions serve;
   serve.http = HttpOptionsOf(options.http);
@@ -26,8 +33,11 @@ serve::ServeOptions ServeOptionsOf(const config::ServeOptions& options, const Mo
                 .headers = options.http.allowed_headers};
   serve.response_role = options.api.response_role;
   serve.version = kVersion;
+  serve.num_ranks = options.engine.parallel.expert_parallel_size();
+  serve.tensor_parallel_size = options.engine.parallel.tensor_parallel_size;
   serve.dev_mode = options.api.dev_mode;
   serve.enable_request_id_headers = options.http.enable_request_id_headers;
+  serve.echo_request_ids = options.engine.kv_transfer.enabled();
   serve.enable_force_include_usage = options.api.enable_force_include_usage;
   serve.return_tokens_as_token_ids = options.api.return_tokens_as_token_ids;
   serve.trust_request_chat_template = options.api.trust_request_chat_template;
@@ -75,6 +85,7 @@ Result<session::SessionOptions> SessionOptionsOf(const config::EngineOptions& op
   }
   session.eos_token_ids = setup.spec.eos_token_ids;
   session.seed = static_cast<uint64_t>(options.model.seed);
+  session.logprobs_mode = LogprobsModeOf(options.model.logprobs_mode);
   session.max_logprobs = static_cast<int>(options.model.max_logprobs);
   session.content_format = ContentFormatOf(api.chat_template_content_format);
   session.chat_template_kwargs = api.default_chat_template_kwargs;

@@ -20,6 +20,10 @@ struct StartOptions {
   std::function<void(const std::string& waiting_for)> on_waiting;
   /// Front processes besides this one: with any, ranks are processes even where there is only one.
   int num_fronts = 0;
+  /// What ranks are started from, where this process is no `cadre` itself: the program's path, and the words
+  /// that follow `rank R` (`serve MODEL flags...`). Empty: this program and its own words.
+  std::string program;
+  std::vector<std::string> words;
 };
 
 /// What one more front process needs: a connection to each engine, by DP rank.

@@ -14,11 +14,13 @@ Result<engine::StepGate::Turn> LockstepGate::Agree(const Offer& offer) {
                              .ticket = ticket_,
                              .has_work = offer.num_tokens > 0 || offer.wants_step,
                              .generates = offer.generates,
-                             .stop = offer.wants_stop};
+                             .stop = offer.wants_stop,
+                             .order = offer.order};
   CADRE_ASSIGN(view_, lockstep_->Exchange(mine, Now() + step_timeout_));
   if (std::ranges::all_of(stops_with_, [&](size_t dp_rank) { return view_.words[dp_rank].stop; })) {
     return Turn::kStop;
   }
+  if (view_.CommonOrder() != 0) return Turn::kOrder;
   return view_.AnyWork() ? Turn::kStep : Turn::kSleep;
 }
 

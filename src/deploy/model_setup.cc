@@ -193,6 +193,16 @@ std::string WeightsText(const ModelSetup& setup) {
   return Format("fp8 (e4m3), {}, as published ({})", scales, quant.method);
 }
 
+namespace {
+
+// Of one token: an expert's number for each choice in each layer.
+int64_t RoutingBytesOf(const ModelSetup& setup, const config::EngineOptions& options) {
+  if (!options.model.return_routed_experts) return 0;
+  return static_cast<int64_t>(sizeof(uint16_t)) * std::ssize(setup.expert_maps) * setup.spec.moe.top_k;
+}
+
+}  // namespace
+
 // The largest sizes over all ranks: ranks with more experts, or one more head row, decide.
 Status PlanMemory(const config::EngineOptions& options, const sys::MemoryInfo& host, ModelSetup& setup) {
   const config::ParallelOptions& parallel = options.parallel;
@@ -232,6 +242,8 @@ Status PlanMemory(const config::EngineOptions& options, const sys::MemoryInfo& h
   }
   in.total_bytes = host.total();
   in.total_source = host.limited_by;
+  in.routing_bytes = RoutingBytesOf(setup, options);
+  in.weight_copy = options.model.weight_update_copy;
   in.utilization = options.cache.gpu_memory_utilization;
   in.num_local_ranks = launch.num_local_ranks;
   // Data-parallel ranks share one copy of each shard.

@@ -57,7 +57,7 @@ class ProcessDeployment : public Deployment {
     if (!launch.one_node()) {
       CADRE_ASSIGN(node_, NodeGroup::Join(options, setup(), start.on_waiting, deadline));
     }
-    CADRE_TRY(StartRanks(deadline));
+    CADRE_TRY(StartRanks(start, deadline));
     if (broker_) node_ ? node_->hosts().Serve(*broker_) : broker_->Start();
     if (broker_) WatchForSilence();
     watcher_ = std::thread([this] { Watch(); });
@@ -105,10 +105,14 @@ class ProcessDeployment : public Deployment {
 
   // A process for each rank of this node, each with its ends of two connections: to its front and to the
   // broker.
-  Status StartRanks(TimePoint deadline) {
+  Status StartRanks(const StartOptions& start, TimePoint deadline) {
     const config::Launch& launch = setup().launch;
-    CADRE_ASSIGN(const std::string program, sys::ProgramPath());
-    CADRE_ASSIGN(const std::vector<std::string> words, OwnWords());
+    std::string program = start.program;
+    std::vector<std::string> words = start.words;
+    if (program.empty()) {
+      CADRE_ASSIGN(program, sys::ProgramPath());
+      CADRE_ASSIGN(words, OwnWords());
+    }
     const std::vector<int> away = node_ && !launch.first ? node_->EnginesAway() : std::vector<int>();
     for (int local = 0; local < launch.num_local_ranks; ++local) {
       const int rank = launch.first_rank + local;

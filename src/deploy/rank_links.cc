@@ -64,7 +64,8 @@ std::vector<group::ConfigField> SharedConfig(const config::EngineOptions& option
           {"expert start map (--eplb-init)", Format("{:016x}", HashMaps(setup.expert_maps))},
           {"--max-num-batched-tokens", Format("{}", options.scheduler.max_num_batched_tokens)},
           {"--max-model-len", Format("{}", setup.max_model_len)},
-          {"--block-size", Format("{}", options.cache.block_size)}};
+          {"--block-size", Format("{}", options.cache.block_size)},
+          {"--kv-transfer-config", Format("{} {}", options.kv_transfer.connector, options.kv_transfer.role)}};
 }
 
 Result<RankLinks> MakeLinks(const config::EngineOptions& options, const ModelSetup& setup, RankPlace place,

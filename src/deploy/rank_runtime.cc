@@ -69,8 +69,8 @@ Status RankRuntime::Load(const config::EngineOptions& options, const ModelSetup&
     const std::vector<int> near = links_.rendezvous->LocalRanks();
     for (eplb::ExpertMap& map : maps_) map = map.Preferring(near.front(), near.back() + 1);
   }
-  CADRE_ASSIGN(const auto plan,
-               model::PlanWeights(spec_, WeightLayoutOf(setup, options.parallel, place, maps_)));
+  CADRE_ASSIGN(plan_, model::PlanWeights(spec_, WeightLayoutOf(setup, options.parallel, place, maps_)));
+  const model::WeightPlan& plan = plan_;
   CADRE_ASSIGN(std::byte* const dense, PlaceDense(options, setup, place, plan.dense_bytes, join_deadline));
   CADRE_ASSIGN(std::byte* const experts, PlaceExperts(setup, place, plan.expert_bytes, join_deadline));
   weights_ = model::PlaceWeights(spec_, plan, dense, experts);
@@ -87,6 +87,30 @@ Status RankRuntime::Load(const config::EngineOptions& options, const ModelSetup&
                                                join_deadline));  // nobody reads before all is there
   }
   return {};
+}
+
+// With hand-off it is memory that other instances of this host can map, and an agent hands it out.
+Status RankRuntime::MakeKvPool(const config::EngineOptions& options, const ModelSetup& setup, RankPlace place,
+                               TimePoint join_deadline) {
+  const auto bytes = static_cast<size_t>(setup.memory_input.kv.PoolBytes(setup.memory.num_kv_blocks));
+  // Touched now: a page fault in a step costs more than the step.
+  if (!options.kv_transfer.enabled()) {
+    CADRE_ASSIGN(kv_.region, sys::AllocateRegion(bytes, {.pool = pool_.get()}));
+    return {};
+  }
+  CADRE_ASSIGN(kv_, sys::CreateSegment(Format("cadre-kv-{}", place.rank()), bytes, true));
+  sys::TouchPages(kv_.region.data(), kv_.region.bytes(), pool_.get());
+  CADRE_ASSIGN(agent_, StartKvAgent(options, setup,
+                                    {.place = place,
+                                     .pool = &kv_,
+                                     .rendezvous = links_.rendezvous,
+                                     .waker = waker_,
+                                     .deadline = join_deadline}));
+  return {};
+}
+
+RankRuntime::~RankRuntime() {
+  waker_->Set(nullptr);
 }
 
 Status RankRuntime::Connect(const config::EngineOptions& options, const ModelSetup& setup, RankPlace place,
@@ -108,15 +132,14 @@ Status RankRuntime::Connect(const config::EngineOptions& options, const ModelSet
       LogInfo("{}", group::DescribeRing(links_.rendezvous->hosts()));
   }
   const kv::Layout layout = setup.memory_input.kv;
-  // Touched now: a page fault in a step costs more than the step.
-  CADRE_ASSIGN(kv_, sys::AllocateRegion(static_cast<size_t>(layout.PoolBytes(setup.memory.num_kv_blocks)),
-                                        {.pool = pool_.get()}));
+  CADRE_TRY(MakeKvPool(options, setup, place, join_deadline));
   decoder_ = std::make_unique<model::Decoder>(spec_, weights_, decoder_options);
   engine::RunnerOptions runner{
       .device = device,
-      .kv = {.layout = layout, .num_blocks = setup.memory.num_kv_blocks, .base = kv_.data()},
+      .kv = {.layout = layout, .num_blocks = setup.memory.num_kv_blocks, .base = kv_.region.data()},
       .exchange = exchange_.get(),
       .tensor_parallel = links_.tensor_parallel.get(),
+      .agent = agent_.get(),
       .vocab_size = spec_.vocab_size};
   if (const std::string& strategy = options.model.routing_simulation; !strategy.empty() && setup.is_moe()) {
     CADRE_ASSIGN(simulated_routing_,
@@ -124,6 +147,12 @@ Status RankRuntime::Connect(const config::EngineOptions& options, const ModelSet
     runner.simulated_routing = &*simulated_routing_;
     if (setup.local_rank(place) == 0)
       LogWarning("experts are chosen by {} and not by the router: answers are worth nothing", strategy);
+  }
+  if (const int64_t bytes = setup.memory_input.routing_bytes; bytes > 0) {
+    const int64_t tokens = setup.memory.num_kv_blocks * layout.block_size;
+    CADRE_ASSIGN(routed_, sys::AllocateRegion(static_cast<size_t>(bytes * tokens), {.pool = pool_.get()}));
+    runner.routed_experts = reinterpret_cast<uint16_t*>(routed_.data());
+    runner.top_k = spec_.moe.top_k;
   }
   for (const eplb::ExpertMap& map : maps_) runner.expert_maps.push_back(&map);
   if (const auto timeout = options.parallel.distributed_timeout_s)
@@ -143,6 +172,8 @@ Status RankRuntime::Connect(const config::EngineOptions& options, const ModelSet
         StartBalancing(options, setup, links_.rendezvous, *pool_, join_deadline, maps_, weights_, moves_));
     made->Attach(*moves_.rebalancer);
   }
+  CADRE_TRY(KeepWeights(options, setup, place, join_deadline));
+  made->SetWeightKeeper(keeper_.get());
   if (place.tp_rank != 0) {
     follower_ = std::move(made);
     return {};
@@ -154,7 +185,8 @@ Status RankRuntime::Connect(const config::EngineOptions& options, const ModelSet
           .model_info = {.vocab_size = spec_.vocab_size,
                          .max_model_len = setup.max_model_len,
                          .num_kv_blocks = setup.memory.num_kv_blocks,
-                         .block_size = layout.block_size},
+                         .block_size = layout.block_size,
+                         .kv_transfer = KvTransferInfoOf(options.kv_transfer)},
           .scheduler = {.max_num_seqs = static_cast<int32_t>(scheduler.max_num_seqs),
                         .max_num_batched_tokens = static_cast<int32_t>(scheduler.max_num_batched_tokens),
                         .long_prefill_token_threshold =
@@ -165,8 +197,50 @@ Status RankRuntime::Connect(const config::EngineOptions& options, const ModelSet
                                       ? engine::SchedulingPolicy::kPriority
                                       : engine::SchedulingPolicy::kFcfs},
           .max_queued_requests = scheduler.max_num_queued_reqs.value_or(kMaxQueuedRequests),
-          .on_out_of_memory = std::move(links_.on_out_of_memory)},
+          .weight_keeper = keeper_.get(),
+          .on_out_of_memory = std::move(links_.on_out_of_memory),
+          .agent = agent_.get(),
+          .hand_off = HandOffOptionsOf(options, place)},
       std::move(made), std::move(links_.gate));
+  waker_->Set(engine_.get());
+  return {};
+}
+
+// After the start of balancing, which says where experts lie.
+Status RankRuntime::KeepWeights(const config::EngineOptions& options, const ModelSetup& setup,
+                                RankPlace place, TimePoint join_deadline) {
+  if (links_.rendezvous != nullptr) {
+    CADRE_ASSIGN(all_ranks_, a2a::Collective::Create({.name = "weights",
+                                                      .rendezvous = links_.rendezvous,
+                                                      .capacity_bytes = 64 << 10,
+                                                      .join_deadline = join_deadline,
+                                                      .spin = false}));
+  }
+  WeightKeeperParts parts{.spec = &spec_,
+                          .plan = plan_,
+                          .weights = &weights_,
+                          .pool = pool_.get(),
+                          .rebalancer = moves_.rebalancer.get(),
+                          .collective = all_ranks_.get(),
+                          .writes_dense = ReadsDense(place),
+                          .start_folder = setup.location.folder,
+                          .rank = place.rank()};
+  if (options.model.weight_update_copy) {
+    if (parts.writes_dense) {
+      std::byte* const dense = shared_dense_.empty() ? dense_.data() : shared_dense_.at(place.tp_rank).data;
+      parts.copied.emplace_back(dense, static_cast<size_t>(plan_.dense_bytes));
+    }
+    // A place without an expert is nobody's: copying it too is simpler than knowing which.
+    const ExpertPlaces& places = setup.expert_places;
+    if (places.place_bytes > 0) {
+      const auto count = static_cast<int32_t>(maps_.size()) * maps_.front().layout().Count(place.rank());
+      parts.copied.emplace_back(moves_.memory->own(0), static_cast<size_t>((count + places.num_spares)) *
+                                                           static_cast<size_t>(places.place_bytes));
+    } else {
+      parts.copied.emplace_back(experts_.span());
+    }
+  }
+  CADRE_ASSIGN(keeper_, WeightKeeper::Create(std::move(parts)));
   return {};
 }
 

@@ -9,7 +9,9 @@
 #include "a2a/a2a.h"
 #include "a2a/collective.h"
 #include "deploy/expert_moves.h"
+#include "deploy/kv_agent.h"
 #include "deploy/model_setup.h"
+#include "deploy/weight_keeper.h"
 #include "engine/local_engine.h"
 #include "fabric/rendezvous.h"
 #include "model/loader.h"
@@ -30,6 +32,8 @@ using LoadProgress = std::function<void(int64_t done, int64_t total)>;
 
 class RankRuntime {
  public:
+  ~RankRuntime();
+
   /// Loads the rank's weights and, on tensor-parallel rank 0, starts its engine. With a rendezvous it is
   /// collective: one rank of each shard reads the dense weights, the others map them. Errors as the parts
   /// say.
@@ -53,18 +57,29 @@ class RankRuntime {
                                   TimePoint join_deadline);
   Status Connect(const config::EngineOptions& options, const ModelSetup& setup, RankPlace place,
                  TimePoint join_deadline);
+  Status MakeKvPool(const config::EngineOptions& options, const ModelSetup& setup, RankPlace place,
+                    TimePoint join_deadline);
 
   RankLinks links_;
   std::unique_ptr<sys::ThreadPool> pool_;
   model::ModelSpec spec_;
   std::vector<eplb::ExpertMap> maps_;
   std::map<int, fabric::Mapping> shared_dense_;  // by tp rank; one of them is ours
-  sys::Region dense_, experts_, kv_;
+  sys::Region dense_, experts_, routed_;
+  sys::Segment kv_;  // without hand-off: private memory
   model::ModelWeights weights_;
   ExpertMoves moves_;
+  Status KeepWeights(const config::EngineOptions& options, const ModelSetup& setup, RankPlace place,
+                     TimePoint join_deadline);
+
+  model::WeightPlan plan_;
+  std::unique_ptr<a2a::Collective> all_ranks_;  // for orders about weights; null for a rank alone
+  std::unique_ptr<WeightKeeper> keeper_;
   std::optional<nn::SimulatedRouting> simulated_routing_;
   std::unique_ptr<a2a::AllToAll> exchange_;
   std::unique_ptr<model::Decoder> decoder_;
+  std::shared_ptr<EngineWaker> waker_ = std::make_shared<EngineWaker>();
+  std::unique_ptr<handoff::Agent> agent_;  // null without hand-off
   std::unique_ptr<engine::Runner> follower_;
   std::unique_ptr<engine::LocalEngine> engine_;
 };

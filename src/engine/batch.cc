@@ -12,6 +12,11 @@ Batch::Batch(std::span<const ScheduledSequence> plan, int32_t block_size) {
     const Sequence& sequence = *scheduled.sequence;
     const auto first_row = static_cast<int32_t>(token_ids_.size());
     const int64_t begin = sequence.num_computed, end = begin + scheduled.num_tokens;
+    if (sequence.hold_open) {
+      sources_.push_back({.sequence = static_cast<int32_t>(sequences_.size()),
+                          .first = !sequence.hold_told,
+                          .id = sequence.hold_id});
+    }
     AddSequence(std::span(sequence.tokens)
                     .subspan(static_cast<size_t>(begin), static_cast<size_t>(scheduled.num_tokens)),
                 begin, sequence.block_table, block_size);
@@ -41,6 +46,14 @@ void Batch::AddSequence(std::span<const int32_t> tokens, int64_t first_position,
   block_tables_.insert(block_tables_.end(), block_table.begin(), block_table.begin() + num_blocks);
 }
 
+std::span<const int32_t> Batch::BlocksOf(const Source& source) const {
+  const auto i = static_cast<size_t>(source.sequence);
+  const auto begin = static_cast<size_t>(block_table_begin_[i]);
+  const auto end =
+      i + 1 < sequences_.size() ? static_cast<size_t>(block_table_begin_[i + 1]) : block_tables_.size();
+  return std::span(block_tables_).subspan(begin, end - begin);
+}
+
 void Batch::PointIntoTables() {
   for (size_t i = 0; i < sequences_.size(); ++i) {
     sequences_[i].block_table = block_tables_.data() + block_table_begin_[i];
@@ -51,11 +64,20 @@ nn::StepBatch Batch::View() const {
   return {.token_ids = token_ids_, .positions = positions_, .kv_slots = kv_slots_, .sequences = sequences_};
 }
 
-// words: number of sequences, number of logits rows, then for each sequence {q_len, kv_len, tokens, blocks},
-// then rows.
+namespace {
+
+size_t WordsFor(size_t bytes) {
+  return (bytes + sizeof(int32_t) - 1) / sizeof(int32_t);
+}
+
+}  // namespace
+
+// words: number of sequences, of logits rows and of sources, then for each sequence {q_len, kv_len, tokens,
+// blocks}, then rows, then for each source {sequence, first, bytes of its id, its id}.
 std::string Batch::Serialize() const {
   std::vector<int32_t> words = {static_cast<int32_t>(sequences_.size()),
-                                static_cast<int32_t>(logit_rows_.size())};
+                                static_cast<int32_t>(logit_rows_.size()),
+                                static_cast<int32_t>(sources_.size())};
   for (size_t i = 0; i < sequences_.size(); ++i) {
     const auto& sequence = sequences_[i];
     const auto table_end =
@@ -68,6 +90,12 @@ std::string Batch::Serialize() const {
                  block_tables_.begin() + static_cast<int64_t>(table_end));
   }
   words.insert(words.end(), logit_rows_.begin(), logit_rows_.end());
+  for (const Source& source : sources_) {
+    words.insert(words.end(), {source.sequence, source.first, static_cast<int32_t>(source.id.size())});
+    const size_t at = words.size();
+    words.resize(at + WordsFor(source.id.size()));
+    std::memcpy(words.data() + at, source.id.data(), source.id.size());
+  }
   return {reinterpret_cast<const char*>(words.data()), words.size() * sizeof(int32_t)};
 }
 
@@ -81,7 +109,7 @@ Batch Batch::Deserialize(std::string_view bytes, int32_t block_size) {
     words = words.subspan(count);
     return taken;
   };
-  const auto head = take(2);
+  const auto head = take(3);
   for (int32_t i = 0; i < head[0]; ++i) {
     const auto lengths = take(2);
     const auto tokens = take(static_cast<size_t>(lengths[0]));
@@ -90,6 +118,13 @@ Batch Batch::Deserialize(std::string_view bytes, int32_t block_size) {
   }
   const auto rows = take(static_cast<size_t>(head[1]));
   batch.logit_rows_.assign(rows.begin(), rows.end());
+  for (int32_t i = 0; i < head[2]; ++i) {
+    const auto source = take(3);
+    const auto id = take(WordsFor(static_cast<size_t>(source[2])));
+    batch.sources_.push_back(
+        {source[0], source[1] != 0,
+         std::string(reinterpret_cast<const char*>(id.data()), static_cast<size_t>(source[2]))});
+  }
   batch.PointIntoTables();
   return batch;
 }

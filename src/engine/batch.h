@@ -22,6 +22,16 @@ class Batch {
   /// whose successor's log probability is wanted.
   Batch(std::span<const ScheduledSequence> plan, int32_t block_size);
 
+  /// A sequence whose blocks another engine will want: its ranks' agents are told of each step.
+  struct Source {
+    int32_t sequence = 0;  ///< of View().sequences
+    bool first = false;    ///< the agents have heard nothing of its blocks yet
+    std::string id;
+  };
+  const std::vector<Source>& sources() const { return sources_; }
+  /// The blocks of a source's tokens so far.
+  std::span<const int32_t> BlocksOf(const Source& source) const;
+
   /// The same for the other ranks of a replica, which hold no sequences. `bytes` must come from Serialize().
   std::string Serialize() const;
   static Batch Deserialize(std::string_view bytes, int32_t block_size);
@@ -42,6 +52,7 @@ class Batch {
   std::vector<int32_t> block_tables_;       // of all sequences, one behind the other
   std::vector<int32_t> block_table_begin_;  // [sequences]
   std::vector<int32_t> logit_rows_;
+  std::vector<Source> sources_;
 };
 
 }  // namespace cadre::engine

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "engine/control.h"
 #include "engine/request.h"
 
 namespace cadre::engine {
@@ -19,6 +20,7 @@ struct ModelInfo {
   int64_t max_model_len = 0;
   int64_t num_kv_blocks = 0;  ///< per rank
   int block_size = 0;
+  KvTransferInfo kv_transfer;
 };
 
 /// How many tokens the steps of a rank had: vLLM's buckets of vllm:iteration_tokens_total.
@@ -92,8 +94,12 @@ struct RankStats {
   int64_t prompt_tokens = 0;
   int64_t generation_tokens = 0;
   int64_t num_steps = 0;
-  double cpu_seconds = 0;  ///< of the process that runs the rank
+  double cpu_seconds = 0;         ///< of the process that runs the rank
+  bool paused = false;            ///< or about to be
+  int64_t weight_generation = 1;  ///< 1 at the start, one more with each update
+  std::string broken;             ///< why nothing can be served until the next update of weights; else empty
   EplbStats eplb;
+  KvTransferStats kv_transfer;
   StepSizes step_sizes;  ///< of the steps in which this rank had tokens: prompt rows and new tokens
 };
 
@@ -129,6 +135,10 @@ class Engine {
 
   /// Forgets every cached prefix that no running request holds.
   virtual Status ResetPrefixCache() = 0;
+
+  /// Gives the engine an order (control.h). Any thread; never blocks. `done` hears once what became of it:
+  /// kUnsupported where the engine knows no such orders, kUnavailable when it has ended.
+  virtual void Control(ControlRequest request, ControlDone done);
 
   /// Refuses new requests from now on, lets running ones end until `deadline`, then aborts the rest; returns
   /// when all sinks have heard their end and the threads are gone. Call once.

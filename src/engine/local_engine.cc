@@ -36,8 +36,11 @@ struct LocalEngine::Inbox {
   bool draining = false;    // refuse new requests; end when nothing is left
   bool abort = false;       // end what is left at once
   bool reset_prefix_cache = false;
+  bool agent_called = false;
   bool ended = false;
   Status health;
+  Status broken;  // weights that are of no use, until others come
+  std::vector<ControlCall> calls;
   StepGate* gate = nullptr;  // null once the engine is gone
 
   void Wake() {
@@ -71,6 +74,8 @@ LocalEngine::LocalEngine(LocalEngineOptions options, std::unique_ptr<Runner> run
       scheduler_(options_.scheduler, options_.model_info.num_kv_blocks, options_.model_info.block_size),
       inbox_(std::make_shared<Inbox>()),
       pace_(options_.max_step_seconds) {
+  if (options_.agent != nullptr)
+    scheduler_.Attach(hand_off_.emplace(*options_.agent, scheduler_.pool(), options_.hand_off));
   inbox_->gate = gate_.get();
   stats_.rank = options_.rank;
   thread_ = std::thread([this] { Loop(); });
@@ -89,8 +94,13 @@ Result<std::unique_ptr<RequestHandle>> LocalEngine::Submit(Request request, std:
                 "--gpu-memory-utilization or --kv-cache-memory-bytes, or lower max_tokens",
                 length, info.num_kv_blocks, info.block_size);
   }
+  if (request.kv_transfer && options_.agent == nullptr) {
+    return FailParam(Code::kInvalidArgument, "kv_transfer_params",
+                     "this server hands no KV blocks to others; start it with --kv-transfer-config");
+  }
   const std::lock_guard lock(inbox_->mutex);
   CADRE_TRY(inbox_->health);
+  CADRE_TRY(inbox_->broken);
   if (inbox_->draining)
     return Fail(Code::kUnavailable, "the server is shutting down and takes no new requests");
   if (inbox_->num_waiting >= options_.max_queued_requests) {
@@ -117,7 +127,8 @@ std::vector<RankStats> LocalEngine::Stats() const {
 
 Status LocalEngine::Health() const {
   const std::lock_guard lock(inbox_->mutex);
-  return inbox_->health;
+  CADRE_TRY(inbox_->health);
+  return inbox_->broken;
 }
 
 Status LocalEngine::ResetPrefixCache() {
@@ -125,6 +136,23 @@ Status LocalEngine::ResetPrefixCache() {
   inbox_->reset_prefix_cache = true;
   inbox_->Wake();
   return {};
+}
+
+void LocalEngine::Wake() {
+  const std::lock_guard lock(inbox_->mutex);
+  inbox_->agent_called = true;
+  inbox_->Wake();
+}
+
+void LocalEngine::Control(ControlRequest request, ControlDone done) {
+  {
+    const std::lock_guard lock(inbox_->mutex);
+    if (!inbox_->ended) {
+      inbox_->calls.push_back({std::move(request), std::move(done)});
+      return inbox_->Wake();
+    }
+  }
+  done(Fail(Code::kUnavailable, "the engine has ended"));
 }
 
 void LocalEngine::Drain(TimePoint deadline) {
@@ -158,13 +186,17 @@ void LocalEngine::Loop() {
   TakeInbox();  // what came in before the health said no
   const Error error = status ? Error{Code::kUnavailable, "the server is shutting down", {}} : status.error();
   EndAll(status ? FinishReason::kAbort : FinishReason::kError, error);
+  desk_.RefuseAll(error);
   PublishStats();
+  std::vector<ControlCall> late;
   {
     const std::lock_guard lock(inbox_->mutex);
     inbox_->ended = true;
     inbox_->gate = nullptr;
+    late.swap(inbox_->calls);
     inbox_->finished.notify_all();
   }
+  for (const ControlCall& call : late) call.done(std::unexpected(error));
   if (!status && status.error().code == Code::kResourceExhausted && options_.on_out_of_memory)
     options_.on_out_of_memory(status.error());
 }
@@ -174,6 +206,7 @@ void LocalEngine::Loop() {
 Status LocalEngine::GuardedTurn(bool& stop) {
   try {
     TakeInbox();
+    TakeTransfers();
     PublishStats();  // a cancellation may have ended the last request before a long sleep
     Status status = Turn(stop);
     PublishStats();
@@ -191,13 +224,18 @@ Status LocalEngine::GuardedTurn(bool& stop) {
 void LocalEngine::TakeInbox() {
   std::vector<Inbox::Arrival> arrivals;
   std::vector<SeqId> cancelled;
+  std::vector<ControlCall> calls;
+  SeqId next;
   bool abort = false, reset = false;
   {
     const std::lock_guard lock(inbox_->mutex);
     arrivals.swap(inbox_->arrivals);
     cancelled.swap(inbox_->cancelled);
+    calls.swap(inbox_->calls);
+    next = SeqId(next_sequence_);
     abort = inbox_->abort;
     reset = std::exchange(inbox_->reset_prefix_cache, false);
+    inbox_->agent_called = false;
     inbox_->num_waiting = scheduler_.num_waiting() + static_cast<int64_t>(arrivals.size());
   }
   for (auto& arrival : arrivals) {
@@ -206,13 +244,35 @@ void LocalEngine::TakeInbox() {
     sequence->tokens = arrival.request.prompt;
     sequence->request = std::move(arrival.request);
     sequence->sink = std::move(arrival.sink);
-    sequence->times.queued = arrival.queued;
+    sequence->times.queued = sequence->touched = arrival.queued;
     scheduler_.Add(std::move(sequence));
   }
   for (const SeqId id : cancelled) End(id, {.reason = FinishReason::kAbort});
   EndOverdue();
   if (reset) scheduler_.pool().ForgetAll();
   if (abort) EndAll(FinishReason::kAbort, {Code::kUnavailable, "the server is shutting down", {}});
+  for (ControlCall& call : calls) {
+    if (call.request.kind == ControlKind::kPause && call.request.mode == PauseMode::kAbort) {
+      EndAll(FinishReason::kAbort,
+             {Code::kCancelled, "the server was told to pause and to end its requests", {}});
+    }
+    desk_.Take(std::move(call), next, scheduler_);
+  }
+  desk_.Advance(scheduler_);
+}
+
+// What the agent has come to the end of.
+void LocalEngine::TakeTransfers() {
+  if (!hand_off_) return;
+  for (const KvHandOff::Fetched& fetched : hand_off_->Poll()) {
+    scheduler_.Fetched(fetched.id, fetched.num_tokens);
+    if (fetched.status || options_.hand_off.recompute) continue;
+    End(fetched.id, {.reason = FinishReason::kError, .error = fetched.status.error()});
+  }
+  if (scheduler_.num_waiting() == 0) return;
+  for (Sequence* sequence : scheduler_.All()) {
+    if (sequence->block_table.empty()) hand_off_->Touch(*sequence);
+  }
 }
 
 namespace {
@@ -226,35 +286,82 @@ a2a::Phase PhaseOf(std::span<const ScheduledSequence> plan) {
 
 // One turn of the loop: agree with the others, then step, sleep or stop.
 Status LocalEngine::Turn(bool& stop) {
-  std::vector<ScheduledSequence> plan = scheduler_.Schedule(TokenBudget());
+  std::vector<ScheduledSequence> plan;
+  if (!desk_.paused()) plan = scheduler_.Schedule(TokenBudget());
+  const uint64_t order = desk_.NextOrder();
   bool draining = false;
   {
     const std::lock_guard lock(inbox_->mutex);
     draining = inbox_->draining && inbox_->arrivals.empty();
   }
   if (gate_ == nullptr) {
+    if (order != 0) return CarryOut(order);
     if (!plan.empty()) return Step(plan, PhaseOf(plan));
     stop = draining && scheduler_.empty();
     if (!stop) WaitForWork();
     return {};
   }
   StepGate::Offer offer{.num_sequences = std::ssize(plan),
-                        .generates = Generates(),
+                        .order = order,
+                        .generates = !desk_.paused() && Generates(),
                         .wants_step = runner_ != nullptr && runner_->wants_step(),
                         .wants_stop = draining && scheduler_.empty()};
   for (const ScheduledSequence& scheduled : plan) offer.num_tokens += scheduled.num_tokens;
   CADRE_ASSIGN(const StepGate::Turn turn, gate_->Agree(offer));
   if (turn == StepGate::Turn::kStep) return Step(plan, gate_->phase());
+  if (turn == StepGate::Turn::kOrder) return CarryOut(order);
   stop = turn == StepGate::Turn::kStop;
   return stop ? Status() : gate_->Sleep();
 }
 
 void LocalEngine::WaitForWork() {
   std::unique_lock lock(inbox_->mutex);
-  inbox_->changed.wait(lock, [&] {
+  const auto awake = [&] {
     return !inbox_->arrivals.empty() || !inbox_->cancelled.empty() || inbox_->draining || inbox_->abort ||
-           inbox_->reset_prefix_cache;
-  });
+           inbox_->reset_prefix_cache || inbox_->agent_called || !inbox_->calls.empty();
+  };
+  if (hand_off_ && scheduler_.num_waiting() > 0) {  // for room, which leases take: their sources must hear so
+    inbox_->changed.wait_for(lock, KvHandOff::kTouchInterval, awake);
+  } else {
+    inbox_->changed.wait(lock, awake);
+  }
+}
+
+// On all ranks at the same step border.
+Status LocalEngine::CarryOut(uint64_t order_id) {
+  const std::vector<ControlCall> calls = desk_.TakeOrder(order_id);
+  const TimePoint start = Now();
+  const auto answer = [&](const Result<ControlState>& state) {
+    for (const ControlCall& call : calls) call.done(state);
+  };
+  if (options_.weight_keeper == nullptr) {
+    answer(Fail(Code::kUnsupported, "this engine's weights cannot be replaced"));
+    return {};
+  }
+  const WeightOrder& order = calls.front().request.weights;
+  Result<WeightKeeper::Outcome> carried = [&]() -> Result<WeightKeeper::Outcome> {
+    CADRE_TRY(runner_->SendOrder(order));
+    return options_.weight_keeper->CarryOut(order);
+  }();
+  if (!carried) {
+    answer(std::unexpected(carried.error()));
+    return std::unexpected(carried.error());
+  }
+  if (carried->new_weights && !desk_.keeps_cache()) scheduler_.ForgetComputed();
+  if (carried->new_weights) scheduler_.pool().ForgetAll();
+  desk_.SetGeneration(carried->generation);
+  if (options_.agent != nullptr) options_.agent->SetWeightGeneration(carried->generation);
+  if (carried->broken) EndAll(FinishReason::kError, carried->status.error());
+  if (carried->broken || carried->new_weights) {
+    const std::lock_guard lock(inbox_->mutex);
+    inbox_->broken = carried->broken ? carried->status : Status();
+  }
+  PublishStats();
+  ControlState state = desk_.State();
+  state.seconds = SecondsSince(start);
+  state.bytes = carried->bytes;
+  answer(carried->status ? Result<ControlState>(state) : std::unexpected(carried->status.error()));
+  return {};
 }
 
 bool LocalEngine::Generates() const {
@@ -288,6 +395,10 @@ Status LocalEngine::Step(std::span<const ScheduledSequence> plan, a2a::Phase pha
   return runner_->EndStep();
 }
 
+RoutedExperts LocalEngine::RoutedOf(const Sequence& sequence) const {
+  return runner_->RoutedOf(sequence, sequence.request.sampling.routed_experts_start);
+}
+
 void LocalEngine::ReportPrompt(Sequence& sequence) {
   if (std::exchange(sequence.prompt_reported, true)) return;
   sequence.sink->OnPrompt(static_cast<int>(sequence.num_cached_tokens), std::move(sequence.prompt_logprobs));
@@ -298,7 +409,7 @@ void LocalEngine::Deliver(StepOutput& output) {
   Sequence& sequence = *output.sequence;
   ReportPrompt(sequence);
   // Only the prompt was wanted: what was drawn behind it never counts.
-  if (sequence.request.sampling.max_tokens == 0) return End(sequence.id, {.reason = FinishReason::kLength});
+  if (sequence.request.sampling.max_tokens == 0) return EndWell(sequence, {.reason = FinishReason::kLength});
   const int32_t token = output.token->token;
   sequence.tokens.push_back(token);
   ++generation_tokens_;
@@ -307,7 +418,7 @@ void LocalEngine::Deliver(StepOutput& output) {
   std::vector<GeneratedToken> tokens;
   tokens.push_back(std::move(*output.token));
   if (std::optional<Finish> finish = EndAfter(sequence, token)) {
-    End(sequence.id, std::move(*finish), std::move(tokens));
+    EndWell(sequence, std::move(*finish), std::move(tokens));
   } else {
     sequence.sink->OnTokens(std::move(tokens));
   }
@@ -328,6 +439,16 @@ std::optional<Finish> LocalEngine::EndAfter(const Sequence& sequence, int32_t to
     return Finish{.reason = FinishReason::kLength};
   }
   return std::nullopt;
+}
+
+// What has been computed may be wanted elsewhere.
+void LocalEngine::EndWell(Sequence& sequence, Finish finish, std::vector<GeneratedToken> last_tokens) {
+  finish.routed = RoutedOf(sequence);
+  if (hand_off_ && sequence.request.kv_transfer && sequence.request.kv_transfer->hold) {
+    finish.held = hand_off_->Describe(sequence);
+    hand_off_->Hold(sequence);
+  }
+  End(sequence.id, std::move(finish), std::move(last_tokens));
 }
 
 void LocalEngine::End(SeqId id, Finish finish, std::vector<GeneratedToken> last_tokens) {
@@ -368,9 +489,11 @@ Result<EplbState> LocalEngine::Eplb(TimePoint deadline) const {
 
 void LocalEngine::PublishStats() {
   const auto& pool = scheduler_.pool();
+  std::string broken;
   {
     const std::lock_guard lock(inbox_->mutex);
     inbox_->num_waiting = scheduler_.num_waiting() + static_cast<int64_t>(inbox_->arrivals.size());
+    if (!inbox_->broken) broken = inbox_->broken.error().message;
   }
   const std::lock_guard lock(stats_mutex_);
   stats_.num_running = scheduler_.num_running();
@@ -382,8 +505,12 @@ void LocalEngine::PublishStats() {
   stats_.prompt_tokens = prompt_tokens_;
   stats_.generation_tokens = generation_tokens_;
   stats_.num_steps = num_steps_;
+  if (hand_off_) stats_.kv_transfer = hand_off_->Stats();
   stats_.step_sizes = step_sizes_;
   stats_.cpu_seconds = CpuSeconds();
+  stats_.paused = desk_.pausing();
+  stats_.weight_generation = desk_.generation();
+  stats_.broken = broken;
   const rebalance::Rebalancer* const rebalancer = runner_ == nullptr ? nullptr : runner_->rebalancer();
   if (rebalancer != nullptr && rebalancer->version() != eplb_version_) {
     eplb_version_ = rebalancer->version();

@@ -13,9 +13,11 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <thread>
 #include <vector>
 
+#include "engine/control_desk.h"
 #include "engine/engine.h"
 #include "engine/runner.h"
 #include "engine/scheduler.h"
@@ -30,6 +32,7 @@ class StepGate {
 
   enum class Turn {
     kStep,   ///< somebody has work: all take part in one step
+    kOrder,  ///< all have been given the same order about weights: it is carried out now
     kSleep,  ///< nobody has: Sleep(), then ask again
     kStop,   ///< all are asked to stop
   };
@@ -39,6 +42,7 @@ class StepGate {
   struct Offer {
     int64_t num_tokens = 0;  ///< 0: no work here
     int64_t num_sequences = 0;
+    uint64_t order = 0;       ///< about weights, that this rank has been given (ControlDesk::NextOrder)
     bool generates = false;   ///< sequences here wait for their next token
     bool wants_step = false;  ///< a step is wanted all the same: experts are on their way
     bool wants_stop = false;  ///< this rank has nothing left and has been asked to end
@@ -65,9 +69,15 @@ struct LocalEngineOptions {
   /// While sequences generate, on any rank, prompt chunks are cut so that a step takes about this long at the
   /// measured speed.
   double max_step_seconds = 0.5;
+  /// Carries out orders about weights; may be null: they are refused. Outlives the engine.
+  WeightKeeper* weight_keeper = nullptr;
   /// Called once, from the engine thread, when memory has run out in its own work: all requests have heard
   /// their end, and the engine takes no more. May be null.
   std::function<void(const Error&)> on_out_of_memory;
+  /// Hands blocks to and from other engines; null: no request may ask for it. Outlives the engine; its wake
+  /// function calls Wake().
+  handoff::Agent* agent = nullptr;
+  KvHandOffOptions hand_off;
 };
 
 class LocalEngine : public Engine {
@@ -82,7 +92,11 @@ class LocalEngine : public Engine {
   Status Health() const override;
   Result<EplbState> Eplb(TimePoint deadline) const override;
   Status ResetPrefixCache() override;
+  void Control(ControlRequest request, ControlDone done) override;
   void Drain(TimePoint deadline) override;
+
+  /// The agent has something to tell. Any thread.
+  void Wake();
 
  private:
   struct Inbox;
@@ -90,6 +104,9 @@ class LocalEngine : public Engine {
 
   void Loop();
   void TakeInbox();
+  void TakeTransfers();
+  void TakeCalls(std::vector<ControlCall> calls);
+  Status CarryOut(uint64_t order);
   void WaitForWork();
   Status GuardedTurn(bool& stop);
   Status Turn(bool& stop);
@@ -98,7 +115,9 @@ class LocalEngine : public Engine {
   int32_t TokenBudget() const;
   void Deliver(StepOutput& output);
   std::optional<Finish> EndAfter(const Sequence& sequence, int32_t token) const;
+  RoutedExperts RoutedOf(const Sequence& sequence) const;
   void ReportPrompt(Sequence& sequence);
+  void EndWell(Sequence& sequence, Finish finish, std::vector<GeneratedToken> last_tokens = {});
   void End(SeqId id, Finish finish, std::vector<GeneratedToken> last_tokens = {});
   void EndAll(FinishReason reason, const Error& error);
   void EndOverdue();
@@ -108,6 +127,8 @@ class LocalEngine : public Engine {
   std::unique_ptr<Runner> runner_;
   std::unique_ptr<StepGate> gate_;
   Scheduler scheduler_;
+  std::optional<KvHandOff> hand_off_;
+  ControlDesk desk_;
   std::shared_ptr<Inbox> inbox_;
   int64_t next_sequence_ = 0;
   int64_t prompt_tokens_ = 0, generation_tokens_ = 0, num_steps_ = 0;

@@ -15,7 +15,7 @@ int64_t BlocksOfOneSequence(const MemoryPlanInput& in) {
 
 // Blocks a rank may have, before asking whether they are enough.
 Result<int64_t> AffordableBlocks(const MemoryPlanInput& in, int64_t budget) {
-  const int64_t block_bytes = in.kv.BytesPerBlock();
+  const int64_t block_bytes = in.kv.BytesPerBlock() + in.routing_bytes * in.kv.block_size;
   if (in.num_kv_blocks) return *in.num_kv_blocks;
   if (in.kv_cache_bytes) return *in.kv_cache_bytes / block_bytes;
   const int64_t left = budget - in.BytesWithoutKv();
@@ -63,6 +63,10 @@ void AddLine(std::string& table, const char* what, int64_t bytes, int64_t copies
                   FormatBytes(bytes * copies), note);
 }
 
+int64_t RoutingBytes(const MemoryPlanInput& in, const MemoryPlan& plan) {
+  return in.routing_bytes * in.kv.block_size * plan.num_kv_blocks;
+}
+
 std::string Table(const MemoryPlanInput& in, const MemoryPlan& plan, int64_t budget) {
   std::string table = "memory plan\n";
   AddLine(table, "dense weights", in.dense_bytes, in.num_local_replicas, "");
@@ -71,8 +75,11 @@ std::string Table(const MemoryPlanInput& in, const MemoryPlan& plan, int64_t bud
               ? ""
               : Format("of which {} a rank are further copies", FormatBytes(in.redundant_bytes)));
   AddLine(table, "spare expert places", in.spare_bytes, in.num_local_ranks, "free for experts that move");
+  AddLine(table, "copy of the weights", in.WeightCopyBytes(), 1, "for --weight-update-copy");
   AddLine(table, "buffers", in.buffer_bytes, in.num_local_ranks, "at most, taken as steps need them");
   AddLine(table, "exchange", in.exchange_bytes, in.num_local_ranks, "");
+  AddLine(table, "experts of tokens", RoutingBytes(in, plan), in.num_local_ranks,
+          "for --enable-return-routed-experts");
   AddLine(table, "KV cache", plan.kv_bytes, in.num_local_ranks,
           Format("{} blocks of {} tokens: {:.1f} sequences of {} tokens a rank", plan.num_kv_blocks,
                  in.kv.block_size, plan.Concurrency(in), in.max_model_len));
@@ -88,8 +95,12 @@ int64_t MemoryPlanInput::Budget() const {
   return static_cast<int64_t>(static_cast<double>(total_bytes) * utilization);
 }
 
+int64_t MemoryPlanInput::WeightCopyBytes() const {
+  return weight_copy ? dense_bytes * num_local_replicas + (expert_bytes + spare_bytes) * num_local_ranks : 0;
+}
+
 int64_t MemoryPlanInput::BytesWithoutKv() const {
-  return dense_bytes * num_local_replicas +
+  return dense_bytes * num_local_replicas + WeightCopyBytes() +
          (expert_bytes + spare_bytes + buffer_bytes + exchange_bytes) * num_local_ranks;
 }
 
@@ -109,7 +120,7 @@ Result<MemoryPlan> MakeMemoryPlan(const MemoryPlanInput& in) {
   MemoryPlan plan;
   CADRE_ASSIGN(plan.num_kv_blocks, AffordableBlocks(in, budget));
   plan.kv_bytes = in.kv.PoolBytes(plan.num_kv_blocks);
-  plan.host_bytes = in.BytesWithoutKv() + plan.kv_bytes * in.num_local_ranks;
+  plan.host_bytes = in.BytesWithoutKv() + (plan.kv_bytes + RoutingBytes(in, plan)) * in.num_local_ranks;
   if (plan.num_kv_blocks < BlocksOfOneSequence(in)) return TooFewBlocks(in, plan);
   if (plan.host_bytes > in.total_bytes) {
     return Fail(Code::kResourceExhausted,

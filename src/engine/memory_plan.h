@@ -24,8 +24,11 @@ struct MemoryPlanInput {
   int64_t expert_bytes = 0;
   int64_t redundant_bytes = 0;  ///< the part of expert_bytes that further copies of experts take
   int64_t spare_bytes = 0;      ///< places that experts are copied into before they are used
-  int64_t buffer_bytes = 0;     ///< activations, logits, sampling
-  int64_t exchange_bytes = 0;   ///< segments that ranks exchange rows through
+  bool weight_copy = false;     ///< all weights a second time (--weight-update-copy)
+  int64_t routing_bytes =
+      0;  ///< a token of the KV cache: the experts that it had (--enable-return-routed-experts)
+  int64_t buffer_bytes = 0;    ///< activations, logits, sampling
+  int64_t exchange_bytes = 0;  ///< segments that ranks exchange rows through
 
   // The KV cache.
   kv::Layout kv;
@@ -36,6 +39,8 @@ struct MemoryPlanInput {
 
   /// What the share allows, all local ranks together.
   int64_t Budget() const;
+  /// The second copy of --weight-update-copy, all local ranks together.
+  int64_t WeightCopyBytes() const;
   /// All local ranks together, the cache left out.
   int64_t BytesWithoutKv() const;
   /// Cache of one sequence of max_model_len, a rank; at most 2^53.

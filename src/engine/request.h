@@ -8,6 +8,7 @@
 
 #include "base/clock.h"
 #include "base/error.h"
+#include "engine/kv_transfer.h"
 #include "engine/token_ids.h"
 #include "nn/sampler.h"
 
@@ -21,6 +22,7 @@ struct SamplingParams : nn::SamplingOptions {
   std::vector<int32_t> stop_token_ids;
   std::vector<int32_t> eos_token_ids;  ///< end-of-sequence tokens of the model
   bool ignore_eos = false;
+  int64_t routed_experts_start = 0;  ///< the first token whose experts the answer tells
   std::optional<int>
       prompt_logprobs;  ///< k >= 0: the prompt token's and the k best; -1: the whole vocabulary
 };
@@ -31,10 +33,11 @@ struct Request {
   std::string id;   ///< for logs; need not be unique
   TokenIds prompt;  ///< 1 <= size <= max_model_len, all inside the vocabulary
   SamplingParams sampling;
-  std::string cache_salt;             ///< part of the prefix key
-  int priority = 0;                   ///< with --scheduling-policy priority: lower runs earlier
-  std::optional<TimePoint> deadline;  ///< past it the request ends with kDeadlineExceeded
-  int data_parallel_rank = -1;        ///< -1: the cluster chooses
+  std::string cache_salt;                 ///< part of the prefix key
+  int priority = 0;                       ///< with --scheduling-policy priority: lower runs earlier
+  std::optional<TimePoint> deadline;      ///< past it the request ends with kDeadlineExceeded
+  int data_parallel_rank = -1;            ///< -1: the cluster chooses
+  std::optional<KvTransfer> kv_transfer;  ///< refused by an engine without hand-off
 };
 
 using nn::Logprobs;
@@ -57,6 +60,14 @@ struct RequestTimes {
   TimePoint queued, scheduled, first_token, last_token;
 };
 
+/// Which experts each token had: rows of layers of top_k, from token `start` of prompt and answer on. The
+/// last generated token has none: it has not been computed.
+struct RoutedExperts {
+  int64_t start = 0;
+  int32_t num_layers = 0, top_k = 0;  ///< 0: not kept
+  std::vector<uint16_t> experts;      ///< [tokens, num_layers, top_k]
+};
+
 struct Finish {
   FinishReason reason = FinishReason::kStop;
   std::optional<int32_t>
@@ -64,6 +75,8 @@ struct Finish {
   Error error;     ///< set for kError
   RequestTimes times;
   int num_preemptions = 0;
+  std::optional<HeldKv> held;  ///< where Request::kv_transfer asked for it and the end was a good one
+  RoutedExperts routed;        ///< with --enable-return-routed-experts, where a step ended the request
 };
 
 /// Receives what becomes of one request. Called from the engine thread: must not block and must not call the

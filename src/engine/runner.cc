@@ -11,6 +11,9 @@ namespace {
 // need [prompt, vocab] floats at once.
 constexpr int64_t kLogitBytes = 64 << 20;
 
+// What stands where a step's phase does when the bytes are an order.
+constexpr char kOrderMark = '\x7f';
+
 // While min_tokens is not reached, what would end the sequence must not be drawn.
 std::vector<int32_t> ForbiddenTokens(const Sequence& sequence) {
   const SamplingParams& sampling = sequence.request.sampling;
@@ -36,15 +39,38 @@ void Runner::BeginStep(Duration timeout) {
 }
 
 nn::StepContext Runner::ContextFor(const Batch& batch) const {
+  // Each layer's keys and values can go on their way while the next layer is computed.
+  std::function<void(int32_t)> on_layer_written;
+  if (options_.agent != nullptr && !batch.sources().empty()) {
+    on_layer_written = [this, &batch](int32_t layer) {
+      for (const Batch::Source& source : batch.sources()) {
+        const auto& sequence = batch.View().sequences[static_cast<size_t>(source.sequence)];
+        options_.agent->Written(source.id, layer, sequence.kv_len);
+      }
+    };
+  }
   return {.device = options_.device,
           .batch = batch.View(),
           .kv = options_.kv,
           .exchange = options_.exchange,
           .expert_maps = rebalancer_ == nullptr ? std::span(options_.expert_maps) : rebalancer_->maps(),
           .slot_counts = rebalancer_ == nullptr ? nullptr : rebalancer_->slot_counts().data(),
+          .routed_experts = options_.routed_experts,
           .simulated_routing = options_.simulated_routing,
           .step = step_,
-          .tensor_parallel = options_.tensor_parallel};
+          .tensor_parallel = options_.tensor_parallel,
+          .on_layer_written = std::move(on_layer_written)};
+}
+
+void Runner::TellBlocks(const Batch& batch) const {
+  if (options_.agent == nullptr) return;
+  const int64_t block_size = options_.kv.layout.block_size;
+  for (const Batch::Source& source : batch.sources()) {
+    const auto& sequence = batch.View().sequences[static_cast<size_t>(source.sequence)];
+    const bool more = kv::BlocksFor(sequence.kv_len, block_size) >
+                      kv::BlocksFor(sequence.kv_len - sequence.q_len, block_size);
+    if (more || source.first) options_.agent->Blocks(source.id, batch.BlocksOf(source));
+  }
 }
 
 Result<std::vector<StepOutput>> Runner::Run(std::span<const ScheduledSequence> plan, a2a::Phase phase) {
@@ -59,8 +85,10 @@ Result<std::vector<StepOutput>> Runner::Run(std::span<const ScheduledSequence> p
     bytes.push_back(static_cast<char>(phase));
     CADRE_TRY(options_.tensor_parallel->Broadcast(0, bytes));
   }
+  TellBlocks(batch);
   const nn::StepContext context = ContextFor(batch);
   CADRE_TRY(decoder_.Forward(context));
+  CADRE_TRY(ShareRoutedExperts(batch));
 
   std::vector<StepOutput> outputs(plan.size());
   const std::vector<LogitUse> uses = UsesOf(plan, outputs);
@@ -91,18 +119,74 @@ Result<bool> Runner::Follow() {
   std::string bytes;
   CADRE_TRY(options_.tensor_parallel->Broadcast(0, bytes));
   if (bytes.empty()) return false;
+  if (bytes.back() == kOrderMark) {
+    bytes.pop_back();
+    CADRE_ASSIGN(const WeightOrder order, WeightOrder::FromText(bytes));
+    CADRE_CHECK(keeper_ != nullptr);  // whoever sends orders has one, and so have all
+    CADRE_ASSIGN(const WeightKeeper::Outcome outcome, keeper_->CarryOut(order));
+    if (options_.agent != nullptr) options_.agent->SetWeightGeneration(outcome.generation);
+    return true;
+  }
   if (options_.exchange != nullptr) options_.exchange->SetPhase(static_cast<a2a::Phase>(bytes.back()));
   bytes.pop_back();
   step_start_ = Now();
   BeginStep(options_.step_timeout);
   const Batch batch = Batch::Deserialize(bytes, options_.kv.layout.block_size);
   had_rows_ = batch.View().num_tokens() > 0;
+  TellBlocks(batch);
   const nn::StepContext context = ContextFor(batch);
   CADRE_TRY(decoder_.Forward(context));
+  CADRE_TRY(ShareRoutedExperts(batch));
   CADRE_TRY(ForEachLogitChunk(batch, context, [](size_t, size_t) {}));
   step_end_ = Now();
   CADRE_TRY(EndStep());
   return true;
+}
+
+// Each rank of a replica has noted its own share of the rows; afterwards all have all.
+Status Runner::ShareRoutedExperts(const Batch& batch) {
+  a2a::Collective* const tp = options_.tensor_parallel;
+  const nn::StepBatch rows = batch.View();
+  if (options_.routed_experts == nullptr || tp == nullptr || rows.num_tokens() == 0) return {};
+  const auto width = static_cast<int64_t>(options_.expert_maps.size()) * options_.top_k;
+  const int64_t row_bytes = width * static_cast<int64_t>(sizeof(uint16_t));
+  const auto place = [&](int64_t row) {
+    return options_.routed_experts + rows.kv_slots[static_cast<size_t>(row)] * width;
+  };
+  std::vector<uint16_t> all(static_cast<size_t>(rows.num_tokens() * width));
+  std::vector<int64_t> sizes;
+  for (int r = 0; r < tp->size(); ++r)
+    sizes.push_back(a2a::SplitRows(rows.num_tokens(), tp->size(), r).count * row_bytes);
+  const a2a::RowRange own = a2a::SplitRows(rows.num_tokens(), tp->size(), tp->rank());
+  for (int64_t row = own.begin; row < own.begin + own.count; ++row)
+    std::copy_n(place(row), width, all.data() + row * width);
+  CADRE_TRY(tp->AllGather(all.data() + own.begin * width, sizes, all.data()));
+  for (int64_t row = 0; row < rows.num_tokens(); ++row)
+    std::copy_n(all.data() + row * width, width, place(row));
+  return {};
+}
+
+RoutedExperts Runner::RoutedOf(const Sequence& sequence, int64_t start) const {
+  if (options_.routed_experts == nullptr) return {};
+  const auto layers = static_cast<int64_t>(options_.expert_maps.size());
+  const int64_t width = layers * options_.top_k, block_size = options_.kv.layout.block_size;
+  RoutedExperts routed{.start = std::min(start, sequence.num_computed),
+                       .num_layers = static_cast<int32_t>(layers),
+                       .top_k = static_cast<int32_t>(options_.top_k)};
+  for (int64_t t = routed.start; t < sequence.num_computed; ++t) {
+    const int64_t block = sequence.block_table[static_cast<size_t>(t / block_size)];
+    const uint16_t* row = options_.routed_experts + (block * block_size + t % block_size) * width;
+    routed.experts.insert(routed.experts.end(), row, row + width);
+  }
+  return routed;
+}
+
+Status Runner::SendOrder(const WeightOrder& order) {
+  if (options_.tensor_parallel == nullptr) return {};
+  ++step_;
+  BeginStep(options_.step_timeout);
+  std::string bytes = order.ToText() + kOrderMark;
+  return options_.tensor_parallel->Broadcast(0, bytes);
 }
 
 Status Runner::ReleaseFollowers() {

@@ -6,7 +6,9 @@
 #include <vector>
 
 #include "engine/batch.h"
+#include "engine/control.h"
 #include "engine/scheduler.h"
+#include "handoff/agent.h"
 #include "model/decoder.h"
 #include "rebalance/rebalancer.h"
 
@@ -25,6 +27,10 @@ struct RunnerOptions {
   a2a::Collective* tensor_parallel = nullptr;       ///< null where tp = 1
   std::vector<const eplb::ExpertMap*> expert_maps;  ///< [MoE layers]
   const nn::SimulatedRouting* simulated_routing = nullptr;
+  handoff::Agent* agent = nullptr;  ///< of this rank; null: no sequence is held for others
+  /// [KV slots, MoE layers, top_k] where answers tell the experts of their tokens; else null.
+  uint16_t* routed_experts = nullptr;
+  int64_t top_k = 0;  ///< of routed_experts
   int64_t vocab_size = 0;
   Duration step_timeout = std::chrono::seconds(60);  ///< longest wait for another rank within a step
 };
@@ -48,6 +54,13 @@ class Runner {
   Status EndStep();
   /// Whether steps are wanted though nobody has work. The same on all ranks.
   bool wants_step() const { return rebalancer_ != nullptr && rebalancer_->moving(); }
+  /// Gives the other ranks of the replica an order about weights, between two steps; they carry it out in
+  /// Follow, this one by itself.
+  Status SendOrder(const WeightOrder& order);
+  /// Carries out such orders on a rank that follows; outlives the runner.
+  void SetWeightKeeper(WeightKeeper* keeper) { keeper_ = keeper; }
+  /// The experts of a sequence's computed tokens from `start` on; empty where they are not kept.
+  RoutedExperts RoutedOf(const Sequence& sequence, int64_t start) const;
   /// Null where experts do not move.
   const rebalance::Rebalancer* rebalancer() const { return rebalancer_; }
 
@@ -65,8 +78,10 @@ class Runner {
     int64_t prompt_position = -1;  // set: score the prompt token at this position
   };
 
+  Status ShareRoutedExperts(const Batch& batch);
   void BeginStep(Duration timeout);
   nn::StepContext ContextFor(const Batch& batch) const;
+  void TellBlocks(const Batch& batch) const;
   std::vector<LogitUse> UsesOf(std::span<const ScheduledSequence> plan,
                                std::vector<StepOutput>& outputs) const;
   void Use(const LogitUse& use, std::span<const float> logits, nn::SamplerScratch& scratch) const;
@@ -77,6 +92,7 @@ class Runner {
   RunnerOptions options_;
   int64_t rows_per_chunk_;
   rebalance::Rebalancer* rebalancer_ = nullptr;
+  WeightKeeper* keeper_ = nullptr;
   int64_t step_ = 0;
   TimePoint step_start_, step_end_;
   bool had_rows_ = false;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <span>
+#include <utility>
 
 #include "base/check.h"
 #include "kv/layout.h"
@@ -45,16 +46,27 @@ void Scheduler::ScheduleRunning(std::vector<ScheduledSequence>& plan, int32_t& b
   for (size_t i = 0; i < running_.size() && budget > 0; ++i) {
     Sequence& sequence = *running_[i];
     const int32_t chunk = ChunkOf(sequence, budget);
-    if (!MakeRoom(sequence, chunk)) break;  // it gave its own blocks back, and it was the last
+    if (!MakeRoom(i, chunk)) {  // it gave its own blocks back and is no longer at i
+      --i;
+      continue;
+    }
     plan.push_back({&sequence, chunk});
     budget -= chunk;
   }
 }
 
 void Scheduler::ScheduleWaiting(std::vector<ScheduledSequence>& plan, int32_t& budget) {
-  while (!waiting_.empty() && budget > 0 && num_running() < options_.max_num_seqs) {
-    Sequence& sequence = *waiting_.front();
+  ScheduleFetched(plan, budget);
+  while (budget > 0 && num_running() < options_.max_num_seqs) {
+    const auto next = std::ranges::find_if(waiting_, [&](const auto& s) { return s->id < border_; });
+    if (next == waiting_.end()) return;
+    Sequence& sequence = **next;
     AdoptPrefix(sequence);
+    if (hand_off_ != nullptr && hand_off_->WantsFetch(sequence)) {
+      if (!BeginFetch(*next)) return;
+      waiting_.erase(next);
+      continue;
+    }
     const int32_t chunk = ChunkOf(sequence, budget);
     // Without chunking a prompt waits for a step that has room for it whole, or for a step of its own.
     const bool whole = sequence.num_computed + chunk == sequence.num_tokens();
@@ -65,18 +77,65 @@ void Scheduler::ScheduleWaiting(std::vector<ScheduledSequence>& plan, int32_t& b
     }
     counters_.prefix_cache_queries += sequence.num_tokens();
     counters_.prefix_cache_hits += sequence.num_computed;
-    if (!sequence.admitted_before) {
-      sequence.num_cached_tokens = sequence.num_computed;
-      sequence.times.scheduled = Now();
-      sequence.admitted_before = true;
-    }
-    plan.push_back({&sequence, chunk});
     budget -= chunk;
-    const auto place = std::upper_bound(running_.begin(), running_.end(), waiting_.front(),
-                                        [&](const auto& a, const auto& b) { return ServedBefore(*a, *b); });
-    running_.insert(place, std::move(waiting_.front()));
-    waiting_.pop_front();
+    Admit(std::move(*next), chunk, plan);
+    waiting_.erase(next);
   }
+}
+
+// They have their blocks; what they need is a place in the batch.
+void Scheduler::ScheduleFetched(std::vector<ScheduledSequence>& plan, int32_t& budget) {
+  while (!fetched_.empty() && budget > 0 && num_running() < options_.max_num_seqs) {
+    const int32_t chunk = ChunkOf(*fetched_.front(), budget);
+    const bool whole = fetched_.front()->num_computed + chunk == fetched_.front()->num_tokens();
+    if (!options_.enable_chunked_prefill && !whole && !plan.empty()) return;
+    budget -= chunk;
+    Admit(std::move(fetched_.front()), chunk, plan);
+    fetched_.pop_front();
+  }
+}
+
+void Scheduler::Admit(std::unique_ptr<Sequence> sequence, int32_t chunk,
+                      std::vector<ScheduledSequence>& plan) {
+  if (!sequence->admitted_before) {
+    sequence->num_cached_tokens = sequence->num_computed;
+    sequence->times.scheduled = Now();
+    sequence->admitted_before = true;
+  }
+  if (hand_off_ != nullptr) hand_off_->Open(*sequence);
+  plan.push_back({sequence.get(), chunk});
+  const auto place = std::upper_bound(running_.begin(), running_.end(), sequence,
+                                      [&](const auto& a, const auto& b) { return ServedBefore(*a, *b); });
+  running_.insert(place, std::move(sequence));
+}
+
+// A waiting sequence gets blocks for its whole prompt, and is taken. False if there is no room.
+bool Scheduler::BeginFetch(std::unique_ptr<Sequence>& waiting) {
+  Sequence& sequence = *waiting;
+  if (!Fits(sequence) || !AllocateFor(sequence, sequence.num_tokens())) {
+    ReleaseBlocks(sequence);
+    hand_off_->Touch(sequence);
+    return false;
+  }
+  counters_.prefix_cache_queries += sequence.num_tokens();
+  counters_.prefix_cache_hits += sequence.num_computed;
+  hand_off_->Fetch(sequence);
+  fetching_.push_back(std::move(waiting));
+  return true;
+}
+
+void Scheduler::Fetched(SeqId id, int64_t num_tokens) {
+  const auto it = std::ranges::find_if(fetching_, [&](const auto& s) { return s->id == id; });
+  CADRE_CHECK(it != fetching_.end());
+  std::unique_ptr<Sequence> sequence = std::move(*it);
+  fetching_.erase(it);
+  sequence->fetch_id = -1;
+  sequence->fetch_done = true;
+  sequence->num_computed = num_tokens;
+  Publish(*sequence);
+  const auto place = std::upper_bound(fetched_.begin(), fetched_.end(), sequence,
+                                      [&](const auto& a, const auto& b) { return ServedBefore(*a, *b); });
+  fetched_.insert(place, std::move(sequence));
 }
 
 // Holds the cached blocks that begin the sequence. The last token is always computed, since its logits are
@@ -110,22 +169,45 @@ bool Scheduler::AllocateFor(Sequence& sequence, int64_t num_tokens) {
 }
 
 // Allocates, taking blocks from the sequences that are served last. False if that was the sequence itself.
-bool Scheduler::MakeRoom(Sequence& sequence, int64_t num_tokens) {
+// Those whose blocks another engine may be reading are spared: their blocks would not come back at once.
+bool Scheduler::MakeRoom(size_t running_idx, int64_t num_tokens) {
+  Sequence& sequence = *running_[running_idx];
   while (!AllocateFor(sequence, sequence.num_computed + num_tokens)) {
-    const bool itself = running_.back().get() == &sequence;
-    PreemptLast();
-    if (itself) return false;
+    size_t victim = running_.size() - 1;
+    while (victim > running_idx && running_[victim]->hold_open) --victim;
+    Preempt(victim);
+    if (victim == running_idx) return false;
   }
   return true;
 }
 
-void Scheduler::PreemptLast() {
-  std::unique_ptr<Sequence> victim = std::move(running_.back());
-  running_.pop_back();
+void Scheduler::Preempt(size_t running_idx) {
+  std::unique_ptr<Sequence> victim = std::move(running_[running_idx]);
+  running_.erase(running_.begin() + static_cast<int64_t>(running_idx));
+  if (victim->hold_open)
+    hand_off_->Drop(*victim, {Code::kResourceExhausted, "its blocks were needed for other requests", {}});
   ReleaseBlocks(*victim);
   ++victim->num_preemptions;
   ++counters_.num_preemptions;
   Add(std::move(victim));
+}
+
+void Scheduler::ForgetComputed() {
+  const auto begin_anew = [&](std::unique_ptr<Sequence> sequence) {
+    if (sequence->hold_open)
+      hand_off_->Drop(*sequence, {Code::kUnavailable, "what it had computed was forgotten", {}});
+    ReleaseBlocks(*sequence);
+    Add(std::move(sequence));
+  };
+  for (auto& sequence : std::exchange(running_, {})) begin_anew(std::move(sequence));
+  for (auto& sequence : std::exchange(fetched_, {})) begin_anew(std::move(sequence));
+  for (auto& sequence : std::exchange(fetching_, {})) {
+    hand_off_->LetGo(*sequence);
+    sequence->fetch_id = -1;
+    sequence->fetch_done = true;
+    begin_anew(std::move(sequence));
+  }
+  pool_.ForgetAll();
 }
 
 void Scheduler::ReleaseBlocks(Sequence& sequence) {
@@ -138,6 +220,12 @@ void Scheduler::ReleaseBlocks(Sequence& sequence) {
 void Scheduler::Computed(const ScheduledSequence& scheduled) {
   Sequence& sequence = *scheduled.sequence;
   sequence.num_computed += scheduled.num_tokens;
+  sequence.hold_told = sequence.hold_open;
+  Publish(sequence);
+}
+
+// Whole blocks of what is computed can be found by others from now on.
+void Scheduler::Publish(Sequence& sequence) {
   if (!options_.enable_prefix_caching) return;
   const int64_t block_size = pool_.block_size();
   for (; (sequence.num_published_blocks + 1) * block_size <= sequence.num_computed;
@@ -159,14 +247,26 @@ std::unique_ptr<Sequence> Scheduler::Remove(SeqId id) {
   } else if (const auto waiting = std::ranges::find_if(waiting_, has_id); waiting != waiting_.end()) {
     found = std::move(*waiting);
     waiting_.erase(waiting);
+    if (hand_off_ != nullptr) hand_off_->Reject(*found);
+  } else if (const auto fetched = std::ranges::find_if(fetched_, has_id); fetched != fetched_.end()) {
+    found = std::move(*fetched);
+    fetched_.erase(fetched);
+  } else if (const auto it2 = std::ranges::find_if(fetching_, has_id); it2 != fetching_.end()) {
+    found = std::move(*it2);
+    fetching_.erase(it2);
+    hand_off_->LetGo(*found);
   }
-  if (found) ReleaseBlocks(*found);
+  if (!found) return nullptr;
+  if (found->hold_open) hand_off_->Drop(*found, {Code::kCancelled, "the request has ended", {}});
+  ReleaseBlocks(*found);
   return found;
 }
 
 std::vector<Sequence*> Scheduler::All() const {
   std::vector<Sequence*> all;
   for (const auto& sequence : running_) all.push_back(sequence.get());
+  for (const auto& sequence : fetched_) all.push_back(sequence.get());
+  for (const auto& sequence : fetching_) all.push_back(sequence.get());
   for (const auto& sequence : waiting_) all.push_back(sequence.get());
   return all;
 }

@@ -2,6 +2,7 @@
 // One request inside the engine: its tokens, its blocks, and how far it has come.
 #include <cstdint>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "base/ids.h"
@@ -26,6 +27,14 @@ struct Sequence {
   bool admitted_before = false;  ///< false until the first admission
   RequestTimes times;
   int num_preemptions = 0;
+
+  // Of the hand-off (kv_hand_off.h).
+  std::string hold_id;     ///< the agent's name for it, while it is or was to be held
+  bool hold_open = false;  ///< the agent knows it
+  bool hold_told = false;  ///< and its blocks so far
+  int64_t fetch_id = -1;
+  TimePoint touched{};      ///< when its source has last heard that it still waits
+  bool fetch_done = false;  ///< whatever came of it, it is not tried again
 
   int64_t num_prompt() const { return static_cast<int64_t>(request.prompt.size()); }
   int64_t num_tokens() const { return static_cast<int64_t>(tokens.size()); }

@@ -29,6 +29,10 @@ bool StepView::AllStop() const {
 bool StepView::AllPause() const {
   return std::ranges::all_of(words, &StepWord::pause);
 }
+uint64_t StepView::CommonOrder() const {
+  const auto same = [&](const StepWord& word) { return word.order == words.front().order; };
+  return std::ranges::all_of(words, same) ? words.front().order : 0;
+}
 int32_t StepView::MaxTokens() const {
   return std::ranges::max(words, {}, &StepWord::num_tokens).num_tokens;
 }

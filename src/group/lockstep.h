@@ -32,6 +32,7 @@ struct StepWord {
   bool generates = false;        ///< some of them wait for their next token
   bool pause = false;            ///< wants all to pause
   bool stop = false;             ///< has drained and wants to end
+  uint64_t order = 0;            ///< about weights, that this rank has been given and waits with; 0: none
   int64_t membership_epoch = 1;  ///< must be equal on all
 };
 
@@ -44,6 +45,8 @@ struct StepView {
   bool AnyGenerates() const;
   bool AllStop() const;
   bool AllPause() const;
+  /// The order that all wait with; 0: there is none.
+  uint64_t CommonOrder() const;
   int32_t MaxTokens() const;
   int64_t TotalTokens() const;
 };

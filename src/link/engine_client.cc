@@ -32,6 +32,7 @@ struct EngineClient::State {
   std::map<int64_t, std::shared_ptr<engine::EventSink>> sinks;
   int64_t next_id = 0;
   std::map<int64_t, std::optional<Result<engine::EplbState>>> asked_eplb;  // an entry a caller that waits
+  std::map<int64_t, engine::ControlDone> controls;
   engine::RankStats stats;
   Status health;
   bool draining = false;
@@ -154,6 +155,10 @@ bool EngineClient::HandleFrame(uint32_t kind, std::string_view body) {
     case MessageKind::kStats: {
       auto stats = Decode<engine::RankStats>(body);
       if (!stats || stats->step_sizes.counts.size() != engine::StepSizes().counts.size()) return false;
+      const engine::KvTransferStats shape;
+      if (stats->kv_transfer.seconds.counts.size() != shape.seconds.counts.size() ||
+          stats->kv_transfer.bytes.counts.size() != shape.bytes.counts.size())
+        return false;
       const std::lock_guard lock(state_->mutex);
       engine::EplbStats &before = state_->stats.eplb, &now = stats->eplb;
       if (now.version == before.version &&
@@ -179,6 +184,18 @@ bool EngineClient::HandleFrame(uint32_t kind, std::string_view body) {
       state_->changed.notify_all();
       return true;
     }
+    case MessageKind::kControlled: {
+      auto message = Decode<ControlledMessage>(body);
+      if (!message) return false;
+      engine::ControlDone done;
+      {
+        const std::lock_guard lock(state_->mutex);
+        if (const auto node = state_->controls.extract(message->id); !node.empty()) done = node.mapped();
+      }
+      if (!done) return true;
+      message->ok ? done(message->state) : done(std::unexpected(std::move(message->error)));
+      return true;
+    }
     case MessageKind::kDrained: {
       const std::lock_guard lock(state_->mutex);
       state_->drained = true;
@@ -192,8 +209,10 @@ bool EngineClient::HandleFrame(uint32_t kind, std::string_view body) {
 
 void EngineClient::Fail(const Error& error) {
   std::map<int64_t, std::shared_ptr<engine::EventSink>> sinks;
+  std::map<int64_t, engine::ControlDone> controls;
   {
     const std::lock_guard lock(state_->mutex);
+    controls.swap(state_->controls);
     if (state_->health) state_->health = std::unexpected(error);
     sinks.swap(state_->sinks);
     state_->drained = true;
@@ -201,6 +220,7 @@ void EngineClient::Fail(const Error& error) {
   }
   for (const auto& [id, sink] : sinks)
     sink->OnFinish({}, {.reason = engine::FinishReason::kError, .error = error});
+  for (const auto& [id, done] : controls) done(std::unexpected(error));
 }
 
 std::vector<engine::RankStats> EngineClient::Stats() const {
@@ -212,7 +232,24 @@ std::vector<engine::RankStats> EngineClient::Stats() const {
 
 Status EngineClient::Health() const {
   const std::lock_guard lock(state_->mutex);
-  return state_->health;
+  CADRE_TRY(state_->health);
+  if (const std::string& broken = state_->stats.broken; !broken.empty())
+    return cadre::Fail(Code::kUnavailable, "{}", broken);
+  return {};
+}
+
+void EngineClient::Control(engine::ControlRequest request, engine::ControlDone done) {
+  int64_t id = 0;
+  {
+    const std::lock_guard lock(state_->mutex);
+    id = state_->next_id++;
+    if (state_->health) {
+      state_->controls[id] = std::move(done);
+      state_->outbox->Put(Number(MessageKind::kControl), Encode(ControlMessage{id, std::move(request)}));
+      return;
+    }
+  }
+  done(std::unexpected(state_->health.error()));
 }
 
 Result<engine::EplbState> EngineClient::Eplb(TimePoint deadline) const {

@@ -133,6 +133,11 @@ class Connection : public std::enable_shared_from_this<Connection> {
         case MessageKind::kResetPrefixCache:
           CADRE_TRY(engine_.ResetPrefixCache());
           break;
+        case MessageKind::kControl: {
+          CADRE_ASSIGN(ControlMessage control, Decode<ControlMessage>(frame.body));
+          Control(std::move(control));
+          break;
+        }
         case MessageKind::kEplbWanted: {
           CADRE_ASSIGN(const EplbWantedMessage wanted, Decode<EplbWantedMessage>(frame.body));
           SendEplb(wanted.id);
@@ -154,6 +159,19 @@ class Connection : public std::enable_shared_from_this<Connection> {
  private:
   class Sink;
   void Submit(SubmitMessage submit);
+  void Control(ControlMessage message) {
+    engine_.Control(std::move(message.request),
+                    [self = shared_from_this(), id = message.id](Result<engine::ControlState> state) {
+                      ControlledMessage answer{.id = id, .ok = state.has_value(), .error = {}, .state = {}};
+                      if (state) {
+                        answer.state = *state;
+                      } else {
+                        answer.error = std::move(state).error();
+                      }
+                      self->Send(MessageKind::kControlled, Encode(answer));
+                      self->stats_.Changed();
+                    });
+  }
   void SendEplb(int64_t id) {
     EplbMessage answer{.id = id, .error = {}, .state = {}};
     auto state = engine_.Eplb(Now());  // an engine of this process answers at once

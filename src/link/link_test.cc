@@ -26,6 +26,15 @@ engine::Request FullRequest() {
   request.sampling.seed = ~0ull;
   request.cache_salt = "salt";
   request.deadline = TimePoint(Duration(12345));
+  request.kv_transfer = engine::KvTransfer{.hold = true,
+                                           .fetch = true,
+                                           .hold_id = "h",
+                                           .by_prompt = true,
+                                           .source_engine = "e_dp1",
+                                           .source_request = "cmpl-1-0",
+                                           .source_host = "10.0.0.1",
+                                           .source_port = 5600,
+                                           .num_tokens = 3};
   return request;
 }
 
@@ -38,7 +47,22 @@ TEST(Wire, ARequestComesBackWhole) {
   EXPECT_EQ(back->request.sampling.bad_words, FullRequest().sampling.bad_words);
   EXPECT_EQ(back->request.sampling.logprobs, 3);
   EXPECT_EQ(back->request.deadline, FullRequest().deadline);
+  ASSERT_TRUE(back->request.kv_transfer.has_value());
+  EXPECT_EQ(back->request.kv_transfer->source_host, "10.0.0.1");
+  EXPECT_EQ(back->request.kv_transfer->source_port, 5600);
   EXPECT_EQ(Encode(*back), body);
+}
+
+TEST(Wire, WhatIsHeldComesBackWhole) {
+  FinishMessage message{.id = 3, .last_tokens = {}, .finish = {}};
+  message.finish.held = engine::HeldKv{
+      .engine_id = "e", .request_id = "r", .host = "h", .port = 1, .tp_size = 2, .expires_s = 0.5,
+      .blocks = {4, 5}, .tokens = {6, 7, 8}};
+  const auto back = Decode<FinishMessage>(Encode(message));
+  ASSERT_TRUE(back.has_value() && back->finish.held.has_value());
+  EXPECT_EQ(back->finish.held->tokens, (std::vector<int32_t>{6, 7, 8}));
+  EXPECT_EQ(back->finish.held->blocks, (std::vector<int32_t>{4, 5}));
+  EXPECT_EQ(Encode(*back), Encode(message));
 }
 
 TEST(Wire, DamagedBytesAreAnError) {
@@ -110,6 +134,14 @@ class EchoEngine : public engine::Engine {
   Result<engine::EplbState> Eplb(TimePoint deadline) const override {
     while (eplb_hangs) std::this_thread::sleep_for(std::chrono::milliseconds(1));
     return balanced ? engine::LargeEplbState(40, 256) : Engine::Eplb(deadline);
+  }
+  void Control(engine::ControlRequest request, engine::ControlDone done) override {
+    if (request.weights.folder == "hang") return;
+    if (request.kind != engine::ControlKind::kWeights) return done(Fail(Code::kNotFound, "no such thing"));
+    done(engine::ControlState{.paused = request.clear_cache,
+                              .generation = request.weights.port,
+                              .seconds = 0.5,
+                              .bytes = request.weights.timeout_s});
   }
   std::atomic<bool> balanced = true, eplb_hangs = false, eplb_moving = false;
   std::atomic<int64_t> eplb_version = 1;
@@ -297,6 +329,28 @@ TEST_F(Link, ARebalanceIsToldThoughNobodyAsksForTokens) {
   EXPECT_TRUE(WaitForStats(*client_, [](const auto& s) { return s.eplb.moving; }));
   echo_.eplb_moving = false;  // no event tells it
   EXPECT_TRUE(WaitForStats(*client_, [](const auto& s) { return !s.eplb.moving; }));
+}
+
+TEST_F(Link, OrdersAreAnsweredAndEndWithTheRank) {
+  const auto tell = [&](const engine::ControlRequest& request) {
+    auto heard = std::make_shared<std::promise<Result<engine::ControlState>>>();
+    client_->Control(request,
+                     [heard](Result<engine::ControlState> state) { heard->set_value(std::move(state)); });
+    return heard->get_future();
+  };
+  const auto done = tell({.kind = engine::ControlKind::kWeights,
+                          .clear_cache = true,
+                          .weights = {.folder = "/x", .port = 7, .timeout_s = 9}})
+                        .get();
+  ASSERT_TRUE(done.has_value());
+  EXPECT_TRUE(done->paused);
+  EXPECT_EQ(done->generation, 7);
+  EXPECT_EQ(done->bytes, 9);
+  EXPECT_EQ(tell({.kind = engine::ControlKind::kProbe}).get().error().message, "no such thing");
+  auto hanging = tell({.kind = engine::ControlKind::kWeights, .weights = {.folder = "hang"}});
+  client_->Fail({Code::kUnavailable, "rank 3 was killed", {}});
+  EXPECT_EQ(hanging.get().error().message, "rank 3 was killed");
+  EXPECT_EQ(tell({.kind = engine::ControlKind::kProbe}).get().error().message, "rank 3 was killed");
 }
 
 TEST_F(Link, AFailedRankEndsEveryRequestOnce) {

@@ -155,7 +155,8 @@ template <typename Archive>
 void Visit(Archive& archive, SamplingParams& s) {
   archive(s.temperature, s.top_p, s.top_k, s.min_p, s.repetition_penalty, s.presence_penalty,
           s.frequency_penalty, s.logit_bias, s.allowed_token_ids, s.bad_words, s.seed, s.logprobs,
-          s.max_tokens, s.min_tokens, s.stop_token_ids, s.eos_token_ids, s.ignore_eos, s.prompt_logprobs);
+          s.max_tokens, s.min_tokens, s.stop_token_ids, s.eos_token_ids, s.ignore_eos, s.prompt_logprobs,
+          s.logprobs_mode, s.routed_experts_start);
 }
 template <typename Archive>
 void Visit(Archive& archive, TokenIds& t) {
@@ -168,8 +169,33 @@ void Visit(Archive& archive, TokenIds& t) {
   }
 }
 template <typename Archive>
+void Visit(Archive& archive, KvTransfer& k) {
+  archive(k.hold, k.fetch, k.with_answer, k.hold_id, k.by_prompt, k.source_engine, k.source_request,
+          k.source_host, k.source_port, k.num_tokens, k.push);
+}
+template <typename Archive>
+void Visit(Archive& archive, HeldKv& h) {
+  archive(h.engine_id, h.request_id, h.host, h.port, h.tp_size, h.expires_s, h.blocks, h.tokens,
+          h.with_answer);
+}
+template <typename Archive>
+void Visit(Archive& archive, KvTransferInfo& k) {
+  archive(k.enabled, k.by_request_id, k.produces, k.consumes, k.holds_answers);
+}
+template <typename Archive, size_t kNumBounds>
+void Visit(Archive& archive, Spread<kNumBounds>& s) {
+  archive(s.counts, s.sum);
+}
+template <typename Archive>
+void Visit(Archive& archive, KvTransferStats& k) {
+  archive(k.seconds, k.bytes, k.enabled, k.num_fetching, k.num_held, k.held_blocks, k.num_fetches,
+          k.num_failed_fetches, k.bytes_fetched, k.bytes_sent, k.tokens_fetched, k.num_recomputed,
+          k.num_expired, k.num_failed_notifications, k.fetch_seconds);
+}
+template <typename Archive>
 void Visit(Archive& archive, Request& r) {
-  archive(r.id, r.prompt, r.sampling, r.cache_salt, r.priority, r.deadline, r.data_parallel_rank);
+  archive(r.id, r.prompt, r.sampling, r.cache_salt, r.priority, r.deadline, r.data_parallel_rank,
+          r.kv_transfer);
 }
 template <typename Archive>
 void Visit(Archive& archive, GeneratedToken& t) {
@@ -180,12 +206,16 @@ void Visit(Archive& archive, RequestTimes& t) {
   archive(t.queued, t.scheduled, t.first_token, t.last_token);
 }
 template <typename Archive>
+void Visit(Archive& archive, RoutedExperts& r) {
+  archive(r.start, r.num_layers, r.top_k, r.experts);
+}
+template <typename Archive>
 void Visit(Archive& archive, Finish& f) {
-  archive(f.reason, f.stop_token, f.error, f.times, f.num_preemptions);
+  archive(f.reason, f.stop_token, f.error, f.times, f.num_preemptions, f.held, f.routed);
 }
 template <typename Archive>
 void Visit(Archive& archive, ModelInfo& m) {
-  archive(m.vocab_size, m.max_model_len, m.num_kv_blocks, m.block_size);
+  archive(m.vocab_size, m.max_model_len, m.num_kv_blocks, m.block_size, m.kv_transfer);
 }
 template <typename Archive>
 void Visit(Archive& archive, StepSizes& s) {
@@ -207,7 +237,19 @@ template <typename Archive>
 void Visit(Archive& archive, RankStats& s) {
   archive(s.rank, s.num_running, s.num_waiting, s.kv_cache_usage, s.num_preemptions, s.prefix_cache_queries,
           s.prefix_cache_hits, s.prompt_tokens, s.generation_tokens, s.num_steps, s.cpu_seconds, s.eplb,
-          s.step_sizes);
+          s.step_sizes, s.kv_transfer, s.paused, s.weight_generation, s.broken);
+}
+template <typename Archive>
+void Visit(Archive& archive, WeightOrder& o) {
+  archive(o.kind, o.folder, o.host, o.port, o.first_receiver, o.world_size, o.timeout_s, o.expected);
+}
+template <typename Archive>
+void Visit(Archive& archive, ControlRequest& r) {
+  archive(r.kind, r.mode, r.clear_cache, r.weights);
+}
+template <typename Archive>
+void Visit(Archive& archive, ControlState& s) {
+  archive(s.paused, s.generation, s.seconds, s.bytes);
 }
 }  // namespace cadre::engine
 
@@ -239,6 +281,14 @@ void Visit(Archive& archive, EplbWantedMessage& m) {
 }
 template <typename Archive>
 void Visit(Archive& archive, EplbMessage& m) {
+  archive(m.id, m.ok, m.error, m.state);
+}
+template <typename Archive>
+void Visit(Archive& archive, ControlMessage& m) {
+  archive(m.id, m.request);
+}
+template <typename Archive>
+void Visit(Archive& archive, ControlledMessage& m) {
   archive(m.id, m.ok, m.error, m.state);
 }
 template <typename Archive>
@@ -281,6 +331,8 @@ CADRE_LINK_MESSAGE(DrainMessage)
 CADRE_LINK_MESSAGE(AddFrontMessage)
 CADRE_LINK_MESSAGE(EplbWantedMessage)
 CADRE_LINK_MESSAGE(EplbMessage)
+CADRE_LINK_MESSAGE(ControlMessage)
+CADRE_LINK_MESSAGE(ControlledMessage)
 CADRE_LINK_MESSAGE(PromptMessage)
 CADRE_LINK_MESSAGE(TokensMessage)
 CADRE_LINK_MESSAGE(FinishMessage)

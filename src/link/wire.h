@@ -12,24 +12,26 @@
 namespace cadre::link {
 
 /// Changes whenever a message does; the first frame of a rank carries it.
-constexpr uint32_t kWireVersion = 4;
+constexpr uint32_t kWireVersion = 5;
 
 enum class MessageKind : uint32_t {
   // rank -> front
-  kReady = 1,  ///< ReadyMessage: the engine serves
-  kPrompt,     ///< PromptMessage
-  kTokens,     ///< TokensMessage
-  kFinish,     ///< FinishMessage
-  kStats,      ///< engine::RankStats
-  kDrained,    ///< everything has ended; the rank closes next
-  kEplb,       ///< EplbMessage
+  kReady = 1,   ///< ReadyMessage: the engine serves
+  kPrompt,      ///< PromptMessage
+  kTokens,      ///< TokensMessage
+  kFinish,      ///< FinishMessage
+  kStats,       ///< engine::RankStats
+  kDrained,     ///< everything has ended; the rank closes next
+  kEplb,        ///< EplbMessage
+  kControlled,  ///< ControlledMessage
   // front -> rank
   kSubmit = 64,       ///< SubmitMessage
   kCancel,            ///< CancelMessage
   kDrain,             ///< DrainMessage
   kResetPrefixCache,  ///< empty
   kAddFront,          ///< AddFrontMessage, perhaps with a descriptor
-  kEplbWanted         ///< EplbWantedMessage: answered by one kEplb
+  kEplbWanted,        ///< EplbWantedMessage: answered by one kEplb
+  kControl,           ///< ControlMessage: answered by one kControlled
 };
 
 struct ReadyMessage {
@@ -57,6 +59,16 @@ struct EplbMessage {
   bool ok = false;
   Error error;              ///< where not ok
   engine::EplbState state;  ///< where ok
+};
+struct ControlMessage {
+  int64_t id = 0;  ///< chosen by the front
+  engine::ControlRequest request;
+};
+struct ControlledMessage {
+  int64_t id = 0;
+  bool ok = false;
+  Error error;                 ///< where not ok
+  engine::ControlState state;  ///< where ok
 };
 struct PromptMessage {
   int64_t id = 0;

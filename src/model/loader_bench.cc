@@ -137,5 +137,28 @@ void BM_PlainCopy(benchmark::State& state) {
 }
 BENCHMARK(BM_PlainCopy)->ArgName("threads")->Arg(1)->Arg(2)->UseRealTime()->Unit(benchmark::kMillisecond);
 
+// A parallel copy out of the page cache straight into memory that has been touched.
+void BM_DirectCopy(benchmark::State& state) {
+  sys::ThreadPool pool({.num_threads = static_cast<int>(state.range(0)), .cpus = {}, .spin = false});
+  const auto source = *checkpoint::OpenCheckpoint(Folder().path());
+  const sys::Region arena = *sys::AllocateRegion(static_cast<size_t>(int64_t{1} << 30), {.pool = &pool});
+  constexpr int64_t kChunk = 4 << 20;
+  std::vector<std::pair<const TensorInfo*, int64_t>> chunks;
+  for (const TensorInfo& tensor : source->tensors())
+    for (int64_t at = 0; at < tensor.num_bytes; at += kChunk) chunks.emplace_back(&tensor, at);
+  int64_t bytes = 0;
+  for (auto _ : state) {
+    pool.ForEach(std::ssize(chunks), [&](int64_t c, int) {
+      const auto& [tensor, at] = chunks[static_cast<size_t>(c)];
+      if (!source->Read(*tensor, at, std::min(kChunk, tensor->num_bytes - at),
+                        arena.data() + tensor->offset + at))
+        state.SkipWithError("read");
+    });
+    for (const TensorInfo& tensor : source->tensors()) bytes += tensor.num_bytes;
+  }
+  state.SetBytesProcessed(bytes);
+}
+BENCHMARK(BM_DirectCopy)->ArgName("threads")->Arg(1)->Arg(2)->UseRealTime()->Unit(benchmark::kMillisecond);
+
 }  // namespace
 }  // namespace cadre::model

@@ -217,12 +217,18 @@ TEST_F(Weights, WrongShapeAndTypeNameFileTensorWantedFound) {
     EXPECT_EQ(map.error().message,
               "memory: tensor '" + name + "' has shape [48, 32], wanted [32, 48] (from config.json)");
   }
-  MemorySource source(folder_.path());
-  source.Info(name).dtype = DType::kF8E4M3;
-  const auto map = MapWeights(s.spec, s.plan, s.weights, source);
-  ASSERT_FALSE(map.has_value());
-  EXPECT_EQ(map.error().code, Code::kUnsupported);
-  EXPECT_THAT(map.error().message, HasSubstr("has type float8_e4m3; wanted bfloat16, float16 or float32"));
+  const std::string router = "model.layers.2.mlp.gate.weight";
+  for (const auto& [tensor, type, wanted] :
+       {std::tuple(name, DType::kI16, "has type int16; wanted bfloat16, float16 or float32"),
+        {name, DType::kF8E4M3, "has type float8_e4m3, but config.json has no quantization_config"},
+        {router, DType::kF8E4M3, "has type float8_e4m3; wanted bfloat16, float16 or float32"}}) {
+    MemorySource source(folder_.path());
+    source.Info(tensor).dtype = type;
+    const auto map = MapWeights(s.spec, s.plan, s.weights, source);
+    ASSERT_FALSE(map.has_value()) << wanted;
+    EXPECT_EQ(map.error().code, Code::kUnsupported);
+    EXPECT_THAT(map.error().message, HasSubstr(wanted));
+  }
 }
 
 TEST_F(Weights, ReadErrorLeavesTheGeneration) {

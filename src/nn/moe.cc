@@ -70,6 +70,18 @@ const uint32_t* RowHashes(const StepContext& context, const MoeInput& in, const 
   return hashes;
 }
 
+// Keeps which experts a piece of the own rows has been given.
+void NoteExperts(const StepContext& context, const MoeInput& in, const Shape& s, a2a::RowRange piece,
+                 const int32_t* experts) {
+  const auto top_k = static_cast<int64_t>(in.spec->top_k);
+  const auto layers = static_cast<int64_t>(context.expert_maps.size());
+  for (int64_t i = 0; i < piece.count; ++i) {
+    const int64_t kv_slot = context.batch.kv_slots[static_cast<size_t>(s.own.begin + piece.begin + i)];
+    uint16_t* const to = context.routed_experts + (kv_slot * layers + in.moe_layer) * top_k;
+    for (int64_t k = 0; k < top_k; ++k) to[k] = static_cast<uint16_t>(std::max(experts[i * top_k + k], 0));
+  }
+}
+
 // The experts and weights of a piece of the own rows, as slots of the step's map; both arrays are of all own
 // rows.
 a2a::Routing Route(const StepContext& context, const MoeInput& in, const Shape& s, const float* exact,
@@ -106,6 +118,7 @@ a2a::Routing Route(const StepContext& context, const MoeInput& in, const Shape& 
                                       context.batch.token_ids.data() + first,
                                       context.batch.positions.data() + first, slots, weights);
   }
+  if (context.routed_experts != nullptr) NoteExperts(context, in, s, piece, slots);
   in.map->MapChoices(piece.count, spec.top_k, slots, RowHashes(context, in, s, piece, arena), slots);
   if (in.slot_counts != nullptr) {
     for (int64_t i = 0; i < piece.count * spec.top_k; ++i)

@@ -154,8 +154,9 @@ int32_t Draw(const std::vector<Candidate>& candidates, double uniform) {
 }  // namespace
 
 Logprobs ComputeLogprobs(const kernels::Device& device, std::span<const float> logits, int32_t token,
-                         int num_best, SamplerScratch& scratch) {
-  const double lse = kernels::LogSumExp(device, logits.data(), static_cast<int64_t>(logits.size()));
+                         int num_best, SamplerScratch& scratch, bool as_logits) {
+  const double lse =
+      as_logits ? 0 : kernels::LogSumExp(device, logits.data(), static_cast<int64_t>(logits.size()));
   const auto logprob = [&](float logit) { return static_cast<float>(logit - lse); };
   const float own = logits[static_cast<size_t>(token)];
   const auto above = std::ranges::count_if(logits, [&](float v) { return v > own; });
@@ -171,6 +172,29 @@ Logprobs ComputeLogprobs(const kernels::Device& device, std::span<const float> l
   }
   return result;
 }
+
+namespace {
+
+// The logits of the distribution that a token was drawn from, in scratch.probabilities: CollectCandidates has
+// left in scratch.candidates what can be drawn.
+std::span<const float> ProcessedLogits(std::span<const float> used, const SamplingOptions& options,
+                                       SamplerScratch& scratch) {
+  std::vector<float>& processed = scratch.probabilities;
+  const auto factor = static_cast<float>(1.0 / options.temperature);
+  const bool all = options.top_p >= 1.0 && options.top_k == 0 && options.min_p <= 0.0;
+  processed.assign(used.size(), kMinusInfinity);
+  if (all || scratch.candidates.empty()) {
+    for (size_t i = 0; i < used.size(); ++i) processed[i] = used[i] * factor;
+  } else {
+    for (const Candidate& c : scratch.candidates) {
+      const auto token = static_cast<size_t>(c.second);
+      processed[token] = used[token] * factor;
+    }
+  }
+  return processed;
+}
+
+}  // namespace
 
 Sampled SampleToken(const kernels::Device& device, std::span<const float> logits, const SamplerInput& input,
                     SamplerScratch& scratch) {
@@ -192,8 +216,15 @@ Sampled SampleToken(const kernels::Device& device, std::span<const float> logits
                         ? ArgMax(device, used)
                         : Draw(scratch.candidates, UniformAt(options.seed, 0, input.tokens.size()));
   }
-  if (options.logprobs)
-    sampled.logprobs = ComputeLogprobs(device, logits, sampled.token, *options.logprobs, scratch);
+  if (!options.logprobs) return sampled;
+  const LogprobsMode mode = options.logprobs_mode;
+  const bool processed = mode == LogprobsMode::kProcessedLogprobs || mode == LogprobsMode::kProcessedLogits;
+  const bool as_logits = mode == LogprobsMode::kRawLogits || mode == LogprobsMode::kProcessedLogits;
+  const std::span<const float> reported = !processed ? logits
+                                          : options.temperature == 0.0
+                                              ? used  // as vLLM: greedy has no temperature
+                                              : ProcessedLogits(used, options, scratch);
+  sampled.logprobs = ComputeLogprobs(device, reported, sampled.token, *options.logprobs, scratch, as_logits);
   return sampled;
 }
 

@@ -1,8 +1,9 @@
 #pragma once
 // From a row of logits to a token. One row at a time, on one thread; rows go to the workers as tasks.
 //
-// Order of operations (vLLM's): log probabilities are of the raw logits; then allowed ids, minimum length,
-// bad words, logit bias, penalties, temperature, min-p, top-k, top-p. The draw is Philox(seed, stream 0,
+// Order of operations (vLLM's): raw log probabilities are taken; then allowed ids, minimum length,
+// bad words, logit bias, penalties, temperature, min-p, top-k, top-p; then processed
+// log probabilities are taken. The draw is Philox(seed, stream 0,
 // position of the new token), so neither the batch nor the layout of ranks can change it.
 #include <cstdint>
 #include <optional>
@@ -13,6 +14,14 @@
 #include "kernels/device.h"
 
 namespace cadre::nn {
+
+/// What log probabilities are reported of; vLLM's names.
+enum class LogprobsMode : uint8_t {
+  kRawLogprobs,        ///< of the model's own distribution
+  kProcessedLogprobs,  ///< of the one that the token is drawn from; what cannot be drawn has -inf
+  kRawLogits,          ///< the logits themselves
+  kProcessedLogits,    ///< after penalties and temperature; -inf as above
+};
 
 /// How the next token is chosen; ranges have been validated. temperature 0 is greedy (lowest id on ties).
 struct SamplingOptions {
@@ -26,7 +35,8 @@ struct SamplingOptions {
   std::vector<std::pair<int32_t, float>> logit_bias;
   std::vector<int32_t> allowed_token_ids;       ///< empty: all
   std::vector<std::vector<int32_t>> bad_words;  ///< token sequences that must not be completed
-  uint64_t seed = 0;            ///< always set: the session draws one where the client gave none
+  uint64_t seed = 0;  ///< always set: the session draws one where the client gave none
+  LogprobsMode logprobs_mode = LogprobsMode::kRawLogprobs;
   std::optional<int> logprobs;  ///< k >= 0: the chosen token's and the k best; -1: the whole vocabulary
 };
 
@@ -65,8 +75,8 @@ Sampled SampleToken(const kernels::Device& device, std::span<const float> logits
                     SamplerScratch& scratch);
 
 /// The log probability and rank of `token` and the `num_best` likeliest tokens (-1: all) under
-/// softmax(logits).
+/// softmax(logits); with `as_logits` their logits.
 Logprobs ComputeLogprobs(const kernels::Device& device, std::span<const float> logits, int32_t token,
-                         int num_best, SamplerScratch& scratch);
+                         int num_best, SamplerScratch& scratch, bool as_logits = false);
 
 }  // namespace cadre::nn

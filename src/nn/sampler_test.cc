@@ -176,5 +176,50 @@ TEST(Sampler, LogprobsAreOfTheRawLogits) {
   EXPECT_EQ(ComputeLogprobs(kDevice, logits, 17, -1, scratch).size(), 101u);
 }
 
+// Over the options that cut the distribution: what is reported is the log of the probability that the slow
+// twin draws with, and the token does not depend on what is reported.
+TEST(Sampler, ProcessedLogprobsAreOfTheDistributionThatIsDrawnFrom) {
+  SamplerScratch scratch;
+  for (const double temperature : {0.3, 1.0, 2.0}) {
+    for (const double top_p : {1.0, 0.8}) {
+      for (const int top_k : {0, 1, 7}) {
+        for (const double min_p : {0.0, 0.2}) {
+          const auto logits = RandomLogits(200, static_cast<uint32_t>(top_k) + 1);
+          SamplingOptions options{.temperature = temperature, .top_p = top_p, .top_k = top_k, .min_p = min_p};
+          options.logprobs = -1;
+          const Sampled raw = SampleToken(kDevice, logits, {.options = &options}, scratch);
+          options.logprobs_mode = LogprobsMode::kProcessedLogprobs;
+          const Sampled drawn = SampleToken(kDevice, logits, {.options = &options}, scratch);
+          EXPECT_EQ(raw.token, drawn.token);
+          const std::vector<double> expected = Probabilities(logits, options);
+          ASSERT_EQ(drawn.logprobs.size(), 201u);
+          for (const TokenLogprob& entry : drawn.logprobs) {
+            const double p = expected[static_cast<size_t>(entry.token)];
+            EXPECT_NEAR(std::exp(static_cast<double>(entry.logprob)), p, 1e-5 + 1e-4 * p) << entry.token;
+          }
+          options.logprobs_mode = LogprobsMode::kProcessedLogits;
+          const Sampled scaled = SampleToken(kDevice, logits, {.options = &options}, scratch);
+          EXPECT_NEAR(scaled.logprobs[0].logprob, logits[static_cast<size_t>(raw.token)] / temperature, 1e-4);
+          options.logprobs_mode = LogprobsMode::kRawLogits;
+          const Sampled plain = SampleToken(kDevice, logits, {.options = &options}, scratch);
+          EXPECT_EQ(plain.logprobs[0].logprob, logits[static_cast<size_t>(raw.token)]);
+          EXPECT_EQ(plain.logprobs[0].rank, raw.logprobs[0].rank);
+        }
+      }
+    }
+  }
+}
+
+TEST(Sampler, GreedyProcessedLogprobsKnowPenaltiesAndNoTemperature) {
+  const std::vector<float> logits = {2, 1, 0};
+  SamplerScratch scratch;
+  SamplingOptions options{.temperature = 0, .logit_bias = {{0, -100.0f}}};
+  options.logprobs_mode = LogprobsMode::kProcessedLogprobs;
+  options.logprobs = 0;
+  const Sampled sampled = SampleToken(kDevice, logits, {.options = &options}, scratch);
+  EXPECT_EQ(sampled.token, 1);
+  EXPECT_NEAR(sampled.logprobs[0].logprob, 1 - std::log(std::exp(1.0) + 1), 1e-5);
+}
+
 }  // namespace
 }  // namespace cadre::nn

@@ -51,6 +51,9 @@ struct StepContext {
       expert_maps;  ///< [MoE layers] where each layer's experts lie in this step
   /// [MoE layers, slots]: the router adds the choices of this rank's own rows; null: nobody counts.
   uint32_t* slot_counts = nullptr;
+  /// [KV slots of the pool, MoE layers, top_k]: the router notes the experts of this rank's own rows, by
+  /// where their keys lie; null: nobody asks.
+  uint16_t* routed_experts = nullptr;
   /// Chooses the experts instead of the router; null: the router does.
   const SimulatedRouting* simulated_routing = nullptr;
   int64_t step = 0;                            ///< counts up; for the simulation alone

@@ -1,15 +1,34 @@
 #pragma once
 // What the handlers of routes share, and their form.
 #include <atomic>
+#include <memory>
+#include <mutex>
+#include <set>
 
 #include "base/log.h"
 #include "serve/eplb_query.h"
+#include "serve/liveness.h"
 #include "serve/metrics.h"
 #include "serve/openai/schema.h"
 #include "serve/options.h"
 #include "session/session.h"
 
 namespace cadre::serve {
+
+/// The ids that clients have given to requests which run now and take part in a hand-off, each with its role:
+/// the other side finds a request by its id. Any thread.
+class RunningIds {
+ public:
+  /// Null if it runs already; else it runs until the last copy of the result is gone.
+  std::shared_ptr<void> Claim(const std::string& id, bool prefill);
+
+ private:
+  struct State {
+    std::mutex mutex;
+    std::set<std::pair<std::string, bool>> running;
+  };
+  std::shared_ptr<State> state_ = std::make_shared<State>();
+};
 
 struct Api {
   const ServeOptions& options;
@@ -19,6 +38,9 @@ struct Api {
   std::atomic<int64_t> num_in_flight{0};  ///< generation requests, for /load
   std::atomic<bool> draining{false};
   EplbQuery eplb{};
+  RunningIds running_ids{};
+  std::atomic<bool> whole_noted{false};  ///< said: a prefill or decode instance also serves whole requests
+  LivenessQuery liveness{options.liveness_timeout};
   FieldNotes notes{[](const std::string& line) { LogInfo("{}", line); }};
 };
 
@@ -30,7 +52,10 @@ using AsyncHandler = Status (*)(Api& api, const http::Request& request, const Wr
 
 // openai/chat.cc, openai/completions.cc
 Status ChatCompletions(Api& api, const http::Request& request, const WriterPtr& writer);
+Status ChatCompletionsTokens(Api& api, const http::Request& request, const WriterPtr& writer);
 Status Completions(Api& api, const http::Request& request, const WriterPtr& writer);
+// openai/generate.cc
+Status GenerateTokens(Api& api, const http::Request& request, const WriterPtr& writer);
 // openai/models.cc
 Result<http::Response> Models(Api& api, const http::Request& request);
 // openai/tokenize.cc
@@ -44,5 +69,18 @@ Status Load(Api& api, const http::Request& request, const WriterPtr& writer);
 Status Metrics(Api& api, const http::Request& request, const WriterPtr& writer);
 Status Eplb(Api& api, const http::Request& request, const WriterPtr& writer);
 Result<http::Response> ResetPrefixCache(Api& api, const http::Request& request);
+
+// rl.cc
+Status Pause(Api& api, const http::Request& request, const WriterPtr& writer);
+Status Resume(Api& api, const http::Request& request, const WriterPtr& writer);
+Status IsPaused(Api& api, const http::Request& request, const WriterPtr& writer);
+Status Liveness(Api& api, const http::Request& request, const WriterPtr& writer);
+Status UpdateWeights(Api& api, const http::Request& request, const WriterPtr& writer);
+Status ReloadWeights(Api& api, const http::Request& request, const WriterPtr& writer);
+Status InitBroadcaster(Api& api, const http::Request& request, const WriterPtr& writer);
+Status InitWeightTransferEngine(Api& api, const http::Request& request, const WriterPtr& writer);
+Result<http::Response> StartWeightUpdate(Api& api, const http::Request& request);
+Result<http::Response> FinishWeightUpdate(Api& api, const http::Request& request);
+Result<http::Response> GetWorldSize(Api& api, const http::Request& request);
 
 }  // namespace cadre::serve

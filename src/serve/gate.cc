@@ -52,7 +52,18 @@ bool IsAuthorized(const ServeOptions& options, const http::Request& request) {
   if (options.api_keys.empty()) return true;
   const std::string& path = request.path;
   const auto under = [&](std::string_view prefix) { return path.starts_with(prefix); };
-  if (!under("/v1") && !under("/v2") && !under("/inference")) return true;
+  // Who may not ask the model may not replace it, nor stop it for others; vLLM leaves these open.
+  constexpr std::string_view kForKeys[] = {"/pause",
+                                           "/resume",
+                                           "/update_weights",
+                                           "/reload_weights",
+                                           "/init_broadcaster",
+                                           "/init_weight_transfer_engine",
+                                           "/start_weight_update",
+                                           "/finish_weight_update",
+                                           "/chat/completions/tokens"};
+  const bool listed = std::find(std::begin(kForKeys), std::end(kForKeys), path) != std::end(kForKeys);
+  if (!listed && !under("/v1") && !under("/v2") && !under("/inference")) return true;
   const std::string* header = request.Header("Authorization");
   std::string_view given = header == nullptr ? std::string_view() : *header;
   const size_t space = std::min(given.find(' '), given.size());

@@ -153,6 +153,9 @@ void ServeMetrics::Update(const engine::RankStats& stats) {
   engines_.AddGauge("vllm:num_requests_waiting_by_reason", "Number of waiting requests by reason.", capacity)
       .Set(waiting);
   gauge("vllm:kv_cache_usage_perc", "KV-cache usage. 1 means 100 percent usage.", stats.kv_cache_usage);
+  gauge("cadre:weight_generation", "The weights in use: 1 at the start, one more with each update.",
+        static_cast<double>(stats.weight_generation));
+  gauge("cadre:paused", "1 while the engine is paused, or about to be.", stats.paused ? 1 : 0);
   counter("vllm:num_preemptions_total", "Cumulative number of preemption from the engine.",
           stats.num_preemptions);
   counter("vllm:prefix_cache_queries_total", "Prefix cache queries, in terms of number of queried tokens.",
@@ -161,7 +164,64 @@ void ServeMetrics::Update(const engine::RankStats& stats) {
           stats.prefix_cache_hits);
   counter("vllm:prompt_tokens_total", "Number of prefill tokens processed.", stats.prompt_tokens);
   counter("vllm:generation_tokens_total", "Number of generation tokens processed.", stats.generation_tokens);
+  if (stats.kv_transfer.enabled) UpdateKvTransfer(stats, labels);
   UpdateSteps(stats, labels);
+}
+
+void ServeMetrics::UpdateKvTransfer(const engine::RankStats& stats, const MetricLabels& labels) {
+  const engine::KvTransferStats& kv = stats.kv_transfer;
+  const auto gauge = [&](const char* name, const char* help, int64_t value) {
+    engines_.AddGauge(name, help, labels).Set(static_cast<double>(value));
+  };
+  const auto counter = [&](const char* name, const char* help, double value) {
+    engines_.AddCounter(name, help, labels).RaiseTo(value);
+  };
+  const auto count = [&](const char* name, const char* help, int64_t value) {
+    counter(name, help, static_cast<double>(value));
+  };
+  const auto spread = [&](const char* name, const char* help, const auto& bounds, const auto& now,
+                          auto& before) {
+    Histogram& histogram =
+        engines_.AddHistogram(name, help, labels, std::vector<double>(bounds.begin(), bounds.end()));
+    if (now.sum < before.sum) return;  // an older message than the last one
+    std::vector<double> more;
+    for (size_t i = 0; i < now.counts.size(); ++i)
+      more.push_back(static_cast<double>(now.counts[i] - before.counts[i]));
+    histogram.ObserveCounted(more, now.sum - before.sum);
+    before = now;
+  };
+  engine::KvTransferStats& printed = printed_transfers_[stats.rank];
+  spread("vllm:nixl_xfer_time_seconds", "Histogram of transfer duration for NIXL KV Cache transfers.",
+         kv.kSeconds, kv.seconds, printed.seconds);
+  spread("vllm:nixl_bytes_transferred", "Histogram of bytes transferred per NIXL KV Cache transfers.",
+         kv.kBytes, kv.bytes, printed.bytes);
+  count("vllm:nixl_num_failed_transfers_total", "Number of failed NIXL KV Cache transfers.",
+        kv.num_failed_fetches);
+  count("vllm:nixl_num_failed_notifications_total", "Number of failed NIXL KV Cache notifications.",
+        kv.num_failed_notifications);
+  count("vllm:nixl_num_kv_expired_reqs_total",
+        "Number of requests that had their KV expire. NOTE: This metric is tracked on the P instance.",
+        kv.num_expired);
+  count("cadre:kv_fetches_total", "Fetches of KV blocks from another instance that were begun.",
+        kv.num_fetches);
+  count("cadre:kv_fetched_tokens_total", "Tokens whose keys and values came from another instance.",
+        kv.tokens_fetched);
+  count("cadre:kv_fetched_bytes_total", "Bytes of KV blocks that came from other instances.",
+        kv.bytes_fetched);
+  count(
+      "cadre:kv_sent_bytes_total",
+      "Bytes of KV blocks that were sent to other instances; those read through shared memory are not sent.",
+      kv.bytes_sent);
+  counter("cadre:kv_fetch_seconds_total", "Time that fetches took, from their order to their end.",
+          kv.fetch_seconds);
+  count("cadre:kv_recomputed_requests_total",
+        "Requests that computed here what they could not fetch, in whole or in part.", kv.num_recomputed);
+  gauge("cadre:kv_fetching_requests", "Requests that wait for KV blocks of another instance.",
+        kv.num_fetching);
+  gauge("cadre:kv_held_requests", "Ended requests whose KV blocks are held for another instance.",
+        kv.num_held);
+  gauge("cadre:kv_held_blocks", "KV blocks that are held for another instance, or until it lets go of them.",
+        kv.held_blocks);
 }
 
 // All ranks know the same, so it is said once, by the one whose message is the newest.

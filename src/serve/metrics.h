@@ -65,6 +65,7 @@ class ServeMetrics {
  private:
   void Update(const engine::RankStats& stats);
   void UpdateEplb(const std::vector<engine::RankStats>& all);
+  void UpdateKvTransfer(const engine::RankStats& stats, const MetricLabels& labels);
   void UpdateSteps(const engine::RankStats& stats, const MetricLabels& labels);
 
   MetricsRegistry& registry_;
@@ -73,7 +74,8 @@ class ServeMetrics {
   const engine::ModelInfo model_;
   std::mutex mutex_;  // guards what is below
   std::map<int, std::unique_ptr<RequestMetrics>> requests_;
-  std::map<int, engine::StepSizes> printed_steps_;  // what the histogram holds already
+  std::map<int, engine::KvTransferStats> printed_transfers_;  // what the histograms hold already
+  std::map<int, engine::StepSizes> printed_steps_;            // what the histogram holds already
 };
 
 }  // namespace cadre::serve

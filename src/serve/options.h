@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "base/clock.h"
 #include "base/json.h"
 #include "http/server.h"
 
@@ -32,9 +33,13 @@ struct ServeOptions {
   CorsOptions cors;
   std::string root_path;  ///< a proxy's prefix, taken off paths that begin with it
   std::string response_role = "assistant";
-  std::string version;                     ///< of /version
+  std::string version;  ///< of /version
+  int num_ranks = 1,
+      tensor_parallel_size = 1;  ///< of the deployment: /get_world_size, and who receives weights
+  Duration liveness_timeout = std::chrono::seconds(30);  ///< after which /liveness gives an engine up
   bool dev_mode = false;                   ///< opens the routes that only developers should reach
   bool enable_request_id_headers = false;  ///< X-Request-Id on every response
+  bool echo_request_ids = false;           ///< X-Request-Id on responses to requests that bring one
   bool enable_force_include_usage = false;
   bool return_tokens_as_token_ids = false;
   bool trust_request_chat_template = false;

@@ -93,7 +93,10 @@ class ApiServer::Impl {
     }
     http_->Stop(std::max(Now(), std::min(deadline, Now() + kLastAnswers)) + kLastAnswers);
     workers_.Stop();
-    if (Api* api = api_.load(std::memory_order_acquire); api != nullptr) api->eplb.Stop();
+    if (Api* api = api_.load(std::memory_order_acquire); api != nullptr) {
+      api->eplb.Stop();
+      api->liveness.Stop();
+    }
   }
 
   http::Server& http() { return *http_; }
@@ -140,8 +143,8 @@ void ApiServer::Impl::Handle(http::Request request, WriterPtr writer) {
     if (request.path.empty()) request.path.push_back('/');
   }
   http::Headers extra = CorsHeaders(options_.cors, request);
-  if (options_.enable_request_id_headers) {
-    const std::string* given = request.Header("X-Request-Id");
+  const std::string* given = request.Header("X-Request-Id");
+  if (options_.enable_request_id_headers || (options_.echo_request_ids && given != nullptr)) {
     std::string id = given != nullptr ? *given : Format("{:016x}{:016x}", EntropySeed(), EntropySeed());
     if (given == nullptr) request.headers.emplace_back("X-Request-Id", id);
     extra.emplace_back("X-Request-Id", std::move(id));

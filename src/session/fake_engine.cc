@@ -194,6 +194,10 @@ Status FakeEngine::ResetPrefixCache() {
   return {};
 }
 
+void FakeEngine::Control(engine::ControlRequest request, engine::ControlDone done) {
+  done(options_.control ? options_.control(request) : engine::ControlState());
+}
+
 void FakeEngine::Drain(TimePoint deadline) {
   std::unique_lock lock(mutex_);
   draining_ = true;

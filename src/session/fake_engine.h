@@ -21,6 +21,8 @@ struct FakeEngineOptions {
   int num_ranks = 1;          ///< requests go to them in turn, in name only
   engine::EplbStats eplb;     ///< as every rank tells it
   std::function<Result<engine::EplbState>(TimePoint deadline)> eplb_state;  ///< empty: not balanced
+  /// What becomes of an order; empty: it is done.
+  std::function<Result<engine::ControlState>(const engine::ControlRequest&)> control;
   /// The next token of a request; empty: the prompt over and over.
   std::function<int32_t(const engine::Request&, int index)> next_token;
 };
@@ -37,6 +39,7 @@ class FakeEngine final : public engine::Engine {
   Status Health() const override;
   Result<engine::EplbState> Eplb(TimePoint deadline) const override;
   Status ResetPrefixCache() override;
+  void Control(engine::ControlRequest request, engine::ControlDone done) override;
   void Drain(TimePoint deadline) override;
 
   void Kill(const std::string& why);  ///< from now on dead: running requests end with kError

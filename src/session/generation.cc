@@ -209,7 +209,10 @@ void Generation::Process(size_t index, Pending pending) {
     CancelSequence(index);
     break;
   }
-  if (!sequence.ended && pending.finish) EndByEngine(sequence, *pending.finish, end);
+  if (!sequence.ended && pending.finish) {
+    end.routed = std::move(pending.finish->routed);
+    EndByEngine(sequence, *pending.finish, end);
+  }
   const bool due =
       sequence.ended || was_first || static_cast<int64_t>(sequence.tokens.size()) >= options_.stream_interval;
   if (sequence.ended) ++num_ended_;
@@ -245,6 +248,7 @@ void Generation::EndByEngine(Sequence& sequence, const engine::Finish& finish, S
   end.times = finish.times;
   end.num_preemptions = finish.num_preemptions;
   end.error = finish.error;
+  end.held = finish.held;
   if (sequence.stream == nullptr) return;
   const std::string rest = sequence.stream->Flush();
   if (!sequence.stops) {

@@ -6,6 +6,7 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <span>
 #include <variant>
 #include <vector>
@@ -24,8 +25,10 @@ struct SequenceEnd {
   StopReason stop_reason;
   engine::RequestTimes times;  ///< `scheduled` is unset (zero) where the engine had no say in the end
   int num_preemptions = 0;
-  int num_tokens = 0;  ///< generated, the ending one included
-  Error error;         ///< for kError
+  int num_tokens = 0;                  ///< generated, the ending one included
+  Error error;                         ///< for kError
+  std::optional<engine::HeldKv> held;  ///< what others can fetch of it
+  engine::RoutedExperts routed;
 };
 
 /// What is new of one sequence. Views live during the call.

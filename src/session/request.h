@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "base/json.h"
+#include "engine/kv_transfer.h"
 
 namespace cadre::session {
 
@@ -63,12 +64,18 @@ struct GenerateRequest {
   SamplingRequest sampling;
   std::string prompt_field = "prompt";  ///< the field the prompts came from, for messages
   bool fill_context = false;            ///< without max_tokens: as many as fit (chat), else 16
+  bool cap_max_tokens = false;          ///< a too large max_tokens is cut to what fits instead of refused
+  int64_t routed_experts_start = 0;     ///< the first token whose experts are wanted
   bool echo = false;
   bool stream = false;
   int64_t stream_interval = 1;  ///< tokens per delta
   std::string cache_salt;
   int priority = 0;
   int data_parallel_rank = -1;
+  std::optional<engine::KvTransfer> kv_transfer;  ///< of the first sequence; the others are computed here
+  /// The tokens that the source of kv_transfer has, where it told them: the fetch is of those that begin the
+  /// prompt.
+  std::vector<int64_t> kv_source_tokens;
 };
 
 }  // namespace cadre::session

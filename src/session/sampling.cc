@@ -85,6 +85,20 @@ Status CheckLogprobs(const std::string& name, const std::optional<int64_t>& aske
   return {};
 }
 
+Status CheckStops(const std::vector<std::string>& stops) {
+  // Each sequence matches on its own, so what one body may ask for is bounded.
+  constexpr size_t kMaxStopBytes = 4096;
+  for (const std::string& stop : stops) {
+    if (stop.empty())
+      return FailParam(Code::kInvalidArgument, "stop", "stop cannot contain an empty string.");
+    if (stop.size() > kMaxStopBytes) {
+      return FailParam(Code::kInvalidArgument, "stop", "a stop string must have at most {} bytes, got {}.",
+                       kMaxStopBytes, stop.size());
+    }
+  }
+  return {};
+}
+
 Status CheckCounts(const SamplingRequest& request, const engine::SamplingParams& out,
                    const SamplingLimits& limits) {
   if (request.n < 1)
@@ -97,14 +111,7 @@ Status CheckCounts(const SamplingRequest& request, const engine::SamplingParams&
     return FailParam(Code::kInvalidArgument, "n", "n must be 1 when using greedy sampling, got {}.",
                      request.n);
   }
-  // Each sequence matches on its own, so what one body may ask for is bounded.
-  constexpr size_t kMaxStopBytes = 4096;
-  for (const std::string& stop : request.stop) {
-    if (stop.size() > kMaxStopBytes) {
-      return FailParam(Code::kInvalidArgument, "stop", "a stop string must have at most {} bytes, got {}.",
-                       kMaxStopBytes, stop.size());
-    }
-  }
+  CADRE_TRY(CheckStops(request.stop));
   if (static_cast<int64_t>(request.stop_token_ids.size()) > limits.vocab_size) {
     return FailParam(Code::kInvalidArgument, "stop_token_ids",
                      "stop_token_ids must have at most {} entries, got {}.", limits.vocab_size,
@@ -192,10 +199,6 @@ Result<engine::SamplingParams> ResolveSampling(const SamplingRequest& request,
   if (request.logprobs) out.logprobs = static_cast<int>(*request.logprobs);
   if (request.prompt_logprobs) out.prompt_logprobs = static_cast<int>(*request.prompt_logprobs);
 
-  for (const std::string& stop : request.stop) {
-    if (stop.empty())
-      return FailParam(Code::kInvalidArgument, "stop", "stop cannot contain an empty string.");
-  }
   if (!request.stop.empty() && text == nullptr) {
     return FailParam(Code::kInvalidArgument, "stop",
                      "stop strings are only supported with a tokenizer; this server runs without one.");
@@ -222,6 +225,25 @@ Result<engine::SamplingParams> ResolveSampling(const SamplingRequest& request,
   CADRE_TRY(AddBadWords(request.bad_words, text, out));
   out.ignore_eos = request.ignore_eos;
   return out;
+}
+
+Status CheckSampling(const SamplingRequest& request) {
+  for (const std::string& word : request.bad_words) {
+    if (word.find_first_not_of(' ') == word.npos)
+      return FailParam(Code::kInvalidArgument, "bad_words", "bad_words cannot contain an empty string.");
+  }
+  CADRE_TRY(CheckStops(request.stop));
+  if (request.max_tokens && *request.max_tokens < 1) {
+    return FailParam(Code::kInvalidArgument, request.max_tokens_name, "{} must be at least 1, got {}.",
+                     request.max_tokens_name, *request.max_tokens);
+  }
+  SamplingRequest rest = request;  // words need a tokenizer
+  rest.bad_words.clear();
+  rest.stop.clear();
+  const SamplingLimits widest{.vocab_size = INT32_MAX, .max_logprobs = -1, .max_sequences = INT32_MAX};
+  if (auto resolved = ResolveSampling(rest, {}, widest, nullptr); !resolved)
+    return std::unexpected(std::move(resolved).error());
+  return {};
 }
 
 Result<int> FitMaxTokens(const GenerateRequest& request, const SamplingDefaults& defaults,

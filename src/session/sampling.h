@@ -31,6 +31,9 @@ Result<engine::SamplingParams> ResolveSampling(const SamplingRequest& request,
                                                const SamplingDefaults& defaults, const SamplingLimits& limits,
                                                const TextModel* text);
 
+/// As much of ResolveSampling as needs no model: for who wants to hear of a wrong value when it is written.
+Status CheckSampling(const SamplingRequest& request);
+
 /// The number of tokens to generate after a prompt of that length. `cap`: a too large max_tokens is cut to
 /// what fits instead of refused. Errors: kInvalidArgument with vLLM's words about the context length.
 Result<int> FitMaxTokens(const GenerateRequest& request, const SamplingDefaults& defaults,

@@ -37,6 +37,18 @@ Status CheckLists(const engine::SamplingParams& sampling, int64_t num_sequences)
       longest, all, num_sequences, kMaxListEntries);
 }
 
+// What a source has computed is of use as far as it is the beginning of the prompt.
+std::optional<engine::KvTransfer> KvTransferOf(const GenerateRequest& request,
+                                               std::span<const int32_t> prompt) {
+  std::optional<engine::KvTransfer> kv = request.kv_transfer;
+  if (!kv || !kv->fetch || request.kv_source_tokens.empty()) return kv;
+  const auto differs = std::ranges::mismatch(request.kv_source_tokens, prompt).in1;
+  const int64_t same = differs - request.kv_source_tokens.begin();
+  kv->num_tokens = std::min(same, kv->num_tokens > 0 ? kv->num_tokens : same);
+  if (same == 0) kv->fetch = false;
+  return kv;
+}
+
 }  // namespace
 
 Session::Session(SessionOptions options, engine::Engine& engine, std::shared_ptr<const TextModel> text)
@@ -170,14 +182,17 @@ Result<std::shared_ptr<Generation>> Session::Begin(GenerateRequest request,
           model().max_model_len, plain->text.size(), field);
     }
     std::string rendered;
-    CADRE_ASSIGN(std::vector<int32_t> ids, Tokenize(prompt, request.add_special_tokens, &rendered));
+    const auto* tokens = std::get_if<TokenPrompt>(&prompt);
+    CADRE_ASSIGN(std::vector<int32_t> ids, tokens != nullptr
+                                               ? CheckIds(tokens->ids, field.c_str())
+                                               : Tokenize(prompt, request.add_special_tokens, &rendered));
     CADRE_TRY(Truncate(request, ids));
     if (ids.empty())
       return FailParam(Code::kInvalidArgument, field, "The {} is empty: it must hold at least one token.",
                        field);
     CADRE_ASSIGN(sampling.max_tokens,
                  FitMaxTokens(request, options_.defaults, static_cast<int64_t>(ids.size()),
-                              model().max_model_len, options_.cap_max_tokens));
+                              model().max_model_len, options_.cap_max_tokens || request.cap_max_tokens));
     out.max_tokens = std::max(out.max_tokens, sampling.max_tokens);
     if (request.echo && text_ != nullptr && rendered.empty()) rendered = text_->Decode(ids, false);
     const engine::TokenIds shared(ids);
@@ -190,9 +205,12 @@ Result<std::shared_ptr<Generation>> Session::Begin(GenerateRequest request,
       spec.request.sampling.seed =
           request.sampling.seed ? static_cast<uint64_t>(*request.sampling.seed) + static_cast<uint64_t>(i)
                                 : DrawSeed();
+      spec.request.sampling.logprobs_mode = options_.logprobs_mode;
+      spec.request.sampling.routed_experts_start = request.routed_experts_start;
       spec.request.cache_salt = request.cache_salt;
       spec.request.priority = request.priority;
       spec.request.data_parallel_rank = request.data_parallel_rank;
+      if (specs.empty()) spec.request.kv_transfer = KvTransferOf(request, shared);
       spec.stop = request.sampling.stop;
       spec.stop_matcher = stops;
       spec.include_stop = request.sampling.include_stop_str_in_output;

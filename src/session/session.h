@@ -17,7 +17,8 @@ struct SessionOptions {
   uint64_t seed = 0;  ///< of the seeds that requests without one draw, in turn
   int max_logprobs = 20;
   int64_t max_sequences = 1024;  ///< prompts times n of one request
-  bool cap_max_tokens = false;   ///< too large max_tokens are cut instead of refused
+  nn::LogprobsMode logprobs_mode = nn::LogprobsMode::kRawLogprobs;
+  bool cap_max_tokens = false;  ///< too large max_tokens are cut instead of refused
   ContentFormat content_format = ContentFormat::kAuto;
   Json chat_template_kwargs;  ///< --default-chat-template-kwargs: object or null
 };

@@ -345,6 +345,8 @@ for node in tree.body:
         stubs[node.name] = {f.name for f in node.body if isinstance(f, ast.FunctionDef)} - {"__init__"}
     elif isinstance(node, ast.FunctionDef):
         stubs[node.name] = None
+    elif isinstance(node, ast.AnnAssign):
+        stubs[node.target.id] = None
 there = {}
 for name, value in vars(engine).items():
     if not name.startswith("_"):

@@ -6,6 +6,7 @@
 
 #include "base/log.h"
 #include "serve/errors.h"
+#include "serve/openai/kv_transfer.h"
 
 namespace cadre::serve {
 
@@ -68,11 +69,8 @@ void AppendFinish(std::string& out, const session::SequenceEnd* end) {
 Answer::Answer(Api& api, AnswerOptions options, WriterPtr writer)
     : api_(api), options_(std::move(options)), writer_(std::move(writer)), created_(time(nullptr)) {
   ++api_.num_in_flight;
-  frame_ = "data: {\"id\":";
-  AppendJsonString(frame_, options_.id);
-  frame_ += Format(",\"object\":\"{}\",\"created\":{},\"model\":", options_.chunk_object, created_);
-  AppendJsonString(frame_, options_.model);
-  frame_ += ",\"choices\":[";
+  frame_ = "data: ";
+  AppendHead(frame_, options_.chunk_object);
 }
 
 Answer::~Answer() {
@@ -117,9 +115,19 @@ void Answer::OnDelta(size_t sequence, const session::Delta& delta, std::span<con
     if (delta.end->reason == engine::FinishReason::kError) return Fail(delta.end->error);
     choice.finish_reason = FinishName(delta.end->reason);
     choice.stop_reason = delta.end->stop_reason;
+    choice.held = delta.end->held;
+    choice.routed = delta.end->routed;
   }
   const bool first = !std::exchange(choice.begun, true);
-  if (options_.stream) return AppendChunk(out_, sequence, choice, delta, first);
+  if (options_.stream) {
+    AppendChunk(out_, sequence, choice, delta, first);
+    if (!choice.held) return;
+    out_ += frame_;  // a chunk of its own, as the usage is
+    out_ += "],\"kv_transfer_params\":";
+    AppendKvTransferParams(out_, choice.held);
+    out_ += "}\n\n";
+    return;
+  }
   Keep(choice, sequence, delta, first);
   choice.text += delta.text;
   if (!options_.return_token_ids) return;
@@ -242,12 +250,20 @@ void Answer::AppendPromptLogprobs(std::string& out, const Choice& choice) const 
   out += ']';
 }
 
+// Up to the first choice.
+void Answer::AppendHead(std::string& out, const char* object) const {
+  out += is_openai() ? "{\"id\":" : "{\"request_id\":";
+  AppendJsonString(out, options_.id);
+  if (is_openai()) {
+    out += Format(",\"object\":\"{}\",\"created\":{},\"model\":", object, created_);
+    AppendJsonString(out, options_.model);
+  }
+  out += ",\"choices\":[";
+}
+
 void Answer::SendFull() {
-  std::string body = "{\"id\":";
-  AppendJsonString(body, options_.id);
-  body += Format(",\"object\":\"{}\",\"created\":{},\"model\":", options_.object, created_);
-  AppendJsonString(body, options_.model);
-  body += ",\"choices\":[";
+  std::string body;
+  AppendHead(body, options_.object);
   for (size_t i = 0; i < choices_.size(); ++i) {
     if (i > 0) body += ',';
     body += "{\"index\":";
@@ -255,8 +271,10 @@ void Answer::SendFull() {
     AppendChoice(body, i, choices_[i]);
     body += '}';
   }
-  body += "],\"system_fingerprint\":null,\"usage\":";
+  body += is_openai() ? "],\"system_fingerprint\":null,\"usage\":" : "],\"usage\":";
   AppendUsage(body);
+  body += ",\"kv_transfer_params\":";
+  AppendKvTransferParams(body, choices_.front().held);
   AppendExtras(body);
   body += '}';
   writer_->Send({200, "application/json", {}, std::move(body)});

@@ -9,12 +9,14 @@ struct AnswerOptions {
   std::string id;     ///< "chatcmpl-...", "cmpl-..."
   std::string model;  ///< as answers carry it
   const char* object = "";
-  const char* chunk_object = "";
+  const char* chunk_object = "";  ///< empty: an answer is "request_id" and choices, without a model
+
   bool stream = false, include_usage = false, continuous_usage = false;
   bool return_token_ids = false, tokens_as_ids = false;
   std::optional<int> logprobs;  ///< how many alternatives to show; -1: all that came
   bool prompt_logprobs = false;
   bool echo = false;
+  std::shared_ptr<void> running_id;  ///< of RunningIds, while the request lives
 };
 
 /// One generated answer of a request.
@@ -29,6 +31,8 @@ struct Choice {
   const char* finish_reason = nullptr;
   session::StopReason stop_reason;
   session::PromptResult prompt;
+  std::optional<engine::HeldKv> held;
+  engine::RoutedExperts routed;
   TimePoint last_step{};
   RequestMetrics* metrics = nullptr;  // of the engine that serves it; known from the first delta on
 };
@@ -75,6 +79,8 @@ class Answer : public session::Listener, public std::enable_shared_from_this<Ans
   std::vector<Choice> choices_;
 
  private:
+  bool is_openai() const { return *options_.chunk_object != '\0'; }
+  void AppendHead(std::string& out, const char* object) const;
   void AppendUsage(std::string& out) const;
   void Count(size_t sequence, const session::Delta& delta, std::span<const TimePoint> step_times);
   void Fail(const Error& error);
@@ -88,6 +94,11 @@ class Answer : public session::Listener, public std::enable_shared_from_this<Ans
   bool stream_started_ = false, failed_ = false;
   std::weak_ptr<session::Generation> generation_;
 };
+
+/// The experts as numpy's .npy file in base64, as vLLM sends them; "null" if they were not kept.
+void AppendRoutedNpy(std::string& out, const engine::RoutedExperts& routed);
+/// {"data" (base64), "shape", "start", "dtype"}, as prime-rl reads them; or null.
+void AppendRoutedObject(std::string& out, const engine::RoutedExperts& routed);
 
 // Pieces of JSON.
 void AppendInt(std::string& out, int64_t value);

@@ -1,4 +1,5 @@
 // POST /v1/chat/completions
+#include "serve/openai/kv_transfer.h"
 #include "serve/openai/request.h"
 #include "serve/openai/schema.h"
 
@@ -64,6 +65,9 @@ class ChatAnswer final : public Answer {
     } else {
       out += "null";
     }
+    if (choice.routed.top_k == 0) return;
+    out += ",\"routed_experts\":";
+    AppendRoutedNpy(out, choice.routed);
   }
 
   void AppendExtras(std::string& out) override {
@@ -207,8 +211,9 @@ Status FillLogprobs(const Json& body, session::SamplingRequest& sampling, Answer
 
 }  // namespace
 
-Status ChatCompletions(Api& api, const http::Request& http, const WriterPtr& writer) {
-  CADRE_ASSIGN(const Json body, ParseBody(http.body, ChatFields(), api.notes));
+namespace {
+
+Status AnswerChat(Api& api, const Json& body, const http::Request& http, const WriterPtr& writer) {
   CADRE_TRY(CheckModel(api, body));
   session::GenerateRequest request;
   CADRE_TRY(FillRequest(api, body, http, request));
@@ -229,10 +234,35 @@ Status ChatCompletions(Api& api, const http::Request& http, const WriterPtr& wri
   std::string echoed = request.echo ? EchoedContent(api, chat.messages) : std::string();
   request.echo = false;  // of the prompt: that is text completions' meaning
   request.id = options.id;
-  request.prompts.emplace_back(std::move(chat));
+  if (const Json* tokens = GetField(body, "tokens")) {  // the messages are there for parsers alone
+    session::TokenPrompt prompt;
+    for (const Json& token : tokens->AsArray()) prompt.ids.push_back(token.AsInt());
+    request.prompts.emplace_back(std::move(prompt));
+    request.prompt_field = "tokens";
+    request.cap_max_tokens = true;
+  } else {
+    request.prompts.emplace_back(std::move(chat));
+  }
+  CADRE_TRY(FillKvTransfer(api, body, http, request, options));
   const bool return_prompt_text = GetBool(body, "return_prompt_text", false);
   return std::make_shared<ChatAnswer>(api, std::move(options), writer, std::move(echoed), return_prompt_text)
       ->Start(std::move(request));
+}
+
+}  // namespace
+
+Status ChatCompletions(Api& api, const http::Request& http, const WriterPtr& writer) {
+  CADRE_ASSIGN(const Json body, ParseBody(http.body, ChatFields(), api.notes));
+  return AnswerChat(api, body, http, writer);
+}
+
+// A turn of a conversation whose tokens the client knows exactly, so that nothing is rendered and encoded
+// anew.
+Status ChatCompletionsTokens(Api& api, const http::Request& http, const WriterPtr& writer) {
+  CADRE_ASSIGN(const Json body, ParseBody(http.body, ChatTokensFields(), api.notes));
+  if (GetField(body, "tokens") == nullptr)
+    return FailParam(Code::kInvalidArgument, "tokens", "tokens is required: the ids of the prompt");
+  return AnswerChat(api, body, http, writer);
 }
 
 }  // namespace cadre::serve

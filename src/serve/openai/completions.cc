@@ -1,6 +1,7 @@
 // POST /v1/completions
 #include <algorithm>
 
+#include "serve/openai/kv_transfer.h"
 #include "serve/openai/request.h"
 #include "serve/openai/schema.h"
 
@@ -79,6 +80,10 @@ class CompletionAnswer final : public Answer {
       AppendPromptLogprobs(out, choice);
     } else {
       out += "null";
+    }
+    if (choice.routed.top_k > 0) {
+      out += ",\"routed_experts\":";
+      AppendRoutedNpy(out, choice.routed);
     }
     if (!options_.return_token_ids) return;
     out += ",\"token_ids\":";
@@ -202,6 +207,7 @@ Status Completions(Api& api, const http::Request& http, const WriterPtr& writer)
     options.logprobs = static_cast<int>(std::clamp<int64_t>(logprobs->AsInt(), -1, INT32_MAX));
   }
   request.id = options.id;
+  CADRE_TRY(FillKvTransfer(api, body, http, request, options));
   return std::make_shared<CompletionAnswer>(api, std::move(options), writer)->Start(std::move(request));
 }
 

@@ -134,6 +134,7 @@ Status FillRequest(const Api& api, const Json& body, const http::Request& http,
     return FailParam(Code::kInvalidArgument, "cache_salt",
                      "cache_salt must be a non-empty string if it is given");
   }
+  out.routed_experts_start = GetInt(body, "routed_experts_prompt_start", 0);
   out.priority = static_cast<int>(GetInt(body, "priority", 0));
   if (const std::string* rank = http.Header("X-data-parallel-rank")) {
     const auto [end, ec] = std::from_chars(rank->data(), rank->data() + rank->size(), out.data_parallel_rank);

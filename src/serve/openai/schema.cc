@@ -66,11 +66,7 @@ constexpr double kMaxInt = 9.3e18;
        .use = kNoEffect,                                                                                     \
        .note = "a hint for routers; there is one engine here"},                                              \
       {.name = "return_tokens_as_token_ids", .type = kBool}, {.name = "return_token_ids", .type = kBool},    \
-      {.name = "routed_experts_prompt_start",                                                                \
-       .type = kInt,                                                                                         \
-       .use = kRefused,                                                                                      \
-       .note = "returning routed experts is not built yet",                                                  \
-       .neutral = "0"},                                                                                      \
+      {.name = "routed_experts_prompt_start", .type = kInt, .min = 0, .max = kMaxInt},                       \
       {.name = "return_token_offsets",                                                                       \
        .type = kBool,                                                                                        \
        .use = kRefused,                                                                                      \
@@ -79,11 +75,7 @@ constexpr double kMaxInt = 9.3e18;
       {.name = "mm_payload", .type = kString, .use = kNoEffect, .note = kNoMedia},                           \
       {.name = "return_mm_kwargs", .type = kBool, .use = kNoEffect, .note = kNoMedia},                       \
       {.name = "cache_salt", .type = kString},                                                               \
-      {.name = "kv_transfer_params",                                                                         \
-       .type = kObject,                                                                                      \
-       .use = kRefused,                                                                                      \
-       .note = "handing KV blocks between servers is not built yet",                                         \
-       .neutral = "{}"},                                                                                     \
+      {.name = "kv_transfer_params", .type = kObject},                                                       \
       {.name = "ec_transfer_params", .type = kObject, .use = kRefused, .note = kNoMedia, .neutral = "{}"},   \
       {.name = "vllm_xargs",                                                                                 \
        .type = kObject,                                                                                      \
@@ -137,6 +129,9 @@ constexpr Field kChat[] = {
     {.name = "audio", .type = kObject, .use = kRefused, .note = kNoMedia},
 };
 
+// Of /v1/chat/completions/tokens alone: the prompt's ids, instead of those that the messages would give.
+constexpr Field kChatTokens = {.name = "tokens", .type = kInts};
+
 constexpr Field kCompletion[] = {
     CADRE_COMMON_FIELDS,
     {.name = "prompt"},
@@ -154,6 +149,44 @@ constexpr Field kCompletion[] = {
      .neutral = "1"},
 };
 #undef CADRE_COMMON_FIELDS
+
+// vLLM's GenerateRequest, and what its sampling_params may hold.
+constexpr Field kGenerate[] = {
+    {.name = "request_id", .type = kString},
+    {.name = "model", .type = kString},
+    {.name = "token_ids", .type = kInts},
+    {.name = "sampling_params", .type = kObject},
+    {.name = "stream", .type = kBool},
+    {.name = "stream_options", .type = kObject},
+    {.name = "cache_salt", .type = kString},
+    {.name = "priority", .type = kInt, .min = -2147483648.0, .max = 2147483647.0},
+    {.name = "return_token_ids",
+     .type = kBool,
+     .use = kNoEffect,
+     .note = "answers of this route are token ids anyway"},
+    {.name = "output_mode",
+     .type = kString,
+     .use = kRefused,
+     .note = "this route answers in token ids; for text use /v1/completions",
+     .neutral = "\"tokens\""},
+    {.name = "features", .type = kObject, .use = kRefused, .note = kNoMedia, .neutral = "{}"},
+    {.name = "content_parts", .type = kObjects, .use = kRefused, .note = kNoMedia, .neutral = "[]"},
+    {.name = "token_offsets", .use = kNoEffect, .note = "nothing here needs them"},
+    {.name = "reasoning_ended",
+     .type = kBool,
+     .use = kNoEffect,
+     .note = "reasoning is not parsed out of the text"},
+    {.name = "reasoning_parser_kwargs",
+     .type = kObject,
+     .use = kNoEffect,
+     .note = "reasoning is not parsed out of the text"},
+    {.name = "kv_transfer_params",
+     .type = kObject,
+     .use = kRefused,
+     .note = "handing KV blocks between servers is not built yet",
+     .neutral = "{}"},
+    {.name = "ec_transfer_params", .type = kObject, .use = kRefused, .note = kNoMedia, .neutral = "{}"},
+};
 
 constexpr Field kTokenize[] = {
     {.name = "model", .type = kString},
@@ -286,8 +319,19 @@ Status CheckField(const Field& field, const Json& value) {
 std::span<const Field> ChatFields() {
   return kChat;
 }
+std::span<const Field> ChatTokensFields() {
+  static const std::vector<Field> fields = [] {
+    std::vector<Field> all(std::begin(kChat), std::end(kChat));
+    all.push_back(kChatTokens);
+    return all;
+  }();
+  return fields;
+}
 std::span<const Field> CompletionFields() {
   return kCompletion;
+}
+std::span<const Field> GenerateFields() {
+  return kGenerate;
 }
 std::span<const Field> TokenizeFields() {
   return kTokenize;

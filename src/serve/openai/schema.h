@@ -43,7 +43,9 @@ struct Field {
 };
 
 std::span<const Field> ChatFields();
+std::span<const Field> ChatTokensFields();  ///< with "tokens"
 std::span<const Field> CompletionFields();
+std::span<const Field> GenerateFields();
 std::span<const Field> TokenizeFields();
 std::span<const Field> DetokenizeFields();
 

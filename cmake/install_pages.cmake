@@ -1,0 +1,27 @@
+# Runs at install time, when the prefix is known: the pages that the program writes, and units that name its place.
+
+function(write_page file)
+  execute_process(COMMAND ${program} ${ARGN} OUTPUT_FILE ${work}/${file} RESULT_VARIABLE status)
+  if(NOT status EQUAL 0)
+    message(FATAL_ERROR "${program} ${ARGN} failed: ${status}")
+  endif()
+endfunction()
+
+file(MAKE_DIRECTORY ${work})
+write_page(cadre completion bash)
+file(INSTALL ${work}/cadre DESTINATION ${CMAKE_INSTALL_PREFIX}/${data}/bash-completion/completions)
+write_page(_cadre completion zsh)
+file(INSTALL ${work}/_cadre DESTINATION ${CMAKE_INSTALL_PREFIX}/${data}/zsh/site-functions)
+write_page(cadre.fish completion fish)
+file(INSTALL ${work}/cadre.fish DESTINATION ${CMAKE_INSTALL_PREFIX}/${data}/fish/vendor_completions.d)
+write_page(cadre.1 man)
+file(INSTALL ${work}/cadre.1 DESTINATION ${CMAKE_INSTALL_PREFIX}/${man}/man1)
+
+file(GLOB units ${source}/examples/launch/*.service)
+foreach(unit IN LISTS units)
+  get_filename_component(name ${unit} NAME)
+  file(READ ${unit} text)
+  string(REPLACE "/usr/local/bin/cadre" "${CMAKE_INSTALL_PREFIX}/${bin}/cadre" text "${text}")
+  file(WRITE ${work}/${name} "${text}")
+  file(INSTALL ${work}/${name} DESTINATION ${CMAKE_INSTALL_PREFIX}/lib/systemd/system)
+endforeach()

@@ -1,0 +1,216 @@
+// Fetches between instances of every pair of shapes, compared byte by byte with pools written one element at
+// a time.
+#include <thread>
+
+#include "handoff/agent_testing.h"
+
+namespace cadre::handoff {
+namespace {
+
+struct Pair {
+  bool near;
+  int32_t source_tp, target_tp;
+};
+
+class PairTest : public testing::TestWithParam<Pair> {};
+
+std::string NameOf(const testing::TestParamInfo<Pair>& info) {
+  return Format("{}_{}_to_{}", info.param.near ? "near" : "tcp", info.param.source_tp, info.param.target_tp);
+}
+
+Rig::Options Side(const Pair& pair, const Shape& shape, int32_t block_size, bool source) {
+  return {.shape = shape,
+          .block_size = block_size,
+          .tp_size = source ? pair.source_tp : pair.target_tp,
+          .share_memory = pair.near,
+          .engine_id = source ? "source" : "target"};
+}
+
+constexpr int64_t kTokens = 151;  // not whole panels, nor whole blocks
+
+// Pull: all is written before anybody asks.
+void Pull(Rig& source, Rig& target, bool near, int64_t first, int64_t salt) {
+  const std::string id = Format("pull-{}", salt);
+  target.Clear();
+  source.Hold(id, kTokens, salt);
+  const FetchOrder order = target.Order(source, id, first, kTokens);
+  target.agent().Fetch(order);
+  const FetchResult result = target.AwaitFetched();
+  ASSERT_TRUE(result.status.has_value()) << result.status.error().message;
+  EXPECT_EQ(result.id, order.id);
+  EXPECT_EQ(result.valid_tokens, kTokens);
+  EXPECT_EQ(result.within_host, near);
+  EXPECT_GT(result.bytes, 0);
+  target.ExpectPools(order.blocks, salt, first, kTokens);
+  EXPECT_EQ(source.AwaitEnded(id), LeaseEnd::kFetched);
+}
+
+// Push: the target asks first; chunks come layer by layer, blocks as they are needed.
+void Push(Rig& source, Rig& target, int32_t num_layers, int64_t first, int64_t salt) {
+  const std::string id = Format("push-{}", salt);
+  target.Clear();
+  const FetchOrder order = target.Order(source, id, first, kTokens, /*push=*/true);
+  target.agent().Fetch(order);
+  if (salt % 2 == 0) std::this_thread::sleep_for(std::chrono::milliseconds(2));
+  source.Open(id, kTokens);
+  const std::vector<int32_t> table = source.Table(kTokens, 3);
+  int64_t done = 0;
+  for (const int64_t end : {int64_t{37}, int64_t{96}, kTokens}) {
+    const std::vector<int32_t> so_far(table.begin(), table.begin() + kv::BlocksFor(end, source.block_size()));
+    for (int32_t layer = 0; layer < num_layers; ++layer) source.Write(id, so_far, salt, done, end, layer);
+    done = end;
+  }
+  source.agent().Lease(id, Now() + std::chrono::seconds(30));
+  const FetchResult result = target.AwaitFetched();
+  ASSERT_TRUE(result.status.has_value()) << result.status.error().message;
+  target.ExpectPools(order.blocks, salt, first, kTokens);
+  EXPECT_EQ(source.AwaitEnded(id), LeaseEnd::kFetched);
+}
+
+TEST_P(PairTest, AllShapes) {
+  int64_t salt = 0;
+  const std::pair<int32_t, int32_t> block_sizes[] = {{16, 16}, {32, 32}, {16, 32},
+                                                     {32, 16}, {64, 16}, {16, 64}};
+  for (const bool latent : {false, true}) {
+    for (const DType type : {DType::kF32, DType::kBf16}) {
+      for (const auto& [from, to] : block_sizes) {
+        const Shape shape = {.latent = latent, .type = type};
+        Rig source(Side(GetParam(), shape, from, true)), target(Side(GetParam(), shape, to, false));
+        for (const int64_t first : {0, 37, 64}) {
+          SCOPED_TRACE(
+              Format("latent {} {} blocks {} -> {} from token {}", latent, DTypeName(type), from, to, first));
+          Pull(source, target, GetParam().near, first, ++salt);
+          Push(source, target, shape.num_layers, first, ++salt);
+          if (HasFailure()) return;
+        }
+      }
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Agents, PairTest,
+                         testing::Values(Pair{true, 1, 1}, Pair{true, 2, 1}, Pair{true, 1, 2},
+                                         Pair{true, 2, 2}, Pair{false, 1, 1}, Pair{false, 2, 1},
+                                         Pair{false, 1, 2}, Pair{false, 2, 2}, Pair{true, 4, 2},
+                                         Pair{false, 2, 4}),
+                         NameOf);
+
+TEST(AgentTest, MoreTpRanksThanHeads) {
+  for (const bool near : {true, false}) {
+    for (const auto& [from, to] : {std::pair{4, 1}, {1, 4}, {4, 4}, {2, 4}}) {
+      const Shape shape = {.num_kv_heads = 2};
+      Rig source({.shape = shape, .tp_size = from, .share_memory = near, .engine_id = "source"});
+      Rig target({.shape = shape, .tp_size = to, .share_memory = near, .engine_id = "target"});
+      SCOPED_TRACE(Format("{} -> {}", from, to));
+      Pull(source, target, near, 3, 1);
+      Push(source, target, shape.num_layers, 0, 2);
+    }
+  }
+}
+
+// Larger than a piece, than a socket's buffers, and than one call's number of runs.
+TEST(AgentTest, ManyPieces) {
+  const Shape shape = {.num_layers = 4, .num_kv_heads = 2, .k_dim = 32, .v_dim = 32};
+  for (const bool near : {true, false}) {
+    Rig source(
+        {.shape = shape, .block_size = 32, .share_memory = near, .num_blocks = 1200, .engine_id = "s"});
+    Rig target(
+        {.shape = shape, .block_size = 16, .share_memory = near, .num_blocks = 2400, .engine_id = "t"});
+    const int64_t num_tokens = 30'001;
+    std::vector<int32_t> blocks;
+    for (int32_t i = 0; i < 938; ++i) blocks.push_back(1199 - i);
+    source.Open("r", num_tokens);
+    RankRig& rank = source.ranks()[0];
+    const kv::Layout& l = rank.identity.layout;
+    auto* words = reinterpret_cast<uint64_t*>(rank.segment.region.data());
+    for (int64_t i = 0; i < l.PoolBytes(1200) / 8; ++i)
+      words[i] = static_cast<uint64_t>(i) * 0x9E3779B97F4A7C15;
+    source.agent().Blocks("r", blocks);
+    for (int32_t layer = 0; layer < 4; ++layer) source.agent().Written("r", layer, num_tokens);
+    source.agent().Lease("r", Now() + std::chrono::seconds(30));
+    FetchOrder order = target.Order(source, "r", 0, 16);
+    order.num_tokens = num_tokens;
+    order.blocks.clear();
+    for (int32_t i = 0; i < 1876; ++i) order.blocks.push_back(i);
+    target.agent().Fetch(order);
+    const FetchResult result = target.AwaitFetched();
+    ASSERT_TRUE(result.status.has_value()) << result.status.error().message;
+    const kv::Layout& t = target.ranks()[0].identity.layout;
+    const std::byte* to = target.ranks()[0].segment.region.data();
+    int64_t wrong = 0;
+    for (int32_t layer = 0; layer < 4; ++layer) {
+      for (int64_t token = 0; token < num_tokens; token += 7) {
+        for (const bool value : {false, true}) {
+          const int64_t c = token % 32, head = token % 2;
+          const auto* a = rank.segment.region.data() +
+                          (layer * 1200 + blocks[static_cast<size_t>(token / 32)]) * l.BlockBytes() +
+                          SlowOffset(l, head, token % 32, c, value);
+          const auto* b =
+              to + (layer * 2400 + token / 16) * t.BlockBytes() + SlowOffset(t, head, token % 16, c, value);
+          wrong += std::memcmp(a, b, 2) != 0;
+        }
+      }
+    }
+    EXPECT_EQ(wrong, 0);
+    const AgentStats stats = target.agent().stats();
+    EXPECT_EQ(stats.num_fetches, 1);
+    EXPECT_EQ(stats.bytes_fetched, result.bytes);
+    // Whole panels of 16 tokens, 2 heads, keys and values of 32 in 2 bytes, 4 layers.
+    EXPECT_EQ(result.bytes, int64_t{1876} * 16 * 2 * (32 + 32) * 2 * 4);
+  }
+}
+
+// An instance that is source and target at once, of its own request.
+TEST(AgentTest, FromItself) {
+  Rig rig({.engine_id = "both"});
+  rig.Hold("r", 40, 1);
+  FetchOrder order = rig.Order(rig, "r", 0, 40);
+  order.blocks = {30, 33, 31};
+  rig.agent().Fetch(order);
+  const FetchResult result = rig.AwaitFetched();
+  ASSERT_TRUE(result.status.has_value()) << result.status.error().message;
+  EXPECT_EQ(rig.AwaitEnded("r"), LeaseEnd::kFetched);
+}
+
+// Everything is here already: the source hears that it can let go.
+TEST(AgentTest, NothingMissing) {
+  Rig source({.engine_id = "source"}), target({.engine_id = "target"});
+  source.Hold("r", 40, 1);
+  target.agent().Fetch(target.Order(source, "r", 40, 40));
+  const FetchResult result = target.AwaitFetched();
+  ASSERT_TRUE(result.status.has_value()) << result.status.error().message;
+  EXPECT_EQ(result.bytes, 0);
+  target.ExpectPools({}, 0, 0, 0);
+  EXPECT_EQ(source.AwaitEnded("r"), LeaseEnd::kFetched);
+}
+
+// Several at once over one connection, in both directions.
+TEST(AgentTest, ManyAtOnce) {
+  for (const bool near : {true, false}) {
+    Rig a({.share_memory = near, .num_blocks = 200, .engine_id = "a"});
+    Rig b({.share_memory = near, .num_blocks = 200, .engine_id = "b"});
+    for (int i = 0; i < 20; ++i) {
+      a.Hold(Format("r{}", i), 50, i);
+      b.Hold(Format("r{}", i), 50, i);
+    }
+    for (int i = 0; i < 20; ++i) {
+      FetchOrder of_a = b.Order(a, Format("r{}", i), 0, 50), of_b = a.Order(b, Format("r{}", i), 0, 50);
+      for (int32_t k = 0; k < 4; ++k) {
+        of_a.blocks[static_cast<size_t>(k)] = 100 + i * 4 + k;
+        of_b.blocks[static_cast<size_t>(k)] = 100 + i * 4 + k;
+      }
+      a.agent().Fetch(of_b);
+      b.agent().Fetch(of_a);
+    }
+    for (int i = 0; i < 20; ++i) {
+      for (Rig* rig : {&a, &b}) {
+        const FetchResult result = rig->AwaitFetched();
+        EXPECT_TRUE(result.status.has_value()) << result.status.error().message;
+      }
+    }
+    for (int i = 0; i < 20; ++i) EXPECT_EQ(a.AwaitEnded(Format("r{}", i)), LeaseEnd::kFetched);
+  }
+}
+
+}  // namespace
+}  // namespace cadre::handoff
