@@ -93,6 +93,8 @@ std::string MemoryText(const DeploymentPlan& plan) {
                 in.exchange_bytes);
   text += Row("step buffers", Times(in.buffer_bytes * ranks, hosts), in.buffer_bytes * ranks, in.buffer_bytes,
               Format("steps of {} tokens a replica", chosen.options.scheduler.max_num_batched_tokens));
+  if (in.WeightCopyBytes() > 0)
+    text += Row("copy for weight updates", Times(in.WeightCopyBytes(), hosts), in.WeightCopyBytes(), -1);
   text += Row(Format("KV of one request, {} tokens", in.max_model_len),
               ReplicaSequenceBytes(plan, in.max_model_len), -1, in.SequenceBytes());
   if (in.max_model_len > kGuideContext)

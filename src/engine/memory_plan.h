@@ -39,6 +39,8 @@ struct MemoryPlanInput {
 
   /// What the share allows, all local ranks together.
   int64_t Budget() const;
+  /// The second copy of --weight-update-copy, all local ranks together.
+  int64_t WeightCopyBytes() const;
   /// All local ranks together, the cache left out.
   int64_t BytesWithoutKv() const;
   /// The second copy of all weights, of all local ranks together; 0 without weight_copy.
