@@ -43,8 +43,6 @@ struct MemoryPlanInput {
   int64_t WeightCopyBytes() const;
   /// All local ranks together, the cache left out.
   int64_t BytesWithoutKv() const;
-  /// The second copy of all weights, of all local ranks together; 0 without weight_copy.
-  int64_t WeightCopyBytes() const;
   /// Cache of one sequence of max_model_len, a rank; at most 2^53.
   int64_t SequenceBytes() const;
 };
