@@ -147,6 +147,16 @@ TEST(Serve, ChatCompletion) {
       {"token":"y","logprob":-0.5,"bytes":[121]},{"token":"z","logprob":-1,"bytes":[122]}]})"));
 }
 
+// A member of another route, of any type, is a name that nobody knows here.
+TEST(Serve, ChatTakesNoTokens) {
+  House house(House::Saying("yes"));
+  const std::string body = R"({"messages":[{"role":"user","content":"a"}],"tokens":)";
+  for (const char* tokens : {"3", "[1,2,3]", R"(["a"])", "{}"}) {
+    const Json got = house.PostJson("/v1/chat/completions", body + tokens + "}");
+    EXPECT_EQ(At(got, "choices.0.message.content"), Json("yes")) << tokens;
+  }
+}
+
 TEST(Serve, ChatStream) {
   House house(House::Saying("yes, yes"));
   const auto events =
@@ -248,6 +258,8 @@ TEST(Serve, BadBodiesAreA400ThatNamesTheField) {
           {chat,
            R"({"messages":[{"role":"user","content":"a"}],"response_format":{"type":"json_schema","json_schema":{}}})",
            "response_format"},
+          {"/v1/chat/completions/tokens", R"({"messages":[{"role":"user","content":"a"}],"tokens":3})",
+           "tokens"},
           {"/tokenize", "{}", "prompt"},
           {"/detokenize", "{}", "tokens"},
           {"/detokenize", R"({"tokens":[1,999]})", "tokens"},

@@ -213,7 +213,9 @@ Status FillLogprobs(const Json& body, session::SamplingRequest& sampling, Answer
 
 namespace {
 
-Status AnswerChat(Api& api, const Json& body, const http::Request& http, const WriterPtr& writer) {
+// `tokens`: the prompt's ids where the route has them, null where the messages are the prompt.
+Status AnswerChat(Api& api, const Json& body, const Json* tokens, const http::Request& http,
+                  const WriterPtr& writer) {
   CADRE_TRY(CheckModel(api, body));
   session::GenerateRequest request;
   CADRE_TRY(FillRequest(api, body, http, request));
@@ -234,7 +236,7 @@ Status AnswerChat(Api& api, const Json& body, const http::Request& http, const W
   std::string echoed = request.echo ? EchoedContent(api, chat.messages) : std::string();
   request.echo = false;  // of the prompt: that is text completions' meaning
   request.id = options.id;
-  if (const Json* tokens = GetField(body, "tokens")) {  // the messages are there for parsers alone
+  if (tokens != nullptr) {  // the messages are there for parsers alone
     session::TokenPrompt prompt;
     for (const Json& token : tokens->AsArray()) prompt.ids.push_back(token.AsInt());
     request.prompts.emplace_back(std::move(prompt));
@@ -253,16 +255,17 @@ Status AnswerChat(Api& api, const Json& body, const http::Request& http, const W
 
 Status ChatCompletions(Api& api, const http::Request& http, const WriterPtr& writer) {
   CADRE_ASSIGN(const Json body, ParseBody(http.body, ChatFields(), api.notes));
-  return AnswerChat(api, body, http, writer);
+  return AnswerChat(api, body, nullptr, http, writer);
 }
 
 // A turn of a conversation whose tokens the client knows exactly, so that nothing is rendered and encoded
 // anew.
 Status ChatCompletionsTokens(Api& api, const http::Request& http, const WriterPtr& writer) {
   CADRE_ASSIGN(const Json body, ParseBody(http.body, ChatTokensFields(), api.notes));
-  if (GetField(body, "tokens") == nullptr)
+  const Json* const tokens = GetField(body, "tokens");
+  if (tokens == nullptr)
     return FailParam(Code::kInvalidArgument, "tokens", "tokens is required: the ids of the prompt");
-  return AnswerChat(api, body, http, writer);
+  return AnswerChat(api, body, tokens, http, writer);
 }
 
 }  // namespace cadre::serve
