@@ -27,6 +27,9 @@ constexpr const char* kUsage = R"(usage: cadre COMMAND ...
   bench serve                send requests to a running server
   bench a2a                  time the exchanges between ranks of this host
   bench step MODEL           time steps of data and expert parallel ranks beside one process
+  plan MODEL                 memory, layout and launch lines of a deployment, from config.json alone
+  rl @ FILE.toml             start what prime-rl's TOML asks for: servers, a router, trainer, orchestrator
+  inference @ FILE.toml      the same for the file of prime-rl's inference alone
   router URL...              pass requests on to servers, or to pairs of prefill and decode servers
   doctor                     what this machine and its network can do, and what stands in the way
   demo                       expert parallelism in one layer, drawn on the terminal
@@ -67,8 +70,8 @@ int Completion(Args args) {
 
 /// The commands that somebody who mistyped may have meant.
 std::string Nearest(const std::string& word) {
-  for (const char* name : {"serve", "generate", "inspect", "bench", "router", "doctor", "demo", "completion",
-                           "man", "config-reference", "version", "help"}) {
+  for (const char* name : {"serve", "generate", "inspect", "bench", "plan", "router", "rl", "inference", "doctor",
+                           "demo", "completion", "man", "config-reference", "version", "help"}) {
     if (config::EditDistance(word.substr(0, 40), name) <= 2) return Format("; did you mean {}?", name);
   }
   return "; cadre help lists the commands";
@@ -98,7 +101,10 @@ int RunCommand(Args args, const config::Environment& env) {
   if (word == "serve") return Serve(rest, env);
   if (word == "generate") return Generate(rest, env);
   if (word == "inspect") return Inspect(rest, env);
+  if (word == "plan") return Plan(rest, env);
   if (word == "router") return Router(rest, env);
+  if (word == "rl") return Rl(rest, env);
+  if (word == "inference") return Inference(rest, env);
   if (word == "doctor") return Doctor(rest, env);
   if (word == "acceptor") return RunAcceptor(rest, env);
   if (word == "rank") return RunRank(rest, env);

@@ -21,7 +21,10 @@ int Doctor(Args args, const config::Environment& env);
 int BenchA2a(Args args, const config::Environment& env);
 int BenchServe(Args args, const config::Environment& env);
 int Demo(Args args, const config::Environment& env);
+int Plan(Args args, const config::Environment& env);
 int Router(Args args, const config::Environment& env);
+int Rl(Args args, const config::Environment& env);
+int Inference(Args args, const config::Environment& env);
 
 /// One rank of a deployment, started by it: the rank's number, then the words of the command that it belongs
 /// to. Not for people.

@@ -121,6 +121,23 @@ struct DoctorOptions {
   friend bool operator==(const DoctorOptions&, const DoctorOptions&) = default;
 };
 
+/// `cadre plan`.
+struct PlanOptions {
+  EngineOptions engine;
+  int64_t hosts = 1;
+  std::optional<int64_t> memory_per_host;  ///< bytes; empty: as much as this machine has
+  std::optional<int> cores_per_host, ranks_per_host;
+  std::string target = "throughput";   ///< or latency, prefill, decode
+  std::optional<int64_t> concurrency;  ///< sequences of --max-model-len at once, over all hosts
+  bool json = false;
+
+  std::vector<std::string> given;      ///< names of the flags that were said, without dashes
+  std::vector<std::string> passed_on;  ///< the words of those that the launch lines repeat as they are
+  Json eplb_config;                    ///< as given; null: not given
+
+  friend bool operator==(const PlanOptions&, const PlanOptions&) = default;
+};
+
 /// `cadre router`. Names and defaults are those of vLLM's router, but where its page says otherwise.
 struct RouterOptions {
   std::string host = "127.0.0.1";

@@ -6,7 +6,8 @@
 namespace cadre::config {
 namespace {
 
-constexpr std::string_view kPlain[] = {"completion", "config-reference", "help", "man", "version"};
+constexpr std::string_view kPlain[] = {"completion", "config-reference", "help", "inference", "man",
+                                       "rl",         "version"};
 constexpr std::string_view kShells = "bash fish zsh";
 
 /// What a person may want to type: what is built, and vLLM's flags without effect, which lines from elsewhere

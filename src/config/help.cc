@@ -161,6 +161,11 @@ std::string UsageText(Command command) {
              "that means for which flag, and how fast other hosts are reached. The exit status is 0 if "
              "nothing "
              "found stands in the way of serving.\n";
+    case Command::kPlan:
+      return "usage: cadre plan MODEL --hosts N --memory-per-host SIZE [--target WHAT] [flags]\n\nSays what "
+             "a "
+             "deployment would take, how to lay it out and why, and what to type on each host. MODEL may be "
+             "a\nconfig.json or a folder that holds nothing else.\n";
     case Command::kRouter:
       return "usage: cadre router URL... [flags]\n       cadre router --prefill URL[,URL...] --decode "
              "URL[,URL...] [flags]\n\nPasses requests on to servers, with health checks and retries.\n";

@@ -76,6 +76,9 @@ std::string ManPageText(const std::string& version) {
   text +=
       ".TP\n\\fBcadre completion\\fR bash|zsh|fish\nThe shell's completions for cadre.\n"
       ".TP\n\\fBcadre config\\-reference\\fR\nEvery flag and variable, as Markdown.\n"
+      ".TP\n\\fBcadre rl @ FILE.toml\\fR, \\fBcadre inference @ FILE.toml\\fR\nWhat prime-rl's TOML asks "
+      "for; "
+      "\\fBcadre rl \\-\\-help\\fR lists its keys.\n"
       ".TP\n\\fBcadre man\\fR\nThis page.\n.TP\n\\fBcadre version\\fR\nThe version.\n";
   std::set<std::string_view> shown;
   for (Command command : kAllCommands) {

@@ -7,6 +7,7 @@
 #include "config/help.h"
 #include "config/kv_transfer.h"
 #include "config/launch.h"
+#include "config/plan.h"
 #include "config/router.h"
 #include "config/settle.h"
 #include "config/validate.h"
@@ -94,7 +95,8 @@ void SettleEplb(const Settlement& settled, ParallelOptions& parallel, std::vecto
   }
 }
 
-Status SettleEngine(const Environment& env, const Settlement& settled, EngineOptions& engine,
+// `launched`: a launcher's variables say which part of the deployment this process is.
+Status SettleEngine(const Environment& env, const Settlement& settled, bool launched, EngineOptions& engine,
                     std::vector<Notice>& notices) {
   SettleHub(env, engine.model);
   CADRE_TRY(SettleCpu(env, engine.cpu));
@@ -106,7 +108,7 @@ Status SettleEngine(const Environment& env, const Settlement& settled, EngineOpt
     engine.parallel.data_parallel_address_source = address->source;
   SettleEplb(settled, engine.parallel, notices);
   CADRE_TRY(SettleKvTransfer(settled, engine.kv_transfer, notices));
-  CADRE_TRY(TakeLauncher(env, engine.parallel, notices));
+  if (launched) CADRE_TRY(TakeLauncher(env, engine.parallel, notices));
   return CheckEngine(engine);
 }
 
@@ -155,9 +157,10 @@ Result<Outcome> Parse(Command command, std::span<const std::string> args, const 
     router->worker_urls.insert(router->worker_urls.begin(), line.words.begin(), line.words.end());
     CADRE_TRY(SettleRouter(*router, notices));
   }
+  if (auto* plan = std::get<PlanOptions*>(targets)) CADRE_TRY(SettlePlan(settled, *plan));
   if (engine) {
     LowerCase(engine->log_level);
-    CADRE_TRY(SettleEngine(env, settled, *engine, notices));
+    CADRE_TRY(SettleEngine(env, settled, command != Command::kPlan, *engine, notices));
   }
   if (auto* http = std::get<HttpOptions*>(targets)) CADRE_TRY(CheckHttp(*http));
   CADRE_TRY(settled.Refuse());
@@ -291,6 +294,15 @@ Result<Parsed<DoctorOptions>> ParseDoctor(std::span<const std::string> args, con
     return FailParam(Code::kInvalidArgument, "--listen",
                      "--listen answers other doctors and --peer asks them; give one of them on each host");
   }
+  return Finish(std::move(options), std::move(outcome));
+}
+
+Result<Parsed<PlanOptions>> ParsePlan(std::span<const std::string> args, const Environment& env) {
+  PlanOptions options;
+  Targets targets = EngineTargets(options.engine);
+  std::get<PlanOptions*>(targets) = &options;
+  auto outcome = Parse(Command::kPlan, args, env, targets);
+  options.engine.cpu = {.threads = options.engine.cpu.threads, .isa = options.engine.cpu.isa};
   return Finish(std::move(options), std::move(outcome));
 }
 

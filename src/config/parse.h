@@ -38,6 +38,7 @@ Result<Parsed<DemoOptions>> ParseDemo(std::span<const std::string> args, const E
 Result<Parsed<BenchA2aOptions>> ParseBenchA2a(std::span<const std::string> args, const Environment& env);
 Result<Parsed<BenchStepOptions>> ParseBenchStep(std::span<const std::string> args, const Environment& env);
 Result<Parsed<DoctorOptions>> ParseDoctor(std::span<const std::string> args, const Environment& env);
+Result<Parsed<PlanOptions>> ParsePlan(std::span<const std::string> args, const Environment& env);
 Result<Parsed<RouterOptions>> ParseRouter(std::span<const std::string> args, const Environment& env);
 Result<Parsed<BenchLatencyOptions>> ParseBenchLatency(std::span<const std::string> args,
                                                       const Environment& env);

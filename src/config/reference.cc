@@ -5,6 +5,7 @@
 
 #include "base/format.h"
 #include "config/environment.h"
+#include "config/rl_keys.h"
 #include "config/settings.h"
 #include "config/value.h"
 
@@ -130,6 +131,23 @@ Integers marked so take `4k` (4000), `4K` (4096), and so on. `--config FILE.yaml
 `--config` file, command line. `--help=all`, `--help=GROUP`, `--help=FLAG` and `--help=WORD` show these tables.
 )";
 
+std::string RlText() {
+  std::string text =
+      "\n## cadre rl\n\nKeys of its TOML files; each is also a flag, `--inference.parallel.tp 2`. See "
+      "[prime-rl.md](prime-rl.md).\nBelow `[inference]` and `[inference.vllm]` every flag of `cadre serve` "
+      "is a "
+      "key too, with `_` or `-`.\n";
+  for (const Group& group : RlGroups()) {
+    const std::string_view table = group.name == "Inference" ? "inference." : "";
+    text += Format("\n### {}\n\n| key | kind | default | meaning |\n|---|---|---|---|\n", group.title);
+    for (const Setting& row : group.settings) {
+      text += Format("| `{}{}` | {} | {} | {} |\n", table, row.name, KindText(row), DefaultCell(row),
+                     MeaningCell(row));
+    }
+  }
+  return text;
+}
+
 }  // namespace
 
 std::string ReferenceText() {
@@ -147,7 +165,7 @@ std::string ReferenceText() {
     text += Format("\n## cadre {}\n{}", CommandName(command), groups);
     if (!known.empty()) text += Format("\nAnd the groups of `cadre serve`: {}.\n", known);
   }
-  return text + MembersText() + VariablesText();
+  return text + RlText() + MembersText() + VariablesText();
 }
 
 }  // namespace cadre::config

@@ -45,7 +45,7 @@ using Targets =
                EngineOptions*, HttpOptions*, ApiOptions*, ServeOptions*, SamplingOptions*, GenerateOptions*,
                InspectOptions*, BenchLatencyOptions*, BenchThroughputOptions*, RandomDatasetOptions*,
                BenchServeOptions*, BenchA2aOptions*, BenchEplbOptions*, BenchStepOptions*, DemoOptions*,
-               DoctorOptions*, RouterOptions*>;
+               DoctorOptions*, RouterOptions*, PlanOptions*>;
 
 /// Puts a checked value (null: unset) into its field.
 using Setter = void (*)(const Targets&, const Json&);

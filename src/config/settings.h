@@ -22,12 +22,22 @@ enum class Command {
   kBenchStep,
   kDoctor,
   kDemo,
-  kRouter
+  kRouter,
+  kPlan
 };
-inline constexpr std::array kAllCommands = {
-    Command::kServe,           Command::kGenerate,   Command::kInspect,  Command::kBenchLatency,
-    Command::kBenchThroughput, Command::kBenchServe, Command::kBenchA2a, Command::kBenchEplb,
-    Command::kBenchStep,       Command::kDoctor,     Command::kDemo,    Command::kRouter};
+inline constexpr std::array kAllCommands = {Command::kServe,
+                                            Command::kGenerate,
+                                            Command::kInspect,
+                                            Command::kBenchLatency,
+                                            Command::kBenchThroughput,
+                                            Command::kBenchServe,
+                                            Command::kBenchA2a,
+                                            Command::kBenchEplb,
+                                            Command::kBenchStep,
+                                            Command::kDoctor,
+                                            Command::kDemo,
+                                            Command::kRouter,
+                                            Command::kPlan};
 
 /// "serve", "bench latency", ...
 std::string_view CommandName(Command command);
@@ -61,6 +71,7 @@ Group DemoGroup();
 Group BenchStepGroup();
 Group DoctorGroup();
 std::vector<Group> RouterGroups();
+Group PlanGroup();
 
 /// Of a JSON option whose members have rows of their own (JsonKey), which fill the fields.
 inline void TakenByMembers(const Targets&, const Json&) {}

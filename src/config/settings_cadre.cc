@@ -222,6 +222,9 @@ std::vector<Group> MakeGroups(Command command) {
       return {DoctorGroup()};
     case Command::kRouter:
       return RouterGroups();
+    case Command::kPlan:
+      groups = {PlanGroup()};
+      break;
   }
   Append(groups, EngineGroups());
   Append(groups, CadreGroups());
@@ -285,6 +288,8 @@ std::string_view CommandName(Command command) {
       return "doctor";
     case Command::kRouter:
       return "router";
+    case Command::kPlan:
+      return "plan";
   }
   return "";
 }

@@ -31,9 +31,9 @@ a2a::Phase LockstepGate::phase() const {
   return a2a::Phase::kDecode;
 }
 
-Status LockstepGate::Sleep() {
-  // The deadline only bounds one sleep; an idle server goes back to it at once.
-  CADRE_ASSIGN([[maybe_unused]] const bool rung, lockstep_->Sleep(view_, Now() + std::chrono::hours(1)));
+Status LockstepGate::Sleep(Duration most) {
+  CADRE_ASSIGN(const bool rung, lockstep_->Sleep(view_, Now() + most));
+  if (!rung) lockstep_->Ring();  // what follows is an Exchange, which all must come to
   return {};
 }
 

@@ -21,7 +21,7 @@ class LockstepGate : public engine::StepGate {
   a2a::Phase phase() const override;
   int64_t most_tokens() const override { return view_.MaxTokens(); }
   bool anybody_generates() const override { return view_.AnyGenerates(); }
-  Status Sleep() override;
+  Status Sleep(Duration most) override;
   void Wake() override { lockstep_->Ring(); }
 
  private:

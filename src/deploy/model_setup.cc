@@ -28,8 +28,16 @@ void Overlay(Json& base, const Json& over) {
   }
 }
 
+// A config.json stands for its folder.
+std::string FolderOf(const std::string& model) {
+  constexpr std::string_view kConfig = "config.json";
+  if (model == kConfig) return ".";
+  const bool file = model.ends_with(Format("/{}", kConfig));
+  return file ? model.substr(0, std::max<size_t>(model.size() - kConfig.size() - 1, 1)) : model;
+}
+
 Status ReadFiles(const config::ModelOptions& options, ModelSetup& setup) {
-  CADRE_ASSIGN(setup.location, checkpoint::LocateModel(options.model, options.revision.value_or(""),
+  CADRE_ASSIGN(setup.location, checkpoint::LocateModel(FolderOf(options.model), options.revision.value_or(""),
                                                        {.hf_hub_cache = options.hub_cache}));
   CADRE_ASSIGN(setup.files, checkpoint::ReadModelFiles(setup.location.folder));
   Overlay(setup.files.config, options.hf_overrides);
@@ -196,11 +204,13 @@ int64_t RoutingBytesOf(const ModelSetup& setup, const config::EngineOptions& opt
 }  // namespace
 
 // The largest sizes over all ranks: ranks with more experts, or one more head row, decide.
-Status PlanMemory(const config::EngineOptions& options, ModelSetup& setup) {
+Status PlanMemory(const config::EngineOptions& options, const sys::MemoryInfo& host, ModelSetup& setup) {
   const config::ParallelOptions& parallel = options.parallel;
   const config::Launch& launch = setup.launch;
   const auto& maps = setup.expert_maps;
   engine::MemoryPlanInput& in = setup.memory_input;
+  in = {};
+  setup.memory = {};
   in.kv = KvLayoutOf(setup.spec, parallel.tensor_parallel_size, options.cache.block_size, setup.type);
   CADRE_ASSIGN(const model::DecoderOptions decoder, DecoderOptionsOf(setup, options));
   for (int rank = launch.first_rank; rank < launch.first_rank + launch.num_local_ranks; ++rank) {
@@ -230,9 +240,8 @@ Status PlanMemory(const config::EngineOptions& options, ModelSetup& setup) {
                  a2a::PhasedBufferBytes(ExchangeOptionsOf(setup, options, maps.front().layout()),
                                         parallel.prefill_backend(), parallel.decode_backend()));
   }
-  CADRE_ASSIGN(const sys::MemoryInfo memory, sys::ReadMemoryInfo());
-  in.total_bytes = memory.total();
-  in.total_source = memory.limited_by;
+  in.total_bytes = host.total();
+  in.total_source = host.limited_by;
   in.routing_bytes = RoutingBytesOf(setup, options);
   in.weight_copy = options.model.weight_update_copy;
   in.utilization = options.cache.gpu_memory_utilization;
@@ -246,6 +255,11 @@ Status PlanMemory(const config::EngineOptions& options, ModelSetup& setup) {
   const bool choose_len = options.model.max_model_len == config::kAutoModelLen;
   CADRE_ASSIGN(setup.memory, choose_len ? PlanForAutoLen(setup) : engine::MakeMemoryPlan(in));
   return {};
+}
+
+Status PlanMemory(const config::EngineOptions& options, ModelSetup& setup) {
+  CADRE_ASSIGN(const sys::MemoryInfo memory, sys::ReadMemoryInfo());
+  return PlanMemory(options, memory, setup);
 }
 
 RankPlace PlaceOf(const config::ParallelOptions& parallel, int rank) {
@@ -310,18 +324,28 @@ kv::Layout KvLayoutOf(const model::ModelSpec& spec, int tp_size, int block_size,
           .type = type};
 }
 
-Result<ModelSetup> DescribeModel(const config::EngineOptions& options) {
+Result<ModelSetup> ReadModel(const config::EngineOptions& options) {
   ModelSetup setup;
   CADRE_TRY(ReadFiles(options.model, setup));
   CADRE_TRY(ChooseArithmetic(options, setup));
-  CADRE_ASSIGN(setup.launch, config::ResolveLaunch(options.parallel));
-  CADRE_ASSIGN(setup.expert_maps, StartMaps(options.parallel, setup));
-  CADRE_TRY(ChooseThreads(options, setup.launch.num_local_ranks, setup));
   CADRE_TRY(ChooseModelLen(options, setup));
   if (options.cache.block_size % 16 != 0) {
     return FailParam(Code::kInvalidArgument, "--block-size", "--block-size {} is not a multiple of 16",
                      options.cache.block_size);
   }
+  return setup;
+}
+
+Status LayOut(const config::EngineOptions& options, ModelSetup& setup) {
+  CADRE_ASSIGN(setup.launch, config::ResolveLaunch(options.parallel));
+  CADRE_ASSIGN(setup.expert_maps, StartMaps(options.parallel, setup));
+  setup.cpus_of_rank.clear();
+  return ChooseThreads(options, setup.launch.num_local_ranks, setup);
+}
+
+Result<ModelSetup> DescribeModel(const config::EngineOptions& options) {
+  CADRE_ASSIGN(ModelSetup setup, ReadModel(options));
+  CADRE_TRY(LayOut(options, setup));
   return setup;
 }
 

@@ -17,6 +17,7 @@
 #include "model/decoder.h"
 #include "model/spec.h"
 #include "model/weight_plan.h"
+#include "sys/memory.h"
 
 namespace cadre::deploy {
 
@@ -71,11 +72,19 @@ Result<ModelSetup> PrepareModel(const config::EngineOptions& options);
 /// The first half of it: all but `memory` and `memory_input`, for who wants to know a model that does not
 /// fit.
 Result<ModelSetup> DescribeModel(const config::EngineOptions& options);
+/// DescribeModel's part that no number of ranks enters: `launch` and what follows from it are not set.
+/// MODEL may also be a config.json, or a folder with nothing else.
+Result<ModelSetup> ReadModel(const config::EngineOptions& options);
+/// The rest of it, which may be done again with other `parallel` options.
+Status LayOut(const config::EngineOptions& options, ModelSetup& setup);
+
 /// How the weights of the linear layers lie in memory, for people: "fp8, a scale a row", "bfloat16".
 std::string WeightsText(const ModelSetup& setup);
 
 /// The second half. On kResourceExhausted `memory_input` holds the sizes all the same.
 Status PlanMemory(const config::EngineOptions& options, ModelSetup& setup);
+/// The same for a host with this memory instead of the own one.
+Status PlanMemory(const config::EngineOptions& options, const sys::MemoryInfo& host, ModelSetup& setup);
 
 /// The part of the weights that a rank holds.
 model::WeightLayout WeightLayoutOf(const ModelSetup& setup, const config::ParallelOptions& parallel,

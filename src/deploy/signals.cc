@@ -39,11 +39,15 @@ int WaitForStopSignal() {
 }
 
 int WaitForStopSignalOr(std::initializer_list<int> fds) {
+  return WaitForStopSignalFor(std::span(fds.begin(), fds.size()), -1);
+}
+
+int WaitForStopSignalFor(std::span<const int> fds, int timeout_ms) {
   const sigset_t set = StopSignals();
   const sys::Fd signals(signalfd(-1, &set, SFD_CLOEXEC));
   std::vector<pollfd> entries = {{signals.get(), POLLIN, 0}};
   for (const int fd : fds) entries.push_back({fd, POLLIN, 0});  // poll leaves negative ones out
-  while (poll(entries.data(), entries.size(), -1) < 0) {
+  while (poll(entries.data(), entries.size(), timeout_ms) < 0) {
   }
   if ((entries[0].revents & POLLIN) == 0) return 0;
   signalfd_siginfo info = {};

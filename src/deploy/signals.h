@@ -2,6 +2,7 @@
 // SIGINT and SIGTERM as events for the main thread.
 #include <functional>
 #include <initializer_list>
+#include <span>
 #include <thread>
 
 #include "sys/fd.h"
@@ -32,5 +33,8 @@ class EndOnStopSignal {
 
 /// As WaitForStopSignal, and also returns (with 0) when one of `fds` becomes readable; -1 is nothing.
 int WaitForStopSignalOr(std::initializer_list<int> fds);
+
+/// The same for any number of descriptors, and returns (with 0) after `timeout_ms` at the latest; -1: never.
+int WaitForStopSignalFor(std::span<const int> fds, int timeout_ms);
 
 }  // namespace cadre::deploy

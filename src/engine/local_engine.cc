@@ -311,7 +311,7 @@ Status LocalEngine::Turn(bool& stop) {
   if (turn == StepGate::Turn::kStep) return Step(plan, gate_->phase());
   if (turn == StepGate::Turn::kOrder) return CarryOut(order);
   stop = turn == StepGate::Turn::kStop;
-  return stop ? Status() : gate_->Sleep();
+  return stop ? Status() : gate_->Sleep(LongestSleep());
 }
 
 void LocalEngine::WaitForWork() {
@@ -320,11 +320,12 @@ void LocalEngine::WaitForWork() {
     return !inbox_->arrivals.empty() || !inbox_->cancelled.empty() || inbox_->draining || inbox_->abort ||
            inbox_->reset_prefix_cache || inbox_->agent_called || !inbox_->calls.empty();
   };
-  if (hand_off_ && scheduler_.num_waiting() > 0) {  // for room, which leases take: their sources must hear so
-    inbox_->changed.wait_for(lock, KvHandOff::kTouchInterval, awake);
-  } else {
-    inbox_->changed.wait(lock, awake);
-  }
+  inbox_->changed.wait_for(lock, LongestSleep(), awake);
+}
+
+// Who waits for room, which leases take, must tell its source so now and then.
+Duration LocalEngine::LongestSleep() const {
+  return hand_off_ && scheduler_.num_waiting() > 0 ? KvHandOff::kTouchInterval : std::chrono::hours(1);
 }
 
 // On all ranks at the same step border.

@@ -55,8 +55,9 @@ class StepGate {
   virtual int64_t most_tokens() const = 0;
   /// Whether any rank's offer said so when they last agreed. False before.
   virtual bool anybody_generates() const = 0;
-  /// Sleeps until Wake() is called on any rank of the group. Errors: a rank has died.
-  virtual Status Sleep() = 0;
+  /// Sleeps until Wake() is called on any rank of the group, `most` at most; then all wake. Errors: a rank has
+  /// died.
+  virtual Status Sleep(Duration most) = 0;
   /// Any thread.
   virtual void Wake() = 0;
 };
@@ -108,6 +109,7 @@ class LocalEngine : public Engine {
   void TakeCalls(std::vector<ControlCall> calls);
   Status CarryOut(uint64_t order);
   void WaitForWork();
+  Duration LongestSleep() const;
   Status GuardedTurn(bool& stop);
   Status Turn(bool& stop);
   Status Step(std::span<const ScheduledSequence> plan, a2a::Phase phase);

@@ -21,7 +21,7 @@ class PoorGate : public StepGate {
   a2a::Phase phase() const override { return a2a::Phase::kDecode; }
   int64_t most_tokens() const override { return 0; }
   bool anybody_generates() const override { return false; }
-  Status Sleep() override {
+  Status Sleep(Duration) override {
     woken_.acquire();
     return {};
   }

@@ -13,31 +13,20 @@ int64_t BlocksOfOneSequence(const MemoryPlanInput& in) {
   return kv::BlocksFor(in.max_model_len, in.kv.block_size);
 }
 
-int64_t WeightCopyBytes(const MemoryPlanInput& in) {
-  return in.weight_copy ? in.dense_bytes * in.num_local_replicas +
-                              (in.expert_bytes + in.spare_bytes) * in.num_local_ranks
-                        : 0;
-}
-
-int64_t WithoutKv(const MemoryPlanInput& in) {
-  return in.dense_bytes * in.num_local_replicas + WeightCopyBytes(in) +
-         (in.expert_bytes + in.spare_bytes + in.buffer_bytes + in.exchange_bytes) * in.num_local_ranks;
-}
-
 // Blocks a rank may have, before asking whether they are enough.
 Result<int64_t> AffordableBlocks(const MemoryPlanInput& in, int64_t budget) {
   const int64_t block_bytes = in.kv.BytesPerBlock() + in.routing_bytes * in.kv.block_size;
   if (in.num_kv_blocks) return *in.num_kv_blocks;
   if (in.kv_cache_bytes) return *in.kv_cache_bytes / block_bytes;
-  const int64_t left = budget - WithoutKv(in);
+  const int64_t left = budget - in.BytesWithoutKv();
   if (left < 0) {
     return Fail(Code::kResourceExhausted,
                 "the weights and buffers of {} local rank(s) take {} and --gpu-memory-utilization {} of {} "
                 "({}) allows "
                 "{}; raise --gpu-memory-utilization, spread the experts over more hosts with "
                 "--enable-expert-parallel, or lower --max-num-batched-tokens",
-                in.num_local_ranks, FormatBytes(WithoutKv(in)), in.utilization, FormatBytes(in.total_bytes),
-                in.total_source, FormatBytes(budget));
+                in.num_local_ranks, FormatBytes(in.BytesWithoutKv()), in.utilization,
+                FormatBytes(in.total_bytes), in.total_source, FormatBytes(budget));
   }
   const int64_t useful = BlocksOfOneSequence(in) * std::max<int64_t>(in.max_num_seqs, 1);
   return std::min(left / in.num_local_ranks / block_bytes, useful);
@@ -47,7 +36,7 @@ Result<int64_t> AffordableBlocks(const MemoryPlanInput& in, int64_t budget) {
 std::unexpected<Error> TooFewBlocks(const MemoryPlanInput& in, const MemoryPlan& plan) {
   const int64_t wanted = BlocksOfOneSequence(in);
   const int64_t room = plan.num_kv_blocks * in.kv.block_size;
-  const std::string wanted_bytes = FormatBytes(in.kv.PoolBytes(wanted));
+  const int64_t wanted_bytes = in.SequenceBytes();
   std::string help;
   if (room > 0) help = Format("lower --max-model-len to at most {}, ", room);
   if (in.num_kv_blocks) {
@@ -57,15 +46,15 @@ std::unexpected<Error> TooFewBlocks(const MemoryPlanInput& in, const MemoryPlan&
     help += Format(
         "raise --kv-cache-memory-bytes (or VLLM_CPU_KVCACHE_SPACE, now {}) to {}, or leave it out so "
         "that --gpu-memory-utilization decides",
-        FormatBytes(*in.kv_cache_bytes), in.kv.PoolBytes(wanted));
+        FormatBytes(*in.kv_cache_bytes), wanted_bytes);
   } else {
     help += Format("raise --gpu-memory-utilization (now {}), or set --kv-cache-memory-bytes to at least {}",
-                   in.utilization, in.kv.PoolBytes(wanted));
+                   in.utilization, wanted_bytes);
   }
   return Fail(
       Code::kResourceExhausted,
       "one sequence of {} tokens needs {} of KV cache a rank and there is room for {} ({} tokens); {}",
-      in.max_model_len, wanted_bytes, FormatBytes(plan.kv_bytes), room, help);
+      in.max_model_len, FormatBytes(wanted_bytes), FormatBytes(plan.kv_bytes), room, help);
 }
 
 void AddLine(std::string& table, const char* what, int64_t bytes, int64_t copies, const std::string& note) {
@@ -86,7 +75,7 @@ std::string Table(const MemoryPlanInput& in, const MemoryPlan& plan, int64_t bud
               ? ""
               : Format("of which {} a rank are further copies", FormatBytes(in.redundant_bytes)));
   AddLine(table, "spare expert places", in.spare_bytes, in.num_local_ranks, "free for experts that move");
-  AddLine(table, "copy of the weights", WeightCopyBytes(in), 1, "for --weight-update-copy");
+  AddLine(table, "copy of the weights", in.WeightCopyBytes(), 1, "for --weight-update-copy");
   AddLine(table, "buffers", in.buffer_bytes, in.num_local_ranks, "at most, taken as steps need them");
   AddLine(table, "exchange", in.exchange_bytes, in.num_local_ranks, "");
   AddLine(table, "experts of tokens", RoutingBytes(in, plan), in.num_local_ranks,
@@ -102,17 +91,37 @@ std::string Table(const MemoryPlanInput& in, const MemoryPlan& plan, int64_t bud
 
 }  // namespace
 
+int64_t MemoryPlanInput::Budget() const {
+  return static_cast<int64_t>(static_cast<double>(total_bytes) * utilization);
+}
+
+int64_t MemoryPlanInput::WeightCopyBytes() const {
+  if (!weight_copy) return 0;
+  return dense_bytes * num_local_replicas + (expert_bytes + spare_bytes) * num_local_ranks;
+}
+
+int64_t MemoryPlanInput::BytesWithoutKv() const {
+  return dense_bytes * num_local_replicas + WeightCopyBytes() +
+         (expert_bytes + spare_bytes + buffer_bytes + exchange_bytes) * num_local_ranks;
+}
+
+int64_t MemoryPlanInput::SequenceBytes() const {
+  constexpr int64_t kMost = int64_t{1} << 53;  // past any host; a config may ask for more than 63 bits
+  const int64_t blocks = BlocksOfOneSequence(*this), block = std::max<int64_t>(kv.BytesPerBlock(), 1);
+  return blocks > kMost / block ? kMost : blocks * block;
+}
+
 double MemoryPlan::Concurrency(const MemoryPlanInput& input) const {
   return static_cast<double>(num_kv_blocks) /
          static_cast<double>(std::max<int64_t>(BlocksOfOneSequence(input), 1));
 }
 
 Result<MemoryPlan> MakeMemoryPlan(const MemoryPlanInput& in) {
-  const auto budget = static_cast<int64_t>(static_cast<double>(in.total_bytes) * in.utilization);
+  const int64_t budget = in.Budget();
   MemoryPlan plan;
   CADRE_ASSIGN(plan.num_kv_blocks, AffordableBlocks(in, budget));
   plan.kv_bytes = in.kv.PoolBytes(plan.num_kv_blocks);
-  plan.host_bytes = WithoutKv(in) + (plan.kv_bytes + RoutingBytes(in, plan)) * in.num_local_ranks;
+  plan.host_bytes = in.BytesWithoutKv() + (plan.kv_bytes + RoutingBytes(in, plan)) * in.num_local_ranks;
   if (plan.num_kv_blocks < BlocksOfOneSequence(in)) return TooFewBlocks(in, plan);
   if (plan.host_bytes > in.total_bytes) {
     return Fail(Code::kResourceExhausted,

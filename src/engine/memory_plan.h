@@ -36,6 +36,15 @@ struct MemoryPlanInput {
   int64_t max_num_seqs = 0;
   std::optional<int64_t> kv_cache_bytes;  ///< --kv-cache-memory-bytes or VLLM_CPU_KVCACHE_SPACE, a rank
   std::optional<int64_t> num_kv_blocks;   ///< --num-gpu-blocks-override
+
+  /// What the share allows, all local ranks together.
+  int64_t Budget() const;
+  /// The second copy of --weight-update-copy, all local ranks together.
+  int64_t WeightCopyBytes() const;
+  /// All local ranks together, the cache left out.
+  int64_t BytesWithoutKv() const;
+  /// Cache of one sequence of max_model_len, a rank; at most 2^53.
+  int64_t SequenceBytes() const;
 };
 
 struct MemoryPlan {

@@ -66,6 +66,7 @@ struct ChildPlan {
   const std::pair<int, int>* fds;
   size_t num_fds;
   pid_t parent;
+  bool own_group;
 };
 
 // Runs between fork and exec: only async-signal-safe calls, because other threads' locks are copied locked.
@@ -76,6 +77,7 @@ struct ChildPlan {
   sigemptyset(&none);
   sigprocmask(SIG_SETMASK, &none, nullptr);
   signal(SIGPIPE, SIG_DFL);
+  if (plan.own_group) setpgid(0, 0);
   // Moved above every wanted number first, so that no dup2 overwrites one that is still needed.
   int moved[kMaxChildFd + 1];
   const int report = fcntl(plan.report, F_DUPFD_CLOEXEC, kMaxChildFd + 1);
@@ -105,7 +107,8 @@ struct Child::State {
   std::string prefix;
   bool pass_on = true;
   size_t keep_lines = 0;
-  Fd output;
+  bool own_group = false;
+  Fd output, log;
   std::atomic<bool> ended = false;
   std::thread reader;
   mutable std::mutex mutex;
@@ -117,6 +120,10 @@ struct Child::State {
       [[maybe_unused]] const ssize_t n =
           write(STDERR_FILENO, text.data(), text.size());  // one write: lines stay whole
     }
+    if (log) {
+      const std::string text = line + "\n";
+      [[maybe_unused]] const ssize_t n = write(log.get(), text.data(), text.size());
+    }
     const std::lock_guard lock(mutex);
     lines.push_back(std::move(line));
     while (lines.size() > keep_lines) lines.pop_front();
@@ -126,7 +133,8 @@ struct Child::State {
     std::string pending;
     char buffer[4096];
     while (true) {
-      // A grandchild may keep the pipe open for ever: after the child's end only what is there already is read.
+      // A grandchild may keep the pipe open for ever: after the child's end only what is there already is
+      // read.
       const bool last = ended.load();
       if (!WaitReady(output.get(), Ready::kRead, Now() + std::chrono::milliseconds(100))) {
         if (last) break;
@@ -189,13 +197,19 @@ Result<std::unique_ptr<Child>> Child::Spawn(const SpawnOptions& options) {
   args.insert(args.end(), options.args.begin(), options.args.end());
   std::vector<std::string> env = MergeEnv(options.env);
   std::vector<char*> argv = Pointers(args), envp = Pointers(env);
+  Fd log;
+  if (!options.log_file.empty()) {
+    log = Fd(open(options.log_file.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644));
+    if (!log) return Fail(Code::kUnavailable, "cannot write '{}': {}", options.log_file, ErrnoText(errno));
+  }
   CADRE_ASSIGN(Pipe report, MakePipe());
   Pipe output;
   if (options.capture) {
     CADRE_ASSIGN(output, MakePipe());
   }
-  const ChildPlan plan = {options.program.c_str(), argv.data(),        envp.data(),        output.write.get(),
-                          report.write.get(),      options.fds.data(), options.fds.size(), getpid()};
+  const ChildPlan plan = {options.program.c_str(), argv.data(),        envp.data(),
+                          output.write.get(),      report.write.get(), options.fds.data(),
+                          options.fds.size(),      getpid(),           options.own_group};
   const pid_t pid = fork();
   if (pid < 0) return Fail(Code::kResourceExhausted, "cannot start a process: {}", ErrnoText(errno));
   if (pid == 0) RunChild(plan);
@@ -217,6 +231,8 @@ Result<std::unique_ptr<Child>> Child::Spawn(const SpawnOptions& options) {
   state->prefix = options.line_prefix;
   state->pass_on = options.pass_on;
   state->keep_lines = options.keep_lines;
+  state->own_group = options.own_group;
+  state->log = std::move(log);
   if (options.capture) {
     state->output = std::move(output.read);
     state->reader = std::thread([s = state.get()] { s->ReadLines(); });
@@ -226,7 +242,7 @@ Result<std::unique_ptr<Child>> Child::Spawn(const SpawnOptions& options) {
 
 Child::~Child() {
   if (!state_->status) {
-    kill(state_->pid, SIGKILL);
+    Kill(SIGKILL);
     Wait(TimePoint::max());
   }
 }
@@ -241,6 +257,8 @@ int Child::pidfd() const {
 std::optional<ExitStatus> Child::Wait(TimePoint deadline) {
   while (!state_->status) {
     int wait_status = 0;
+    // Before it is reaped: then its number could be another's.
+    if (state_->own_group && WaitReady(state_->pidfd.get(), Ready::kRead, Now())) kill(-state_->pid, SIGKILL);
     const pid_t got = waitpid(state_->pid, &wait_status, WNOHANG);
     if (got == state_->pid) {
       state_->Reap(wait_status);
@@ -254,7 +272,9 @@ std::optional<ExitStatus> Child::Wait(TimePoint deadline) {
 }
 
 void Child::Kill(int signal) {
-  if (!state_->status) kill(state_->pid, signal);
+  if (state_->status) return;
+  const bool group = state_->own_group && signal == SIGKILL;
+  if (kill(group ? -state_->pid : state_->pid, signal) != 0 && group) kill(state_->pid, signal);
 }
 
 std::vector<std::string> Child::LastLines() const {

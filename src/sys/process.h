@@ -36,6 +36,10 @@ struct SpawnOptions {
   std::string line_prefix;  ///< put before each line that is passed on to our stderr
   bool pass_on = true;      ///< pass captured lines on at all
   size_t keep_lines = 50;   ///< how many of the last lines LastLines can tell
+  std::string log_file;     ///< captured lines are also written here; an older file is replaced
+  /// A process group of its own: a terminal's Ctrl-C reaches us alone, and what the child has started itself
+  /// is killed with its end.
+  bool own_group = false;
 };
 
 class Child {
@@ -54,7 +58,8 @@ class Child {
   int pidfd() const;
   /// Waits for the end; nullopt at the deadline. Safe to call again after the end.
   std::optional<ExitStatus> Wait(TimePoint deadline);
-  /// Sends a signal; nothing happens if the child has been reaped.
+  /// Sends a signal to the child (SIGKILL: to its group, if it has its own); nothing happens if it has been
+  /// reaped.
   void Kill(int signal);
   /// The last captured lines, oldest first. After Wait has told the end, all output has been read.
   std::vector<std::string> LastLines() const;

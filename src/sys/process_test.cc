@@ -1,9 +1,12 @@
 #include "sys/process.h"
 
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <csignal>
 #include <cstring>
+#include <fstream>
+#include <sstream>
 #include <thread>
 
 #include "sys/shared_memory.h"
@@ -33,6 +36,44 @@ TEST(Process, CapturesLastLinesAndTheWayItEnded) {
   EXPECT_EQ(status->Describe(), "exited with code 3");
   EXPECT_EQ((*child)->LastLines(), (std::vector<std::string>{"line 5", "from the parent", "end"}));
   EXPECT_FALSE(status->ok());
+}
+
+TEST(Process, LinesAreAlsoWrittenToAFile) {
+  const std::string path = "/tmp/cadre_process_test_" + std::to_string(getpid());
+  for (const char* text : {"a longer line", "two\nlines"}) {
+    auto options = Shell("printf '" + std::string(text) + "'");
+    options.log_file = path;
+    auto child = Child::Spawn(options);
+    ASSERT_TRUE(child);
+    ASSERT_TRUE((*child)->Wait(Now() + 20s));
+    std::ifstream file(path);
+    std::ostringstream written;
+    written << file.rdbuf();
+    EXPECT_EQ(written.str(), std::string(text) + "\n");  // the older file is replaced
+  }
+  unlink(path.c_str());
+  auto options = Shell("true");
+  options.log_file = "/nowhere/at/all";
+  EXPECT_NE(Child::Spawn(options).error().message.find("/nowhere/at/all"), std::string::npos);
+}
+
+TEST(Process, AGroupOfItsOwnEndsWithItsChild) {
+  auto options = Shell("sleep 100 & echo $!; exit 0");
+  options.own_group = true;
+  auto child = Child::Spawn(options);
+  ASSERT_TRUE(child);
+  ASSERT_TRUE((*child)->Wait(Now() + 20s));
+  ASSERT_EQ((*child)->LastLines().size(), 1u);
+  const int grandchild = std::stoi((*child)->LastLines()[0]);
+  // Gone, or a zombie that nobody has reaped yet.
+  const auto lives = [&] {
+    std::ifstream file("/proc/" + std::to_string(grandchild) + "/stat");
+    std::string text;
+    return std::getline(file, text) && text.find(") Z ") == text.npos;
+  };
+  const TimePoint limit = Now() + 10s;
+  while (lives() && Now() < limit) std::this_thread::sleep_for(10ms);
+  EXPECT_FALSE(lives());
 }
 
 TEST(Process, SignalsAndDeadlines) {

@@ -367,3 +367,60 @@ def test_bench_refuses(tmp_path):
         one_error("bench", "throughput", MODEL, *huge, rc=2, says="at most")
     one_error("bench", "latency", MODEL, "--batch-size", 10**15, rc=2, says="at most")
     one_error("bench", "latency", MODEL, "--use-beam-search", rc=5, says="--use-beam-search")
+
+
+# ---- plan
+
+CONFIGS = ROOT / "examples/configs"
+
+
+def test_plan_shows_memory_layout_and_lines():
+    out = cadre("plan", CONFIGS / "DeepSeek-V3", "--hosts", 4, "--memory-per-host", "512G", "--cores-per-host", 128).stdout
+    assert "DeepseekV3ForCausalLM, 671.0 G parameters" in out
+    assert re.search(r"^  experts +674 GB +169 GB +21\.1 GB", out, re.M), out
+    assert re.search(r"^  KV of one request, 8192 tokens +0\.58 GB", out, re.M), out
+    assert "EP = TP x DP = 32" in out
+    lines = re.findall(r"^cadre serve .*$", out, re.M)
+    assert len(lines) == 4 and all("--headless" in line for line in lines[1:]) and "--headless" not in lines[0]
+    assert "memory plan" in out  # the table that host 0 will print
+
+
+def test_plan_in_json_adds_up():
+    done = cadre("plan", CONFIGS / "Qwen3-30B-A3B/config.json", "--hosts", 2, "--memory-per-host", "64G", "--json")
+    plan = json.loads(done.stdout)
+    memory, layout = plan["memory"], plan["layout"]
+    assert memory["fits"] and plan["remedies"] == []
+    ranks = memory["ranks_per_host"]
+    of_ranks = sum(memory[key] for key in ("expert_bytes", "spare_bytes", "buffer_bytes", "exchange_bytes", "kv_bytes"))
+    assert memory["host_bytes"] == memory["dense_bytes"] * memory["dense_copies"] + ranks * of_ranks
+    assert memory["host_bytes"] <= memory["host_bytes_allowed"] <= memory["host_bytes_available"] == 64 << 30
+    assert layout["tensor_parallel_size"] * layout["data_parallel_size"] == 2 * ranks == layout["expert_parallel_size"]
+    assert (128 + layout["num_redundant_experts"]) % layout["expert_parallel_size"] == 0
+    assert len(plan["launch"]) == 2
+
+
+def test_plan_that_does_not_fit_says_what_helps():
+    done = cadre("plan", CONFIGS / "DeepSeek-V3", "--memory-per-host", "1T", "--hf-overrides", '{"quantization_config":null}', rc=6)
+    assert "it does not fit" in done.stdout
+    for flag in ("--quantization fp8", "--hosts ", "--max-model-len", "--memory-per-host"):
+        assert re.search(r"^  %s.* \S" % re.escape(flag), done.stdout, re.M), flag
+    assert "cadre serve" not in done.stdout
+
+
+def test_plan_says_what_a_start_says(server):
+    """The same table, to the byte that is shown, as the running server printed before it read the weights."""
+    out = cadre("plan", MODEL, "--ranks-per-host", 1).stdout
+    table = [row.rstrip() for row in out[out.index("memory plan"):].rstrip().splitlines()]
+    started = [line.rstrip() for line in "".join(server.lines).splitlines()]
+    assert len(table) > 3 and all(any(line.endswith(row) for line in started) for row in table), (table, started)
+
+
+def test_plan_answers_wrong_words():
+    mixtral = CONFIGS / "Mixtral-8x7B"
+    one_error("plan", "/no/such/model", "--memory-per-host", "1T", rc=3, says="/no/such/model")
+    one_error("plan", mixtral, "--hosts", 0, rc=2, says="--hosts must be at least 1")
+    one_error("plan", mixtral, "--target", "speed", rc=2, says="throughput")
+    one_error("plan", mixtral, "--memory-per-host", "lots", rc=2, says="--memory-per-host")
+    one_error("plan", mixtral, "--headless", rc=2, says="leave it out")
+    one_error("plan", mixtral, "--memory-per-host", "1", rc=6, says="--gpu-memory-utilization")
+    one_error("plan", rc=2, says="no model")
