@@ -1,13 +1,12 @@
 #pragma once
 // Replaces the weights of a running rank, together with all others, between two steps.
 //
-//   open     every rank opens what the weights come from and maps each tensor to its places: names, shapes,
-//   types agree    one rank that cannot, and nothing happens anywhere write    in place, on all threads: the
-//   dense weights by one rank of each shard and host, experts by whoever
-//            holds them, copies too; a rebalance under way is dropped first, so half-filled spares count for
-//            nothing
-//   agree    one rank that failed, and all go back: from their copies, else from the folder that was applied
-//   last count    the generation; requests go on with the next step
+// 1. Open: every rank opens what the weights come from and maps each tensor to its places.
+// 2. Agree: one rank that cannot, and nothing happens anywhere.
+// 3. Write in place, on all threads: the dense weights by one rank of each shard and host, experts by
+//    whoever holds them, copies too. A rebalance under way is dropped first: half-filled spares do not count.
+// 4. Agree: one rank that failed, and all go back, to their copies, else to the folder applied last.
+// 5. Count the generation; requests go on with the next step.
 //
 // There is no second copy unless asked for: places are overwritten, so a failure in the middle costs a
 // reload, and where the last weights did not come from a folder, the engine is broken until the next update.

@@ -4,11 +4,13 @@
 // A matrix W [n, k] (row = output) is cut into panels of 16 rows. Inside a panel, k runs outermost, so that
 // one step of a kernel reads one cache line and feeds 16 outputs:
 //
-//   kBf16   panel = [k/2][16 rows][2]  bf16   (64 bytes a k-pair: also the B tile of AMX, and the operand of
-//   vdpbf16ps) kF32    panel = [k][16 rows]       f32 kFp8, kFp8F32
-//           panel = for each scale group: [16 rows] f32 scales, then [k/4] lines of 64 e4m3 codes, a line
-//           being [4 x 4 rows][2 pairs of k][4 rows][2]: where it is made bf16, the halves of each 16 bytes
-//           become the two lines of kBf16 (unpack instructions work within 16 bytes)
+//   kBf16: [k/2][16 rows][2] bf16. 64 bytes a pair of k; also the B tile of AMX, the operand of vdpbf16ps
+//
+//   kF32: [k][16 rows] f32
+//
+//   kFp8, kFp8F32: for each scale group [16 rows] f32 scales, then [k/4] lines of 64 e4m3 codes, a line being
+//   [4 x 4 rows][2 pairs of k][4 rows][2]: where it is made bf16, the halves of each 16 bytes become the two
+//   lines of kBf16 (unpack instructions work within 16 bytes)
 //
 // n is padded to 16 and k to 2 (fp8: 4) with zeros. The same layout serves every instruction set, so packed
 // bytes with equal layout ids can be copied between ranks as they are.

@@ -32,9 +32,9 @@ TEST(Probe, RatesArePossible) {
       const auto rates =
           MeasureRates({.isa = isa, .pool = &pool}, type, {.buffer_bytes = 64 << 20, .seconds = 0.02});
       ASSERT_TRUE(rates.has_value());
-      EXPECT_GT(rates->read_bytes_per_s, 1e8) << IsaName(isa);
+      EXPECT_GT(rates->read_bytes_per_s, 0) << IsaName(isa);
       EXPECT_LT(rates->read_bytes_per_s, 2e12) << IsaName(isa);
-      EXPECT_GT(rates->operations_per_s, 1e8) << IsaName(isa);
+      EXPECT_GT(rates->operations_per_s, 0) << IsaName(isa);
       EXPECT_LT(rates->operations_per_s, 4e12) << IsaName(isa);  // two cores of 6 GHz do 3 T bf16 operations
     }
   }

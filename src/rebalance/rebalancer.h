@@ -42,7 +42,7 @@ struct RebalanceOptions {
   std::string model_name;                             ///< for the log
   int32_t num_groups = 1;                             ///< the model's expert groups
   int32_t num_spares = 0;                             ///< spare places a rank
-  double step_share = 0.03;                           ///< of a step's time that copying may take
+  double step_share = 0.02;                           ///< of a step's time that copying may take
   Duration stalled_after = std::chrono::seconds(60);  ///< a wave that takes longer is named in the log
   int32_t num_tries = 3;   ///< of a rebalance whose waves fail, before the next interval
   std::string load_model;  ///< what records of the load call the model (eplb::LoadRecord)

@@ -23,17 +23,18 @@ constexpr float Fp8ToFloat(uint8_t code) {
   return std::bit_cast<float>(uint32_t{Fp8ToBf16Bits(code)} << 16);
 }
 
-/// Round to nearest, ties to even. Past 448: 448; NaN and infinities: NaN. Without branches, so that loops
-/// over it become vectors.
+/// Round to nearest, ties to even. Past 448: 448; NaN and infinities: NaN. Choices are masks, so that loops
+/// over it become vectors (a float addition that only one side needs keeps compilers from doing it).
 inline uint8_t FloatToFp8(float x) {
-  const uint32_t bits = std::bit_cast<uint32_t>(x), magnitude = bits & 0x7FFFFFFF;
-  const uint32_t rounded =
-      ((magnitude + 0x7FFFF + (magnitude >> 20 & 1)) >> 20) - (120u << 3);  // bias 127 - 7
+  const auto bits = std::bit_cast<int32_t>(x), magnitude = bits & 0x7FFFFFFF;
+  const int32_t rounded = ((magnitude + 0x7FFFF + (magnitude >> 20 & 1)) >> 20) - (120 << 3);  // bias 127 - 7
   // Below 2^-6: beside 2^14 the last place of a float is 2^-9.
-  const uint32_t small = std::bit_cast<uint32_t>(std::bit_cast<float>(magnitude) + 0x1p14f) & 0xFF;
-  uint32_t code = magnitude < 0x3C800000 ? small : rounded;
-  code = magnitude > 0x43E00000 ? 0x7E : code;  // 448
-  code = magnitude >= 0x7F800000 ? 0x7F : code;
+  const int32_t small = std::bit_cast<int32_t>(std::bit_cast<float>(magnitude) + 0x1p14f) & 0xFF;
+  const int32_t is_small = -(magnitude < 0x3C800000), is_large = -(magnitude > 0x43E00000);  // 2^-6, 448
+  const int32_t is_special = -(magnitude >= 0x7F800000);
+  int32_t code = (small & is_small) | (rounded & ~is_small);
+  code = (0x7E & is_large) | (code & ~is_large);
+  code |= 0x7F & is_special;
   return static_cast<uint8_t>((bits >> 24 & 0x80) | code);
 }
 
