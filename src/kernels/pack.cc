@@ -19,20 +19,24 @@ template <DType kType, PackFormat kFormat>
 void PackRowsOf(const PackedMatrix& to, int64_t row_begin, int64_t num_rows, const void* from,
                 int64_t row_stride) {
   constexpr int64_t kPerUnit = kFormat == PackFormat::kBf16 ? 2 : 1;
+  constexpr bool kAsItIs =
+      kFormat == (kType == DType::kF32 ? PackFormat::kF32 : PackFormat::kBf16) && kType != DType::kF16;
   Units units;
   const int64_t panel_bytes = PanelBytes(to), row_end = row_begin + num_rows;
   for (int64_t row = row_begin; row < row_end;) {
     const int64_t lane = row % kPanelRows, lane_end = std::min(kPanelRows, lane + row_end - row);
     const char* source = static_cast<const char*>(from) + (row - row_begin) * row_stride * DTypeBytes(kType);
-    for (int64_t k = 0; k < to.k; k += kStretch) {
+    auto* const panel = reinterpret_cast<uint32_t*>(to.data + row / kPanelRows * panel_bytes);
+    int64_t begin = 0;
+    if (kAsItIs && lane_end - lane == kPanelRows)
+      begin = TransposeAll<false>(source, row_stride * DTypeBytes(kType), to.k / kPerUnit, panel) * kPerUnit;
+    for (int64_t k = begin; k < to.k; k += kStretch) {
       const int64_t count = std::min(kStretch, to.k - k), num_lines = RoundUp(count, 2) / kPerUnit;
       for (int64_t l = lane; l < lane_end; ++l) {
         Convert<kType, kFormat>(source + ((l - lane) * row_stride + k) * DTypeBytes(kType), count,
                                 units.row[l]);
       }
-      auto* panel =
-          reinterpret_cast<uint32_t*>(to.data + row / kPanelRows * panel_bytes) + k / kPerUnit * kPanelRows;
-      Transpose<false>(units, num_lines, lane, lane_end, panel);
+      Transpose<false>(units, num_lines, lane, lane_end, panel + k / kPerUnit * kPanelRows);
     }
     row += lane_end - lane;
   }
@@ -91,6 +95,7 @@ void PackRows(const PackedMatrix& to, int64_t row_begin, int64_t num_rows, const
       CheckFailed(__FILE__, __LINE__, "PackRows reads float32, bfloat16 and float16");
   }
   ZeroPadding(to, row_begin + num_rows);
+  FinishStores();
 }
 
 void PackScaledRows(const PackedMatrix& to, int64_t row_begin, int64_t num_rows, const uint8_t* codes,
@@ -98,6 +103,7 @@ void PackScaledRows(const PackedMatrix& to, int64_t row_begin, int64_t num_rows,
   CADRE_CHECK(IsFp8(to.format) && row_begin >= 0 && num_rows >= 0 && row_begin + num_rows <= to.n);
   WriteFp8Rows(to, row_begin, num_rows, codes, row_stride, scales);
   ZeroPadding(to, row_begin + num_rows);
+  FinishStores();
 }
 
 void UnpackRows(const PackedMatrix& from, int64_t row_begin, int64_t num_rows, float* to,

@@ -7,9 +7,32 @@
 #include <cstring>
 #include <type_traits>
 
+#ifdef __SSE2__
+#include <emmintrin.h>
+#endif
+
 #include "kernels/pack.h"
 
 namespace cadre::kernels {
+
+using Four = uint32_t __attribute__((vector_size(16)));
+
+// Past the caches: packed weights are next read when others have taken their place, and a line that is
+// written whole need not be read first. `to` is 16-byte aligned.
+inline void StoreThrough(uint32_t* to, Four value) {
+#ifdef __SSE2__
+  _mm_stream_si128(reinterpret_cast<__m128i*>(to), std::bit_cast<__m128i>(value));
+#else
+  std::memcpy(to, &value, sizeof(value));
+#endif
+}
+
+// Before another thread may be told that the lines are there.
+inline void FinishStores() {
+#ifdef __SSE2__
+  _mm_sfence();
+#endif
+}
 
 // Units of a row that are worked on at a time: 16 rows of them are 8 KiB, beside as much of the panel.
 constexpr int64_t kStretch = 128;
@@ -66,15 +89,15 @@ void Convert(const char* from, int64_t count, uint32_t* units) {
   if (count % 2 == 1) to[count] = 0;  // only the last stretch of a row: k is padded to 2
 }
 
-// Line i of the panel is unit i of the 16 rows; with `pairs` the 16-bit halves of each four units are sorted:
-// the lower ones in front (pack.h, kFp8).
+// Line i of the panel is unit i of 16 rows, `row_bytes` apart at `rows`; with kPairs the 16-bit halves of
+// each four units are sorted: the lower ones in front (pack.h, kFp8). Lines come in fours: returns how many
+// are done.
 template <bool kPairs>
-void TransposeAll(const Units& units, int64_t num_lines, uint32_t* panel) {
-  using Four = uint32_t __attribute__((vector_size(16)));
+int64_t TransposeAll(const char* rows, int64_t row_bytes, int64_t num_lines, uint32_t* panel) {
   using Eight = uint16_t __attribute__((vector_size(16)));
   const auto load = [&](int64_t row, int64_t unit) {
     Four v;
-    std::memcpy(&v, &units.row[row][unit], sizeof(v));
+    std::memcpy(&v, rows + row * row_bytes + unit * 4, sizeof(v));
     return v;
   };
   for (int64_t i = 0; i + 4 <= num_lines; i += 4) {
@@ -97,10 +120,11 @@ void TransposeAll(const Units& units, int64_t num_lines, uint32_t* panel) {
           const auto pairs = std::bit_cast<Four>(halves);
           lines[j] = __builtin_shufflevector(pairs, pairs, 0, 2, 1, 3);
         }
-        std::memcpy(panel + (i + j) * kPanelRows + row, &lines[j], sizeof(Four));
+        StoreThrough(panel + (i + j) * kPanelRows + row, lines[j]);
       }
     }
   }
+  return num_lines / 4 * 4;
 }
 
 // The same for some rows and lines, one at a time.
@@ -124,9 +148,11 @@ void TransposeRows(const Units& units, int64_t line_begin, int64_t num_lines, in
 // Rows [lane_begin, lane_end) of the panel's `num_lines` lines.
 template <bool kPairs>
 void Transpose(const Units& units, int64_t num_lines, int64_t lane_begin, int64_t lane_end, uint32_t* panel) {
-  const bool all = lane_end - lane_begin == kPanelRows;
-  if (all) TransposeAll<kPairs>(units, num_lines, panel);
-  TransposeRows<kPairs>(units, all ? num_lines / 4 * 4 : 0, num_lines, lane_begin, lane_end, panel);
+  int64_t done = 0;
+  if (lane_end - lane_begin == kPanelRows)
+    done = TransposeAll<kPairs>(reinterpret_cast<const char*>(units.row), sizeof(units.row[0]), num_lines,
+                                panel);
+  TransposeRows<kPairs>(units, done, num_lines, lane_begin, lane_end, panel);
 }
 
 }  // namespace cadre::kernels

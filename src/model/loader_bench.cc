@@ -91,6 +91,7 @@ const BenchFolder& Folder() {
   return folder;
 }
 
+// Into memory that has been touched, as an update of running ranks is.
 void BM_Load(benchmark::State& state) {
   sys::ThreadPool pool({.num_threads = static_cast<int>(state.range(0)), .cpus = {}, .spin = false});
   const WeightLayout layout{.type = state.range(1) == 0 ? DType::kBf16 : DType::kF32};
@@ -98,8 +99,8 @@ void BM_Load(benchmark::State& state) {
   const auto files = *checkpoint::ReadModelFiles(Folder().path());
   const ModelSpec spec = *ReadModelSpec(files.config, files.generation_config);
   const WeightPlan plan = *PlanWeights(spec, layout);
-  const sys::Region dense = *sys::AllocateRegion(static_cast<size_t>(plan.dense_bytes)),
-                    experts = *sys::AllocateRegion(static_cast<size_t>(plan.expert_bytes));
+  const sys::Region dense = *sys::AllocateRegion(static_cast<size_t>(plan.dense_bytes), {.pool = &pool}),
+                    experts = *sys::AllocateRegion(static_cast<size_t>(plan.expert_bytes), {.pool = &pool});
   ModelWeights weights = PlaceWeights(spec, plan, dense.data(), experts.data());
   int64_t bytes = 0;
   for (auto _ : state) bytes += LoadWeights(spec, plan, *source, pool, {}, weights)->source_bytes;
