@@ -19,20 +19,6 @@ constexpr double kPassSeconds = 0.005;  // long against a fork and join
 // Zen and Intel prefetch well by themselves; some virtual machines gain from a hint.
 constexpr int64_t kAheads[] = {0, 1024, 4096};
 
-const ProbeKernels& KernelsOf(Isa isa) {
-  switch (isa) {
-    case Isa::kAvx2:
-      return avx2::kProbeKernels;
-    case Isa::kAvx512:
-      return avx512::kProbeKernels;
-    case Isa::kAvx512Bf16:
-      return avx512_bf16::kProbeKernels;
-    case Isa::kPortable:
-      break;
-  }
-  return portable::kProbeKernels;
-}
-
 int NumThreads(const Device& device) {
   return device.pool != nullptr ? device.pool->num_threads() : 1;
 }
@@ -79,8 +65,22 @@ double BestOperationRate(const Device& device, int64_t (*products)(int64_t), dou
 
 }  // namespace
 
+const ProbeKernels& ProbeKernelsOf(Isa isa) {
+  switch (isa) {
+    case Isa::kAvx2:
+      return avx2::kProbeKernels;
+    case Isa::kAvx512:
+      return avx512::kProbeKernels;
+    case Isa::kAvx512Bf16:
+      return avx512_bf16::kProbeKernels;
+    case Isa::kPortable:
+      break;
+  }
+  return portable::kProbeKernels;
+}
+
 Result<MachineRates> MeasureRates(const Device& device, DType type, const ProbeOptions& options) {
-  const ProbeKernels& kernels = KernelsOf(device.isa);
+  const ProbeKernels& kernels = ProbeKernelsOf(device.isa);
   MachineRates rates;
   {
     const int64_t bytes = options.buffer_bytes > 0 ? options.buffer_bytes : DefaultBufferBytes();

@@ -16,6 +16,9 @@ struct ProbeKernels {
   int64_t (*f32_products)(int64_t rounds);
 };
 
+enum class Isa : uint8_t;
+const ProbeKernels& ProbeKernelsOf(Isa isa);
+
 namespace portable {
 extern const ProbeKernels kProbeKernels;
 }

@@ -10,20 +10,6 @@
 namespace cadre::kernels {
 namespace {
 
-const ProbeKernels& Of(Isa isa) {
-  switch (isa) {
-    case Isa::kAvx2:
-      return avx2::kProbeKernels;
-    case Isa::kAvx512:
-      return avx512::kProbeKernels;
-    case Isa::kAvx512Bf16:
-      return avx512_bf16::kProbeKernels;
-    case Isa::kPortable:
-      break;
-  }
-  return portable::kProbeKernels;
-}
-
 // A loop that the compiler shortened would report more than any machine has.
 TEST(Probe, RatesArePossible) {
   sys::ThreadPool pool({.num_threads = 2, .cpus = {}, .spin = false});
@@ -45,10 +31,10 @@ TEST(Probe, ReadsEveryBlock) {
   for (const Isa isa : SupportedIsas()) {
     auto region = sys::AllocateRegion(kBytes);
     ASSERT_TRUE(region.has_value());
-    EXPECT_EQ(Of(isa).read(region->data(), kBytes, 0), 0u);
+    EXPECT_EQ(ProbeKernelsOf(isa).read(region->data(), kBytes, 0), 0u);
     for (int64_t at = 0; at < kBytes; at += 4096 + 64) {
       region->data()[at] = std::byte{1};
-      EXPECT_NE(Of(isa).read(region->data(), kBytes, 1024), 0u) << IsaName(isa) << " at " << at;
+      EXPECT_NE(ProbeKernelsOf(isa).read(region->data(), kBytes, 1024), 0u) << IsaName(isa) << " at " << at;
       region->data()[at] = std::byte{0};
     }
   }

@@ -43,26 +43,36 @@ class Stream final : public http::ResponseSink, public std::enable_shared_from_t
   http::SseReader reader_;
 };
 
+// A server of one fake engine, and a client of it.
+struct Served {
+  explicit Served(const session::FakeEngineOptions& options) : engine(options) {
+    ServeOptions serve;
+    serve.http.host = "127.0.0.1";
+    serve.http.port = 0;
+    serve.served_model_names = {"fake"};
+    server = std::move(*ApiServer::Open(serve, registry));
+    server->Serve(session);
+    http::ClientOptions to;
+    to.port = server->port();
+    client = std::move(*http::Client::Create(to));
+  }
+
+  session::FakeEngine engine;
+  session::Session session{{}, engine, std::make_shared<session::FakeText>()};
+  MetricsRegistry registry;
+  std::unique_ptr<ApiServer> server;
+  std::unique_ptr<http::Client> client;
+};
+
 // range(0): requests at a time; range(1): microseconds of an engine step.
 void BM_StreamedCompletions(benchmark::State& state) {
   constexpr int kRequests = 128, kPrompt = 64, kTokens = 32;
   session::FakeEngineOptions options;
   options.model.vocab_size = 257;
   options.step_time = std::chrono::microseconds(state.range(1));
-  session::FakeEngine engine(options);
-  session::Session session({}, engine, std::make_shared<session::FakeText>());
-  MetricsRegistry registry;
-  ServeOptions serve;
-  serve.http.host = "127.0.0.1";
-  serve.http.port = 0;
-  serve.served_model_names = {"fake"};
-  const auto server = std::move(*ApiServer::Open(serve, registry));
-  server->Serve(session);
-  http::ClientOptions to;
-  to.port = server->port();
-  const auto client = std::move(*http::Client::Create(to));
+  const Served served(options);
   Load load;
-  load.client = client.get();
+  load.client = served.client.get();
   load.body = Format(R"({{"model":"fake","prompt":"{}","max_tokens":{},"stream":true,"ignore_eos":true}})",
                      std::string(kPrompt, 'a'), kTokens);
   for (auto _ : state) {
@@ -71,7 +81,7 @@ void BM_StreamedCompletions(benchmark::State& state) {
     load.total = kRequests;
     load.started = static_cast<int>(state.range(0));
     for (int i = 0; i < load.started; ++i) {
-      client->Send({"POST", "/v1/completions", {}, load.body}, std::make_shared<Stream>(load));
+      load.client->Send({"POST", "/v1/completions", {}, load.body}, std::make_shared<Stream>(load));
     }
     load.done_signal.wait(lock, [&] { return load.done == kRequests; });
   }
@@ -88,20 +98,10 @@ BENCHMARK(BM_StreamedCompletions)
     ->UseRealTime();
 
 void BM_ShortRequest(benchmark::State& state) {
-  session::FakeEngine engine({});
-  session::Session session({}, engine, std::make_shared<session::FakeText>());
-  MetricsRegistry registry;
-  ServeOptions serve;
-  serve.http.host = "127.0.0.1";
-  serve.http.port = 0;
-  serve.served_model_names = {"fake"};
-  const auto server = std::move(*ApiServer::Open(serve, registry));
-  server->Serve(session);
-  http::ClientOptions to;
-  to.port = server->port();
-  const auto client = std::move(*http::Client::Create(to));
+  const Served served({});
   for (auto _ : state) {
-    auto response = client->Fetch({"POST", "/v1/completions", {}, R"({"prompt":"hello","max_tokens":1})"});
+    auto response =
+        served.client->Fetch({"POST", "/v1/completions", {}, R"({"prompt":"hello","max_tokens":1})"});
     benchmark::DoNotOptimize(response);
   }
 }
