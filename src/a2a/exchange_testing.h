@@ -214,6 +214,22 @@ inline void RunExperts(const Case& c, int me, int32_t first_slot, const RowTable
   }
 }
 
+// What a rank gets from one exchange of `mine` and nothing else.
+inline Result<std::vector<float>> ExchangeOnce(const Case& c, fabric::Rendezvous& rendezvous,
+                                               const RankInput& mine) {
+  Options options = OptionsOf(c);
+  options.rendezvous = &rendezvous;
+  CADRE_ASSIGN(const std::unique_ptr<AllToAll> a2a, Create(options));
+  a2a->BeginStep(0, Now() + std::chrono::seconds(60));
+  WriteRows(c, mine, a2a->Stage(mine.num_rows));
+  CADRE_ASSIGN(const auto table, a2a->Dispatch({mine.num_rows, mine.slots.data(), mine.weights.data()}));
+  std::vector<float> experts(static_cast<size_t>(table.num_rows * c.hidden) + 1);
+  RunExperts(c, rendezvous.rank(), options.layout.Begin(rendezvous.rank()), table, experts.data());
+  std::vector<float> out(static_cast<size_t>(mine.num_rows * c.hidden));
+  CADRE_TRY(a2a->Combine(experts.data(), out.data(), false));
+  return out;
+}
+
 // One exchange of all rows, and all that can be checked about it.
 inline void RunRound(const Case& c, AllToAll& a2a, int round, int me, const Hosts& hosts,
                      ByteCounts& counted) {

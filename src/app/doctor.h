@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "base/format.h"
 #include "base/json.h"
 #include "config/command_options.h"
 
@@ -28,6 +29,12 @@ struct Finding {
   Json data = Json::Object();  ///< the same in numbers
 };
 using Findings = std::vector<Finding>;
+
+/// "a, b, c".
+template <typename Range>
+std::string Joined(const Range& words) {
+  return Format("{}", fmt::join(words, ", "));
+}
 
 /// CPU, NUMA, memory, huge pages, shared memory, limits. `root` as in sys/cpu.h.
 void ExamineMachine(const config::DoctorOptions& options, const std::string& root, Findings& findings);

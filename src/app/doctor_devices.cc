@@ -14,15 +14,6 @@
 namespace cadre::app {
 namespace {
 
-std::string Joined(const std::vector<std::string>& words) {
-  std::string text;
-  for (const std::string& word : words) {
-    if (!text.empty()) text += ", ";
-    text += word;
-  }
-  return text;
-}
-
 Json Strings(const std::vector<std::string>& words) {
   Json list = Json::Array();
   for (const std::string& word : words) list.Push(word);
@@ -139,8 +130,8 @@ Finding Rdma(const sys::RdmaDevice& device, const Result<fabric::UcxInfo>& ucx) 
                     : "UCX does not list it: install rdma-core and libucx0, and give the container "
                       "/dev/infiniband. Until then hosts talk TCP.";
   } else {
-    f.meaning = "UCX uses it between hosts by itself (" + Joined({transports.begin(), transports.end()}) +
-                "); several are used together.";
+    f.meaning =
+        "UCX uses it between hosts by itself (" + Joined(transports) + "); several are used together.";
   }
   f.data = Json::Object{{"driver", device.driver},
                         {"efa", device.efa()},

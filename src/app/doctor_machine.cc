@@ -14,15 +14,6 @@
 namespace cadre::app {
 namespace {
 
-std::string Joined(const std::vector<std::string>& words) {
-  std::string text;
-  for (const std::string& word : words) {
-    if (!text.empty()) text += ", ";
-    text += word;
-  }
-  return text;
-}
-
 Finding Cores(const std::string& root) {
   const std::vector<int> allowed = sys::AllowedCpus();
   const auto cores = sys::OneCpuPerCore(allowed, root);
