@@ -70,7 +70,7 @@ std::vector<Group> VllmGroups() {
 }
 
 std::string Quoted(const Setting& row) {
-  return Format("`--{}`", row.name);
+  return Format("`--{}`", row.name) + (row.alias.empty() ? "" : Format(" `--{}`", row.alias));
 }
 
 void AppendName(std::string& names, std::string_view name) {

@@ -17,11 +17,19 @@ import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 GOES_ON = ("serve", "router", "rl", "inference")
+SMALL = {"VLLM_CPU_KVCACHE_SPACE": "0.03125"}  # GiB a rank: pages start many ranks on small machines
 WAITS = r"|waiting for (rank|the first)"  # for other nodes: the next line may start them
+
+
+def goes_on(words):
+    asked = re.search(r" (--help|-h|--dry-run|--dump-config)\b", " " + " ".join(words))
+    return words[:1] == ["doctor"] and "--listen" in words or words[:1] and words[0] in GOES_ON and not asked
 
 
 def ready(words):
     """What a server says once it is of use."""
+    if words[0] == "doctor":
+        return r"listening on port"
     if words[0] in ("rl", "inference"):
         return r"run ready after"
     return r"Connected all rings" if "--headless" in words else r"ready after|ready: http"
@@ -50,8 +58,7 @@ def end_earlier(state, block):
 
 def cadre(words):
     program = os.environ["CADRE_PAGE_BIN"]
-    goes_on = words[:1] and words[0] in GOES_ON and not re.search(r" (--help|-h|--dry-run|--dump-config)\b", " " + " ".join(words))
-    if not goes_on or "CADRE_PAGE_INSIDE" in os.environ:  # what a server starts is its own affair
+    if not goes_on(words) or "CADRE_PAGE_INSIDE" in os.environ:  # what a server starts is its own affair
         os.execv(program, [program, *words])
     state, block = pathlib.Path(os.environ["CADRE_PAGE_STATE"]), os.environ.get("CADRE_PAGE_BLOCK", "")
     if not os.environ.get("CADRE_PAGE_BESIDE"):
@@ -61,7 +68,7 @@ def cadre(words):
     # rl and inference start `cadre serve` by the path of the program that they are.
     with open(log, "w") as to:
         process = subprocess.Popen([program, *words], stdin=subprocess.DEVNULL, stdout=to, stderr=subprocess.STDOUT,
-                                   start_new_session=True, env={**os.environ, "CADRE_PAGE_INSIDE": "1"})
+                                   start_new_session=True, env={**SMALL, **os.environ, "CADRE_PAGE_INSIDE": "1"})
     record = {"pid": process.pid, "block": block, "words": words, "log": str(log)}
     kept = state / ("%d.part" % number)
     kept.write_text(json.dumps(record))
