@@ -80,8 +80,8 @@ int Completion(Args args) {
 
 /// The commands that somebody who mistyped may have meant.
 std::string Nearest(const std::string& word) {
-  for (const char* name : {"serve", "generate", "inspect", "bench", "plan", "router", "rl", "inference", "doctor",
-                           "demo", "completion", "man", "config-reference", "version", "help"}) {
+  for (const char* name : {"serve", "generate", "inspect", "bench", "plan", "router", "rl", "inference",
+                           "doctor", "demo", "completion", "man", "config-reference", "version", "help"}) {
     if (config::EditDistance(word.substr(0, 40), name) <= 2) return Format("; did you mean {}?", name);
   }
   return "; cadre help lists the commands";

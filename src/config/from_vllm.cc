@@ -14,31 +14,42 @@ namespace {
 constexpr Difference kBetter[] = {
     {"enable-expert-parallel", "On CPUs, within a host and over hosts."},
     {"all2all-backend",
-     "Every name runs on every machine; nothing is to be installed and nothing falls back (vLLM 0.32 takes `naive` and "
-     "`pplx` for `allgather_reducescatter`). Prompts and decoding may have one each: `--prefill-all2all-backend`, "
+     "Every name runs on every machine; nothing is to be installed and nothing falls back (vLLM 0.32 takes "
+     "`naive` and "
+     "`pplx` for `allgather_reducescatter`). Prompts and decoding may have one each: "
+     "`--prefill-all2all-backend`, "
      "`--decode-all2all-backend`. See [backends.md](backends.md)."},
     {"enable-eplb",
-     "On CPUs too. Switches `--enable-expert-parallel` on and says so. Slots need not divide over the ranks."},
+     "On CPUs too. Switches `--enable-expert-parallel` on and says so. Slots need not divide over the "
+     "ranks."},
     {"eplb-config",
-     "Experts move while requests are served. A load can be recorded (`--eplb-record`) and a restart begin balanced "
+     "Experts move while requests are served. A load can be recorded (`--eplb-record`) and a restart begin "
+     "balanced "
      "(`--eplb-init`); `/eplb` and `cadre inspect --load` show it. See [eplb.md](eplb.md)."},
     {"expert-placement-strategy",
-     "`round_robin` holds with every back end, for every model, and with EPLB (vLLM goes back to `linear` unless experts "
+     "`round_robin` holds with every back end, for every model, and with EPLB (vLLM goes back to `linear` "
+     "unless experts "
      "are grouped, EPLB is off and the back end is one of two)."},
     {"data-parallel-address",
      "Nodes may be started in any order; the first one's log and `/health` name the ranks that are missing."},
-    {"distributed-timeout-seconds", "A wait that is over names who is missing, and every request gets its error."},
+    {"distributed-timeout-seconds",
+     "A wait that is over names who is missing, and every request gets its error."},
     {"api-server-count",
      "One process is enough for thousands of streams. One that dies is started again, the others go on."},
     {"gpu-memory-utilization",
-     "Of the host's or the cgroup's memory, for all local ranks together. What it is for is printed and checked before a "
+     "Of the host's or the cgroup's memory, for all local ranks together. What it is for is printed and "
+     "checked before a "
      "byte of weights is read; where it does not fit the start says what would help."},
     {"kv-transfer-config",
-     "Both instances may be on one host as they are: the next free port is taken. With `\"push\": true` layers travel "
+     "Both instances may be on one host as they are: the next free port is taken. With `\"push\": true` "
+     "layers travel "
      "while the next ones are computed. See [disaggregated.md](disaggregated.md)."},
-    {"dtype", "With one arithmetic and layout, answers do not depend on what else is in the batch. See [numerics.md](numerics.md)."},
+    {"dtype",
+     "With one arithmetic and layout, answers do not depend on what else is in the batch. See "
+     "[numerics.md](numerics.md)."},
     {"seed", "A token's draw depends on seed and position alone, so it is the same on every layout."},
-    {"logprobs-mode", "All four modes, in streams too; a trainer's ratio is 1 within 1e-3 in float32. See [rl.md](rl.md)."},
+    {"logprobs-mode",
+     "All four modes, in streams too; a trainer's ratio is 1 within 1e-3 in float32. See [rl.md](rl.md)."},
 };
 
 constexpr Difference kDefaults[] = {

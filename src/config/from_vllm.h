@@ -1,6 +1,6 @@
 #pragma once
-// docs/from-vllm.md, made from the tables of settings: what becomes of each flag of `vllm serve`. A test compares
-// the file in the tree with this.
+// docs/from-vllm.md, made from the tables of settings: what becomes of each flag of `vllm serve`. A test
+// compares the file in the tree with this.
 #include <span>
 #include <string>
 #include <string_view>

@@ -65,10 +65,11 @@ def cadre(words):
         end_earlier(state, block)
     number = time.monotonic_ns()
     log = state / ("%d.log" % number)
+    small = {} if "--gpu-memory-utilization" in words else SMALL  # a page that sizes memory means it
     # rl and inference start `cadre serve` by the path of the program that they are.
     with open(log, "w") as to:
         process = subprocess.Popen([program, *words], stdin=subprocess.DEVNULL, stdout=to, stderr=subprocess.STDOUT,
-                                   start_new_session=True, env={**SMALL, **os.environ, "CADRE_PAGE_INSIDE": "1"})
+                                   start_new_session=True, env={**small, **os.environ, "CADRE_PAGE_INSIDE": "1"})
     record = {"pid": process.pid, "block": block, "words": words, "log": str(log)}
     kept = state / ("%d.part" % number)
     kept.write_text(json.dumps(record))
