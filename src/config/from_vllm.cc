@@ -91,7 +91,8 @@ void AppendName(std::string& names, std::string_view name) {
 
 std::string DifferenceTable(std::span<const Difference> rows) {
   std::string text = "| flag | here |\n|---|---|\n";
-  for (const Difference& row : rows) text += Format("| `--{}` | {} |\n", row.flag, row.text);
+  for (const Difference& row : rows)
+    text += Format("| {} | {} |\n", Quoted(*FindSetting(Command::kServe, row.flag)), row.text);
   return text;
 }
 
@@ -107,7 +108,8 @@ std::string SameText() {
     }
     if (!names.empty()) text += Format("* {}: {}\n", group.title, names);
   }
-  return text;
+  // Among our own flags, because it has levels that vLLM's has not.
+  return text + Format("* What is logged: {}\n", Quoted(*FindSetting(Command::kServe, "log-level")));
 }
 
 std::string SomeValuesText() {
