@@ -13,7 +13,7 @@ What the page does not show stands in a comment before the block, `<!-- run: wor
 
     beside        earlier servers go on
     exit=N        the block ends with status N (otherwise 0)
-    ended=N       servers of the page end by themselves meanwhile, with status N
+    ended=N       a server of the page ends by itself meanwhile, with status N
     file=NAME     the block is this file, for the blocks after it
     skip=REASON   the block is not run; the last word, up to the end of the comment
 
@@ -201,7 +201,7 @@ class Page:
             return text
         for address in ADDRESSES:
             text = text.replace(address, "127.0.0.1")
-        return text.replace("=eth0", "=lo")
+        return text.replace("eth0", "lo")
 
     def run(self, block):
         if "skip" in block.words:
@@ -273,7 +273,7 @@ class Page:
     def check_servers(self, block):
         stopped = {int(path.name) for path in (self.folder / "state").glob("[0-9]*") if path.suffix == ""}
         limit = time.monotonic() + 20
-        while "ended" in block.words and any(s.poll() is None for s in self.servers) and time.monotonic() < limit:
+        while "ended" in block.words and not any(s.poll() is not None and not s.over for s in self.servers) and time.monotonic() < limit:
             time.sleep(0.02)
         for server in self.servers:
             if server.pid in stopped:

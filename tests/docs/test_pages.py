@@ -3,9 +3,9 @@
 import os
 import pathlib
 import re
+import socket
 import subprocess
 import sys
-import tempfile
 
 import pytest
 
@@ -44,8 +44,6 @@ def name(path):
 
 
 def ports_in_use(page):
-    import socket
-
     for port in sorted({int(port) for port in re.findall(r"\b(8\d00|8\d01|13345|30000)\b", page.read_text())} | {8000}):
         with socket.socket() as one:
             one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -56,9 +54,19 @@ def ports_in_use(page):
     return None
 
 
+@pytest.fixture(scope="session")
+def python_lacks():
+    """Why the pages' Python cannot run here, or nothing."""
+    done = subprocess.run([sys.executable, "-c", "import cadre, numpy, openai; cadre.LLM"], capture_output=True, text=True,
+                          env={**os.environ, "PYTHONPATH": str(BIN.parent / "python")})
+    return done.stderr.strip().splitlines()[-1] if done.returncode else ""
+
+
 @needs_program
 @pytest.mark.parametrize("page", PAGES, ids=name)
-def test_page(page, on_a_host):
+def test_page(page, on_a_host, python_lacks):
+    if python_lacks and re.search("^```python|torchrun", page.read_text(), re.M):
+        pytest.skip(python_lacks)
     if not on_a_host and (port := ports_in_use(page)):
         pytest.skip("network namespaces are not to be had here, and port %d is in use" % port)
     done = subprocess.run([*on_a_host, *RUNNER, str(page)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=300)
