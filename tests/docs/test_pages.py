@@ -96,6 +96,29 @@ def test_links_lead_somewhere(page):
             assert anchor in slugs, target
 
 
+def rows(page):
+    """The cells of all tables of a page."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.S | re.M)
+    return [[cell.strip(" *") for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("|")]
+
+
+def test_numbers_of_the_back_ends_are_those_of_the_pages_they_come_from():
+    measured = {cell for name in ("exchange", "performance") for row in rows(ROOT / ("docs/%s.md" % name)) for cell in row}
+    on_the_wire = {(row[2], row[0]): round(float(row[5])) for row in rows(ROOT / "docs/scale.md") if re.fullmatch("[0-9.]+", row[-1])}
+    times, hosts, checked = False, [], 0
+    for row in rows(ROOT / "docs/backends.md"):
+        if row[0] in ("rows a rank", "back end", "name"):
+            times, hosts = row[0] == "rows a rank", [head.split()[0] for head in row[1:]]
+        elif times and row[0][0].isdigit():
+            assert set(row[1:]) <= measured, row
+            checked += len(row) - 1
+        elif row[0].startswith("`") and hosts[0] == "2":
+            for back_end in row[0].split(", "):
+                assert [on_the_wire[back_end, host] for host in hosts] == pytest.approx([int(cell) for cell in row[1:]], abs=1), row
+                checked += len(hosts)
+    assert checked == 4 * 6 + 7 * 3
+
+
 # The runner itself.
 
 
