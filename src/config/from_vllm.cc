@@ -47,9 +47,10 @@ constexpr Difference kBetter[] = {
     {"dtype",
      "With one arithmetic and layout, answers do not depend on what else is in the batch. See "
      "[numerics.md](numerics.md)."},
-    {"seed", "A token's draw depends on seed and position alone, so it is the same on every layout."},
-    {"logprobs-mode",
-     "All four modes, in streams too; a trainer's ratio is 1 within 1e-3 in float32. See [rl.md](rl.md)."},
+    {"seed",
+     "A token's draw depends on its request's seed and its position alone, so it is the same on every "
+     "layout."},
+    {"logprobs-mode", "All four modes; a trainer's ratio is 1 within 1e-3 in float32. See [rl.md](rl.md)."},
 };
 
 constexpr Difference kDefaults[] = {
