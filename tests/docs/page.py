@@ -273,7 +273,9 @@ class Page:
     def check_servers(self, block):
         stopped = {int(path.name) for path in (self.folder / "state").glob("[0-9]*") if path.suffix == ""}
         limit = time.monotonic() + 20
-        while "ended" in block.words and not any(s.poll() is not None and not s.over for s in self.servers) and time.monotonic() < limit:
+        while "ended" in block.words and time.monotonic() < limit:
+            if any(server.poll() is not None and not server.over for server in self.servers):
+                break
             time.sleep(0.02)
         for server in self.servers:
             if server.pid in stopped:
@@ -350,6 +352,7 @@ def run_page(path):
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))  # not before the servers
     faults = run_page(pathlib.Path(sys.argv[1]).resolve())
     print("\n".join(faults))
     sys.exit(1 if faults else 0)
