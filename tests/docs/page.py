@@ -35,7 +35,7 @@ import sys
 import tempfile
 import time
 
-from stand_in import SMALL, ready
+from stand_in import SMALL, ready, tell_to_end
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BIN = pathlib.Path(os.environ.get("CADRE_BIN", ROOT / "build/release/cadre")).resolve()
@@ -149,10 +149,6 @@ class Server:
                 self.status = os.waitstatus_to_exitcode(status)
         return self.status
 
-    def stop(self):
-        if self.poll() is None:
-            os.kill(self.pid, signal.SIGTERM)
-
     def end(self, seconds=30):
         limit = time.monotonic() + seconds
         while self.poll() is None and time.monotonic() < limit:
@@ -263,7 +259,7 @@ class Page:
         begin = time.monotonic()
         while waiting := [server for server in self.servers if server.poll() is None and not server.ready()]:
             seconds = time.monotonic() - begin
-            if seconds > 1 and all(server.waits_for_another() for server in waiting):
+            if seconds > 2 and all(server.waits_for_another() for server in waiting):
                 break  # for a node that a later block starts
             if seconds > BLOCK_SECONDS:
                 raise Wrong("%s: not ready: %s\n%s" % (block.where, waiting[0], waiting[0].text()))
@@ -301,12 +297,11 @@ class Page:
 
     def close(self):
         """Ends all servers; those that end badly."""
-        for server in self.servers:
-            server.stop()
+        running = [server for server in self.servers if server.poll() is None]
+        tell_to_end([(server.pid, server.words, server.text()) for server in running])
         bad = []
-        for server in self.servers:
-            already = server.status is not None
-            if server.end() not in server.good_ends() and not already:
+        for server in running:
+            if server.end() not in server.good_ends():
                 bad.append("%s ended with status %d:\n%s" % (server, server.status, server.text()))
         return bad
 

@@ -42,6 +42,20 @@ def ended(pid):
         return True
 
 
+def tell_to_end(servers):
+    """SIGTERM to (process, words, log)s, but not to nodes that their first node ends: both at once would be a race."""
+    followers = [pid for pid, words, log in servers if "--headless" in words and "Connected all rings" in log]
+    for pid, _, _ in servers:
+        if pid not in followers:
+            os.kill(pid, signal.SIGTERM)
+    limit = time.monotonic() + 10
+    while not all(ended(pid) for pid in followers) and time.monotonic() < limit:
+        time.sleep(0.02)
+    for pid in followers:
+        if not ended(pid):
+            os.kill(pid, signal.SIGTERM)
+
+
 def end_earlier(state, block):
     """As Ctrl-C in the other terminals, before new servers take their ports."""
     earlier = []
@@ -49,10 +63,10 @@ def end_earlier(state, block):
         record = json.loads(path.read_text())
         if record["block"] != block and not ended(record["pid"]):
             (state / str(record["pid"])).touch()
-            os.kill(record["pid"], signal.SIGTERM)
-            earlier.append(record["pid"])
+            earlier.append((record["pid"], record["words"], pathlib.Path(record["log"]).read_text(errors="replace")))
+    tell_to_end(earlier)
     limit = time.monotonic() + 30
-    while not all(ended(pid) for pid in earlier) and time.monotonic() < limit:
+    while not all(ended(pid) for pid, _, _ in earlier) and time.monotonic() < limit:
         time.sleep(0.02)
 
 
