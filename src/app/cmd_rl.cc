@@ -154,8 +154,9 @@ Status Run(const config::RlOptions& options) {
   if (options.port != 0) {
     supervising.ready = [&] {
       if (!IsHealthy(options.host, options.port)) return false;
-      LogInfo("run ready after {:.1f} s: http://{}:{}/v1 ({} processes; SIGTERM or Ctrl-C stops all)",
-              SecondsSince(start), options.host, options.port, processes.size());
+      LogInfo("run ready after {:.1f} s: http://{}:{}/v1 ({} process{}; SIGTERM or Ctrl-C stops all)",
+              SecondsSince(start), options.host, options.port, processes.size(),
+              processes.size() == 1 ? "" : "es");
       return true;
     };
   }

@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "config/command_line.h"
 #include "config/completion.h"
+#include "config/from_vllm.h"
 #include "config/man_page.h"
 #include "config/reference.h"
 
@@ -35,7 +36,7 @@ constexpr const char* kUsage = R"(usage: cadre COMMAND ...
   demo                       expert parallelism in one layer, drawn on the terminal
   completion SHELL           print completions for bash, zsh or fish
   man                        print the manual page
-  config-reference           print docs/reference.md
+  config-reference           print docs/reference.md; with from-vllm docs/from-vllm.md
   version                    print the version
 
 MODEL is a folder or a hub name found in the local Hugging Face cache. `cadre COMMAND --help` says more.
@@ -63,6 +64,15 @@ int Bench(Args args, const config::Environment& env) {
        {}});
 }
 
+int PrintReference(Args args) {
+  if (args.empty()) return Print(config::ReferenceText());
+  if (args[0] == "from-vllm") return Print(config::FromVllmText());
+  return Fail({Code::kInvalidArgument,
+               Format("cadre config-reference wants nothing or from-vllm as its next word, not '{}'",
+                      args[0].substr(0, 80)),
+               {}});
+}
+
 int Completion(Args args) {
   auto text = config::CompletionText(args.empty() ? "" : args[0]);
   return text ? Print(*text) : Fail(text.error());
@@ -70,8 +80,8 @@ int Completion(Args args) {
 
 /// The commands that somebody who mistyped may have meant.
 std::string Nearest(const std::string& word) {
-  for (const char* name : {"serve", "generate", "inspect", "bench", "plan", "router", "rl", "inference", "doctor",
-                           "demo", "completion", "man", "config-reference", "version", "help"}) {
+  for (const char* name : {"serve", "generate", "inspect", "bench", "plan", "router", "rl", "inference",
+                           "doctor", "demo", "completion", "man", "config-reference", "version", "help"}) {
     if (config::EditDistance(word.substr(0, 40), name) <= 2) return Format("; did you mean {}?", name);
   }
   return "; cadre help lists the commands";
@@ -112,7 +122,7 @@ int RunCommand(Args args, const config::Environment& env) {
   if (word == "demo") return Demo(rest, env);
   if (word == "completion") return Completion(rest);
   if (word == "man") return Print(config::ManPageText(kVersion));
-  if (word == "config-reference") return Print(config::ReferenceText());
+  if (word == "config-reference") return PrintReference(rest);
   if (word == "version" || word == "--version" || word == "-v") return Print(Format("cadre {}\n", kVersion));
   if (word == "help" || word == "--help" || word == "-h") return Print(kUsage);
   return Fail(

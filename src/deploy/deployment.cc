@@ -17,6 +17,22 @@
 namespace cadre::deploy {
 namespace {
 
+/// Once for all ranks: they prepare the model for themselves again.
+void LogArithmetic(const config::ModelOptions& options, const ModelSetup& setup) {
+  if (options.dtype == "auto" && setup.spec.checkpoint_type != DType::kBf16) {
+    LogInfo("the checkpoint is {}; it is computed in bfloat16 (--dtype float32 computes in float32)",
+            DTypeName(setup.spec.checkpoint_type));
+  }
+  if (setup.spec.quant.fp8()) {
+    LogInfo("weights are {}; activations are not quantised{}: they stay {}", WeightsText(setup),
+            setup.spec.quant.static_activations ? " with the checkpoint's static scales" : "",
+            DTypeName(setup.type));
+  } else if (setup.fp8) {
+    LogInfo("weights of experts and dense linear layers become {} while they are loaded; activations stay {}",
+            WeightsText(setup), DTypeName(setup.type));
+  }
+}
+
 void LogSetup(const config::EngineOptions& options, const ModelSetup& setup) {
   const model::ModelSpec& spec = setup.spec;
   LogInfo("{}: {} layers, {:.2f} G parameters ({:.2f} G active), {}", spec.architecture, spec.num_layers(),
@@ -25,6 +41,7 @@ void LogSetup(const config::EngineOptions& options, const ModelSetup& setup) {
   if (setup.launch.num_local_ranks > 0)
     LogInfo("{}, {} kernels, {} thread(s) a rank, {}", sys::CpuModelName(), kernels::IsaName(setup.isa),
             setup.threads_per_rank, DTypeName(setup.type));
+  LogArithmetic(options.model, setup);
   if (const auto gpus = sys::ListFolder("/proc/driver/nvidia/gpus"); gpus && !gpus->empty()) {
     LogInfo("{} GPU(s) found; this build runs on the CPU", gpus->size());
   }

@@ -4,7 +4,6 @@
 
 #include "a2a/a2a.h"
 #include "base/check.h"
-#include "base/log.h"
 #include "deploy/expert_moves.h"
 #include "deploy/expert_start.h"
 #include "eplb/footprint.h"
@@ -73,19 +72,7 @@ Status ChooseQuantization(const std::string& flag, ModelSetup& setup) {
 
 Status ChooseArithmetic(const config::EngineOptions& options, ModelSetup& setup) {
   setup.type = options.model.dtype == "float32" ? DType::kF32 : DType::kBf16;
-  if (options.model.dtype == "auto" && setup.spec.checkpoint_type != DType::kBf16) {
-    LogInfo("the checkpoint is {}; it is computed in bfloat16 (--dtype float32 computes in float32)",
-            DTypeName(setup.spec.checkpoint_type));
-  }
   CADRE_TRY(ChooseQuantization(options.model.quantization, setup));
-  if (setup.spec.quant.fp8()) {
-    LogInfo("weights are {}; activations are not quantised{}: they stay {}", WeightsText(setup),
-            setup.spec.quant.static_activations ? " with the checkpoint's static scales" : "",
-            DTypeName(setup.type));
-  } else if (setup.fp8) {
-    LogInfo("weights of experts and dense linear layers become {} while they are loaded; activations stay {}",
-            WeightsText(setup), DTypeName(setup.type));
-  }
   if (options.cache.kv_cache_dtype == "bfloat16" && setup.type == DType::kF32) {
     return FailParam(Code::kUnsupported, "--kv-cache-dtype",
                      "--kv-cache-dtype bfloat16 with --dtype float32 is not built; leave it auto");

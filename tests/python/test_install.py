@@ -47,6 +47,7 @@ def test_everything_is_in_its_place(prefix):
         "lib/systemd/system/cadre-first.service",
         "lib/systemd/system/cadre-node.service",
         "share/doc/cadre/install.md",
+        "share/doc/cadre/guides/expert-parallel.md",
         "share/doc/cadre/examples/launch/leader_worker_set.yaml",
     ):
         assert file in there, file

@@ -993,13 +993,3 @@ def test_the_stubs_name_what_there_is():
         assert names(ROOT / f"python/cadre/{name}.pyi") == names(ROOT / f"python/cadre/{name}.py"), name
     stub = (ROOT / "python/cadre/sampling_params.pyi").read_text()
     assert all(f"    {field}: " in stub for field in cadre.SamplingParams.__slots__)
-
-
-@pytest.mark.parametrize("number", [0, 1])
-def test_the_pages_examples_run(number):
-    page = (ROOT / "docs/python.md").read_text()
-    blocks = [block for block in re.findall(r"^```python\n(.*?)^```", page, re.S | re.M) if "LLM" in block]
-    assert len(blocks) == 2
-    done = python(["-c", blocks[number]])
-    assert done.returncode == 0 and done.stdout, done.stderr
-    assert number == 1 or "\n42\n" in done.stdout
