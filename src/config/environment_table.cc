@@ -68,7 +68,7 @@ constexpr Setting kRead[] = {
         .Range(0, 4096),
     Works("CADRE_ISA", Type::kString, "auto", Into<&CpuOptions::isa>,
           "Instruction set of the kernels; auto takes the fastest that this CPU has.")
-        .Choices("auto,portable,avx2,avx512,avx512_bf16,amx"),
+        .Choices("auto,portable,avx2,avx512,avx512_bf16"),
     Works("VLLM_MOE_ROUTING_SIMULATION_STRATEGY", Type::kString, "", Into<&ModelOptions::routing_simulation>,
           "Experts drawn without looking at tokens, for measurements: uniform_random, or zipf[:S[:DRIFT]] (hot "
           "experts first, moving on every DRIFT steps). Answers are worth nothing then."),
