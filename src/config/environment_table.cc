@@ -33,6 +33,8 @@ constexpr Setting kRead[] = {
         .Choices("auto,0,1"),
     Works("VLLM_SERVER_DEV_MODE", Type::kBool, "false", Into<&ApiOptions::dev_mode>,
           "Open the routes for developers, such as /reset_prefix_cache."),
+    Works("VLLM_ALLOW_RUNTIME_LORA_UPDATING", Type::kBool, "false", Into<&ApiOptions::allow_runtime_lora>,
+          "Open /v1/load_lora_adapter and /v1/unload_lora_adapter, with --enable-lora."),
     Works("VLLM_LOG_STATS_INTERVAL", Type::kFloat, "10", Into<&ApiOptions::log_stats_interval_s>,
           "Seconds between two lines with statistics.")
         .Range(0.1, 1e6),
@@ -166,9 +168,9 @@ constexpr Names kNoEffect[] = {
      "MOONCAKE_CONNECTOR_TIMEOUT MOONCAKE_DISK_STAGING_USABLE_RATIO MOONCAKE_LOAD_RECV_THREADS "
      "MOONCAKE_STORE_TIER_LOG P2P_HANDSHAKE_TIMEOUT_S P2P_IDLE_TIMEOUT_S P2P_MAX_PEERS P2P_SIDE_CHANNEL_HOST P2P_SIDE_CHANNEL_PORT "
      "USE_SIMPLE_KV_OFFLOAD"},
-    {"LoRA adapters are not built.",
-     "ALLOW_RUNTIME_LORA_UPDATING LORA_DISABLE_PDL LORA_ENABLE_DUAL_STREAM LORA_RESOLVER_CACHE_DIR "
-     "LORA_RESOLVER_HF_REPO_LIST"},
+    {"LoRA adapters are loaded by name and folder; nothing looks for one that a request names.",
+     "LORA_RESOLVER_CACHE_DIR LORA_RESOLVER_HF_REPO_LIST"},
+    {"The kernels of LoRA adapters follow the CPU's instruction set.", "LORA_DISABLE_PDL LORA_ENABLE_DUAL_STREAM"},
     {"Images, audio and video are not built.",
      "ASSETS_CACHE ASSETS_CACHE_MODEL_CLEAN AUDIO_FETCH_TIMEOUT IMAGE_FETCH_TIMEOUT "
      "MAX_AUDIO_CLIP_FILESIZE_MB MAX_AUDIO_DECODE_BYTES MAX_AUDIO_DECODE_DURATION_S "

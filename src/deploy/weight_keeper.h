@@ -21,6 +21,7 @@
 #include "a2a/collective.h"
 #include "checkpoint/remote_source.h"
 #include "checkpoint/source.h"
+#include "deploy/adapter_keeper.h"
 #include "engine/control.h"
 #include "model/loader.h"
 #include "rebalance/rebalancer.h"
@@ -41,6 +42,7 @@ struct WeightKeeperParts {
   std::string start_folder;                     ///< what is in place at the start
   /// --weight-update-copy: the memory that updates write to, kept a second time. Empty: no copy.
   std::vector<std::span<std::byte>> copied = {};
+  AdapterKeeper* adapters = nullptr;  ///< null: --enable-lora is not given
   int rank = 0;
   SourceOpener open = checkpoint::OpenCheckpoint;
 };
@@ -57,6 +59,7 @@ class WeightKeeper : public engine::WeightKeeper {
 
   explicit WeightKeeper(WeightKeeperParts parts) : parts_(std::move(parts)) {}
   Result<Outcome> Replace(const engine::WeightOrder& order);
+  Result<Outcome> ChangeAdapter(const engine::WeightOrder& order);
   Result<Outcome> GoBack(Outcome outcome, const Error& why);
   Result<Source> Open(const engine::WeightOrder& order);
   Result<int64_t> Write(const checkpoint::TensorSource& source, int64_t generation);
