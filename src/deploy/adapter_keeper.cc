@@ -4,6 +4,12 @@
 
 namespace cadre::deploy {
 
+namespace {
+
+constexpr size_t kMaxNameBytes = 256;  // it is told with every report of a rank
+
+}  // namespace
+
 using engine::AdapterInfo;
 using engine::WeightOrder;
 
@@ -18,6 +24,10 @@ Status AdapterKeeper::CheckName(const WeightOrder& order) const {
                      "The lora adapter '{}' has already been loaded. If you want to load the adapter in place, set "
                      "'load_inplace' to True.",
                      Excerpt(order.name));
+  }
+  if (order.name.size() > kMaxNameBytes) {
+    return FailParam(Code::kInvalidArgument, "lora_name", "lora_name has {} bytes; at most {} are allowed",
+                     order.name.size(), kMaxNameBytes);
   }
   if (!known && std::ssize(list_.adapters) >= options_.max_adapters) {
     return FailParam(Code::kInvalidArgument, "lora_name",

@@ -12,9 +12,11 @@ import time
 import httpx
 import pytest
 
-from conftest import BIN, MODEL, Server
+from conftest import BIN, MODEL, ROOT, Server
 
 np = pytest.importorskip("numpy")
+import lora_reference  # noqa: E402  it needs numpy
+
 pytestmark = pytest.mark.skipif(not BIN.exists(), reason="%s is not built" % BIN)
 
 SMALL = ["--kv-cache-memory-bytes", "32M", "--dtype", "float32", "--enable-lora"]
@@ -151,6 +153,7 @@ def start(*flags, runtime=True):
 def server(request, adapters):
     running = start(*LAYOUTS[request.param], "--lora-modules", "a=" + adapters["a"],
                     json.dumps({"name": "b", "path": adapters["b"], "base_model_name": "demo"}))
+    wait_for_names(running, ["demo", "a", "b"])
     yield running
     assert running.stop() == 0, "".join(running.lines)
 
@@ -339,6 +342,7 @@ def test_what_does_not_fit_changes_nothing(server, adapters, wanted, tmp_path):
         both = post(server, path, {"lora_name": "n"}, 400).json()["error"]["message"]
         assert both == "Both 'lora_name' and 'lora_path' must be provided."
         assert post(server, path, {"lora_name": "demo", "lora_path": adapters["a"]}, 400)
+    post(server, "/v1/load_lora_adapter", {"lora_name": "n" * 300, "lora_path": adapters["a"]}, 400)
     post(server, "/v1/unload_lora_adapter", {}, 400)
     assert names(server) == ["demo", "a", "b"]
     assert greedy(server, "a") == wanted["a"][0] and greedy(server) == wanted[""][0]
@@ -397,3 +401,26 @@ def test_bad_adapters_at_the_start_are_named(adapters, tmp_path):
     assert "max_lora_rank 4" in says("--enable-lora", "--max-lora-rank", "4", "--lora-modules", "a=" + adapters["a"])
     config = '{"kv_connector":"NixlConnector","kv_role":"kv_both"}'
     assert "exclude each other" in says("--enable-lora", "--kv-transfer-config", config)
+
+
+GOLDEN = pathlib.Path(os.environ.get("CADRE_GOLDEN", ROOT.parent / "shared/golden")) / "models"
+REFERENCE = json.loads((pathlib.Path(__file__).resolve().parent / "lora_reference.json").read_text())
+
+
+@pytest.mark.parametrize("layout", ["one", "tp2"])
+@pytest.mark.parametrize("family", REFERENCE)
+def test_equals_peft(family, layout, tmp_path):
+    """Tokens and log probabilities that the reference library computed with the same adapter (lora_reference.py)."""
+    folder = GOLDEN / family
+    if not folder.exists():
+        pytest.skip("%s is not there" % folder)
+    case = REFERENCE[family]
+    pairs = lora_reference.pairs_of(case["modules"], lora_reference.rank_of(case["config"]))
+    adapter = write_adapter(tmp_path / "adapter", pairs, **case["config"])
+    running = Server([str(BIN), "serve", str(folder), "--skip-tokenizer-init", "--port", "0", *SMALL, *LAYOUTS[layout],
+                      "--lora-modules", "adapter=" + adapter])
+    logprobs = scores(running, "adapter", lora_reference.PROMPT)
+    tokens = greedy(running, "adapter", lora_reference.PROMPT, len(case["greedy"]))
+    running.stop()
+    assert np.abs(logprobs - np.array(case["prompt_logprobs"])).max() < 1e-3
+    assert tokens == case["greedy"]
