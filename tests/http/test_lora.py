@@ -153,6 +153,7 @@ def start(*flags, runtime=True):
 def server(request, adapters):
     running = start(*LAYOUTS[request.param], "--lora-modules", "a=" + adapters["a"],
                     json.dumps({"name": "b", "path": adapters["b"], "base_model_name": "demo"}))
+    running.layout = LAYOUTS[request.param]
     wait_for_names(running, ["demo", "a", "b"])
     yield running
     assert running.stop() == 0, "".join(running.lines)
@@ -181,6 +182,8 @@ def test_answers_are_those_of_merged_checkpoints(server, wanted):
         assert greedy(server, name or "demo") == tokens
         assert np.abs(scores(server, name or None) - logprobs).max() < 2e-3
     assert greedy(server) == wanted[""][0]
+    if not server.layout:  # the model alone: bit by bit what a server without adapters says
+        assert (scores(server) == wanted[""][1]).all()
 
 
 def test_one_batch_may_hold_all_of_them(server, wanted):
@@ -366,6 +369,17 @@ def test_an_update_of_the_model_keeps_the_adapters(server, wanted):
     assert post(server, "/update_weights", {"weight_dir": MODEL}).json()["status"] == "ok"
     assert greedy(server, "a") == wanted["a"][0]
     assert greedy(server) == wanted[""][0]
+
+
+@pytest.mark.parametrize("how, off", [(["--dtype", "bfloat16"], 0.05), (["--dtype", "bfloat16", "--quantization", "fp8"], 0.3)],
+                         ids=["bfloat16", "fp8"])
+def test_other_arithmetic(how, off, adapters, wanted):
+    """Close to the numbers of the merged checkpoint in f32."""
+    running = start(*how, "--lora-modules", "a=" + adapters["a"])
+    for name in ("", "a"):
+        found = np.abs(scores(running, name or None) - wanted[name][1])
+        assert found.mean() < off
+    running.stop()
 
 
 def test_gates(adapters):
