@@ -293,8 +293,9 @@ Result<const session::TextModel*> TextOf(const session::Session& session) {
 void ChangeAdapter(const PyLlm& llm, const engine::WeightOrder& order) {
   Ask(llm, [&](const session::Session& session, deploy::Deployment&) -> Status {
     const auto answer = std::make_shared<std::promise<Result<engine::ControlState>>>();
-    session.engine().Control({.kind = engine::ControlKind::kWeights, .weights = order},
-                             [answer](Result<engine::ControlState> state) { answer->set_value(std::move(state)); });
+    session.engine().Control(
+        {.kind = engine::ControlKind::kWeights, .weights = order},
+        [answer](Result<engine::ControlState> state) { answer->set_value(std::move(state)); });
     CADRE_TRY(answer->get_future().get());
     return {};
   });

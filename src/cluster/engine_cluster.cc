@@ -113,8 +113,9 @@ Result<std::unique_ptr<engine::RequestHandle>> EngineCluster::Submit(
     return FailParam(Code::kInvalidArgument, "data_parallel_rank",
                      "data_parallel_rank {} is out of range [0, {})", wanted, engines_.size());
   }
-  BlockNames names(std::max(model_info().block_size, 1),
-                   request.adapter.empty() ? request.cache_salt : request.cache_salt + '\n' + request.adapter);
+  BlockNames names(std::max(model_info().block_size, 1), request.adapter.empty()
+                                                             ? request.cache_salt
+                                                             : request.cache_salt + '\n' + request.adapter);
   std::vector<uint64_t> blocks;
   if (options_.prefix_caching) names.Add(request.prompt, blocks);
   const size_t chosen = wanted >= 0 ? static_cast<size_t>(wanted) : Choose(request, blocks);

@@ -21,7 +21,8 @@ std::string ErrorOf(Words words) {
 }
 
 TEST(Lora, ModulesInBothForms) {
-  const auto lora = Parsed({"--enable-lora", "--lora-modules", "a=/x=y", R"({"name":"b","path":"/b","base_model_name":"m"})"});
+  const auto lora = Parsed(
+      {"--enable-lora", "--lora-modules", "a=/x=y", R"({"name":"b","path":"/b","base_model_name":"m"})"});
   ASSERT_TRUE(lora.has_value()) << lora.error().message;
   EXPECT_THAT(lora->modules, testing::ElementsAre(LoraModule{"a", "/x=y", ""}, LoraModule{"b", "/b", "m"}));
   EXPECT_EQ(lora->max_adapters(), 8);
@@ -35,17 +36,20 @@ TEST(Lora, ModulesInBothForms) {
 TEST(Lora, WhatDoesNotGoTogether) {
   EXPECT_EQ(ErrorOf({"--lora-modules", "a=/a"}), "--lora-modules wants --enable-lora");
   const std::string on = "--enable-lora", modules = "--lora-modules";
-  for (const char* word : {"a", "=a", "a="}) EXPECT_THAT(ErrorOf({on, modules, word}), HasSubstr("NAME=PATH")) << word;
+  for (const char* word : {"a", "=a", "a="})
+    EXPECT_THAT(ErrorOf({on, modules, word}), HasSubstr("NAME=PATH")) << word;
   EXPECT_THAT(ErrorOf({on, modules, "{"}), HasSubstr("--lora-modules"));
   EXPECT_THAT(ErrorOf({on, modules, R"({"name":"a"})"}), HasSubstr("lacks name or path"));
   EXPECT_THAT(ErrorOf({on, modules, R"({"name":"a","path":3})"}), HasSubstr("must be text"));
   EXPECT_THAT(ErrorOf({on, modules, R"({"name":"a","path":"/a","x":1})"}), HasSubstr("knows no 'x'"));
-  EXPECT_THAT(ErrorOf({on, modules, R"({"name":"a","path":"/a","base_model_name":"n"})"}), HasSubstr("not a name"));
+  EXPECT_THAT(ErrorOf({on, modules, R"({"name":"a","path":"/a","base_model_name":"n"})"}),
+              HasSubstr("not a name"));
   EXPECT_THAT(ErrorOf({on, modules, "a=/a", "a=/b"}), HasSubstr("given twice"));
   EXPECT_THAT(ErrorOf({on, modules, "m=/a"}), HasSubstr("the model's own"));
   EXPECT_THAT(ErrorOf({on, "--served-model-name", "a", "b", modules, "b=/a"}), HasSubstr("the model's own"));
   EXPECT_THAT(ErrorOf({on, modules, "a=/a", "b=/a", "--max-cpu-loras", "1"}), HasSubstr("2 adapters and 1"));
-  EXPECT_THAT(ErrorOf({on, "--max-loras", "4", "--max-cpu-loras", "3"}), HasSubstr("must be >= max_loras (4)"));
+  EXPECT_THAT(ErrorOf({on, "--max-loras", "4", "--max-cpu-loras", "3"}),
+              HasSubstr("must be >= max_loras (4)"));
   EXPECT_THAT(ErrorOf({on, "--lora-dtype", "bfloat16", "--dtype", "float32"}), HasSubstr("--lora-dtype"));
   EXPECT_THAT(ErrorOf({on, "--lora-dtype", "float16"}), HasSubstr("float16"));
   EXPECT_THAT(ErrorOf({on, "--max-lora-rank", "513"}), HasSubstr("--max-lora-rank"));

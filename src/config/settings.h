@@ -98,7 +98,7 @@ inline constexpr std::string_view kNoVisionTuning = "It tunes images, audio and 
 inline constexpr std::string_view kNoExpertLora =
     "LoRA on experts is not built; merge the adapter into the checkpoint instead.";
 inline constexpr std::string_view kNoLoraBench =
-    "Measuring with LoRA adapters is not built; name one as --model to `bench serve`.";
+    "Measuring with LoRA adapters is not built; leave the flag out.";
 inline constexpr std::string_view kNoSpeculation = "Speculative decoding is not built; leave the flag out.";
 inline constexpr std::string_view kLaterTools =
     "Parsing tool calls and reasoning out of answers comes later; tools are rendered by the chat template "

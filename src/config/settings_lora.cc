@@ -23,9 +23,10 @@ constexpr Setting kLora[] = {
     Works("max-cpu-loras", Type::kInt, "", Into<&LoraOptions::max_cpu_loras>,
           "Adapters that may be loaded at once; if unset, the larger of --max-loras and 8.")
         .Range(1, 4096),
-    NoEffect("fully-sharded-loras", Type::kBool, "false",
-             "lora_A or lora_B of a projection is split over tensor-parallel ranks, whichever its weight's split "
-             "asks for."),
+    NoEffect(
+        "fully-sharded-loras", Type::kBool, "false",
+        "lora_A or lora_B of a projection is split over tensor-parallel ranks, whichever its weight's split "
+        "asks for."),
     NotBuilt("lora-target-modules", Type::kStrings, "",
              "Leaving out some modules of an adapter is not built: an adapter is used as a whole."),
     NotBuilt("default-mm-loras", Type::kJson, "", kNoVision),

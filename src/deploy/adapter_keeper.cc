@@ -17,22 +17,25 @@ Status AdapterKeeper::CheckName(const WeightOrder& order) const {
   const bool known = list_.Find(order.name) != nullptr;
   if (order.kind == WeightOrder::Kind::kUnloadAdapter) {
     if (known) return {};
-    return FailParam(Code::kNotFound, "lora_name", "The lora adapter '{}' cannot be found.", Excerpt(order.name));
+    return FailParam(Code::kNotFound, "lora_name", "The lora adapter '{}' cannot be found.",
+                     Excerpt(order.name));
   }
   if (known && !order.in_place) {
-    return FailParam(Code::kInvalidArgument, "lora_name",
-                     "The lora adapter '{}' has already been loaded. If you want to load the adapter in place, set "
-                     "'load_inplace' to True.",
-                     Excerpt(order.name));
+    return FailParam(
+        Code::kInvalidArgument, "lora_name",
+        "The lora adapter '{}' has already been loaded. If you want to load the adapter in place, set "
+        "'load_inplace' to True.",
+        Excerpt(order.name));
   }
   if (order.name.size() > kMaxNameBytes) {
     return FailParam(Code::kInvalidArgument, "lora_name", "lora_name has {} bytes; at most {} are allowed",
                      order.name.size(), kMaxNameBytes);
   }
   if (!known && std::ssize(list_.adapters) >= options_.max_adapters) {
-    return FailParam(Code::kInvalidArgument, "lora_name",
-                     "{} LoRA adapters are loaded and no more are allowed: unload one, or raise --max-cpu-loras",
-                     options_.max_adapters);
+    return FailParam(
+        Code::kInvalidArgument, "lora_name",
+        "{} LoRA adapters are loaded and no more are allowed: unload one, or raise --max-cpu-loras",
+        options_.max_adapters);
   }
   return {};
 }

@@ -256,10 +256,10 @@ Status RankRuntime::KeepWeights(const config::EngineOptions& options, const Mode
 // On all ranks, with the same list.
 Status RankRuntime::LoadAdapters(const std::vector<config::LoraModule>& modules) {
   for (const config::LoraModule& module : modules) {
-    CADRE_ASSIGN(const engine::WeightKeeper::Outcome outcome,
-                 keeper_->CarryOut({.kind = engine::WeightOrder::Kind::kLoadAdapter,
-                                    .folder = module.path,
-                                    .name = module.name}));
+    CADRE_ASSIGN(
+        const engine::WeightKeeper::Outcome outcome,
+        keeper_->CarryOut(
+            {.kind = engine::WeightOrder::Kind::kLoadAdapter, .folder = module.path, .name = module.name}));
     if (outcome.status) continue;
     Error error = outcome.status.error();
     error.param = "--lora-modules";

@@ -9,6 +9,8 @@
 //   agree    one rank that failed, and all go back: from their copies, else from the folder that was applied
 //   last count    the generation; requests go on with the next step
 //
+// A LoRA adapter (adapter_keeper.h) is read beside what is in place, so nothing has to go back.
+//
 // There is no second copy unless asked for: places are overwritten, so a failure in the middle costs a
 // reload, and where the last weights did not come from a folder, the engine is broken until the next update.
 #include <array>

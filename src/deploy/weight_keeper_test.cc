@@ -277,7 +277,8 @@ TEST_F(WeightKeeperTest, AdaptersComeAndGoOnAllRanks) {
 TEST_F(WeightKeeperTest, WithoutTheFlagThereAreNoAdapters) {
   Rank rank = Make({}, nullptr, false, 0);
   Keep(rank);
-  const auto done = rank.keeper->CarryOut({.kind = WeightOrder::Kind::kLoadAdapter, .folder = "/a", .name = "a"});
+  const auto done =
+      rank.keeper->CarryOut({.kind = WeightOrder::Kind::kLoadAdapter, .folder = "/a", .name = "a"});
   EXPECT_THAT(done->status.error().message, HasSubstr("--enable-lora"));
 }
 

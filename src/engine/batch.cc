@@ -40,7 +40,8 @@ void Batch::AddSequence(std::span<const int32_t> tokens, int64_t first_position,
   if (adapter >= 0) {
     auto use = std::ranges::find(adapters_, adapter, &AdapterUse::slot);
     if (use == adapters_.end()) use = adapters_.insert(use, {.slot = adapter, .rows = {}});
-    for (int64_t i = 0; i < count; ++i) use->rows.push_back(sequences_.back().q_begin + static_cast<int32_t>(i));
+    for (int64_t i = 0; i < count; ++i)
+      use->rows.push_back(sequences_.back().q_begin + static_cast<int32_t>(i));
   }
   token_ids_.insert(token_ids_.end(), tokens.begin(), tokens.end());
   for (int64_t position = first_position; position < first_position + count; ++position) {

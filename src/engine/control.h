@@ -28,10 +28,10 @@ enum class PauseMode : uint8_t {
 
 struct WeightOrder {
   enum class Kind : uint8_t {
-    kFolder,   ///< take the weights in `folder`
-    kReload,   ///< take those that the server was started with
-    kConnect,  ///< find the sender of weights at host:port
-    kReceive,  ///< take what that sender has
+    kFolder,         ///< take the weights in `folder`
+    kReload,         ///< take those that the server was started with
+    kConnect,        ///< find the sender of weights at host:port
+    kReceive,        ///< take what that sender has
     kLoadAdapter,    ///< take the LoRA adapter in `folder` under `name`
     kUnloadAdapter,  ///< forget the one called `name`
   };
@@ -42,8 +42,8 @@ struct WeightOrder {
   int32_t first_receiver = 0;  ///< the number of rank 0 among all receivers of the sender, from 1
   int32_t world_size = 0;      ///< receivers and the sender
   int64_t timeout_s = 720;     ///< longest wait for ranks and sender
-  std::string expected;  ///< kReceive: what must come, as JSON [[name, type, shape], ...]; empty: not said
-  std::string name;      ///< kLoadAdapter, kUnloadAdapter
+  std::string expected;   ///< kReceive: what must come, as JSON [[name, type, shape], ...]; empty: not said
+  std::string name;       ///< kLoadAdapter, kUnloadAdapter
   bool in_place = false;  ///< kLoadAdapter: a loaded adapter of that name is replaced; else it is refused
 
   bool concerns_adapter() const { return kind == Kind::kLoadAdapter || kind == Kind::kUnloadAdapter; }
@@ -105,7 +105,7 @@ class WeightKeeper {
     bool new_weights = false;  ///< other weights are in place than before
     bool broken = false;       ///< what is in place is of no use until the next update
     int64_t generation = 0;
-    int64_t bytes = 0;  ///< read by all ranks
+    int64_t bytes = 0;                            ///< read by all ranks
     std::optional<AdapterInfo> loaded, unloaded;  ///< of an order about an adapter that went well
   };
   /// Errors: only from the exchange between ranks; a failure that concerns weights is in the outcome.

@@ -277,9 +277,8 @@ bool LocalEngine::FindAdapter(Sequence& sequence) {
   if (name.empty()) return true;
   const AdapterInfo* const adapter = adapters_.Find(name);
   if (adapter == nullptr) {
-    sequence.sink->OnFinish({}, {.reason = FinishReason::kError,
-                                 .error = NoSuchModel(name),
-                                 .times = sequence.times});
+    sequence.sink->OnFinish(
+        {}, {.reason = FinishReason::kError, .error = NoSuchModel(name), .times = sequence.times});
     return false;
   }
   sequence.adapter = adapter->slot;
@@ -410,12 +409,14 @@ void LocalEngine::TakeAdapter(const AdapterInfo& loaded) {
 }
 
 void LocalEngine::DropAdapter(const AdapterInfo& unloaded) {
-  std::erase_if(adapters_.adapters, [&](const AdapterInfo& adapter) { return adapter.name == unloaded.name; });
+  std::erase_if(adapters_.adapters,
+                [&](const AdapterInfo& adapter) { return adapter.name == unloaded.name; });
   const Error error{Code::kNotFound,
                     Format("the LoRA adapter '{}' was unloaded before the request had ended", unloaded.name),
                     "model"};
   for (const Sequence* sequence : scheduler_.All())
-    if (sequence->adapter == unloaded.slot) End(sequence->id, {.reason = FinishReason::kError, .error = error});
+    if (sequence->adapter == unloaded.slot)
+      End(sequence->id, {.reason = FinishReason::kError, .error = error});
   TellAdapters();
 }
 

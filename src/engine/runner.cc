@@ -62,8 +62,9 @@ nn::StepContext Runner::ContextFor(const Batch& batch) {
           .kv = options_.kv,
           .adapters = step_adapters_,
           .exchange = options_.exchange,
-          .expert_maps = rebalancer_ == nullptr ? std::span<const eplb::ExpertMap* const>(options_.expert_maps)
-                                                : rebalancer_->maps(),
+          .expert_maps = rebalancer_ == nullptr
+                             ? std::span<const eplb::ExpertMap* const>(options_.expert_maps)
+                             : rebalancer_->maps(),
           .slot_counts = rebalancer_ == nullptr ? nullptr : rebalancer_->slot_counts().data(),
           .routed_experts = options_.routed_experts,
           .simulated_routing = options_.simulated_routing,

@@ -100,8 +100,8 @@ class Runner {
   TimePoint step_start_, step_end_;
   bool had_rows_ = false;
   std::vector<nn::AdapterRows> step_adapters_;  // of the step under way
-  std::vector<float> logits_;                // [rows_per_chunk, vocab]
-  std::vector<nn::SamplerScratch> scratch_;  // one a worker
+  std::vector<float> logits_;                   // [rows_per_chunk, vocab]
+  std::vector<nn::SamplerScratch> scratch_;     // one a worker
 };
 
 }  // namespace cadre::engine

@@ -25,7 +25,7 @@ constexpr const char* kTensorFile = "adapter_model.safetensors";
 // A projection that may have a pair, and this rank's share of it.
 struct Target {
   size_t layer = 0;
-  nn::LowRank LayerAdapter::* product = nullptr;
+  nn::LowRank LayerAdapter::*product = nullptr;
   int64_t all_outputs = 0, all_inputs = 0;  // in the checkpoint
   Range outputs, inputs;                    // of this rank
   int64_t first_output = 0;                 // in this rank's fused product
@@ -66,7 +66,8 @@ class TargetWalk {
     const int64_t all_queries = int64_t{a.num_heads} * a.head_dim;
     if (a.kind == AttentionKind::kMla) {
       const Range low = {0, a.q_lora_rank}, latent = {0, a.kv_lora_rank + a.qk_rope_dim};
-      if (a.q_lora_rank > 0) Add({at + "q_a_proj"}, &LayerAdapter::q_a, low.end, low, spec_.hidden, all_inputs);
+      if (a.q_lora_rank > 0)
+        Add({at + "q_a_proj"}, &LayerAdapter::q_a, low.end, low, spec_.hidden, all_inputs);
       Add({at + (a.q_lora_rank > 0 ? "q_b_proj" : "q_proj")}, &LayerAdapter::q_b, all_queries, queries,
           a.q_lora_rank > 0 ? low.end : spec_.hidden, a.q_lora_rank > 0 ? low : all_inputs);
       Add({at + "kv_a_proj_with_mqa"}, &LayerAdapter::kv_a, latent.end, latent, spec_.hidden, all_inputs);
@@ -95,7 +96,7 @@ class TargetWalk {
     Add(named("down_proj"), &LayerAdapter::down, spec_.hidden, hidden, inter, local);
   }
 
-  void Add(const std::vector<std::string>& modules, nn::LowRank LayerAdapter::* product, int64_t all_outputs,
+  void Add(const std::vector<std::string>& modules, nn::LowRank LayerAdapter::*product, int64_t all_outputs,
            Range outputs, int64_t all_inputs, Range inputs, int64_t first_output = 0) {
     for (const std::string& module : modules) {
       targets_.find[module] = targets_.list.size();
@@ -129,8 +130,8 @@ bool Contains(std::string_view text, std::string_view part) {
 
 class Reader {
  public:
-  Reader(const ModelSpec& spec, const WeightPlan& plan, const TensorSource& source, const AdapterConfig& config,
-         int64_t max_rank)
+  Reader(const ModelSpec& spec, const WeightPlan& plan, const TensorSource& source,
+         const AdapterConfig& config, int64_t max_rank)
       : spec_(spec),
         source_(source),
         config_(config),
@@ -166,15 +167,15 @@ class Reader {
     const auto found = targets_.find.find(module);
     if (found == targets_.find.end()) return Refuse(tensor, name);
     if (tensor.dtype != DType::kF32 && tensor.dtype != DType::kBf16 && tensor.dtype != DType::kF16) {
-      return Fail(Code::kUnsupported, "tensor '{}' has type {}; wanted bfloat16, float16 or float32", tensor.name,
-                  DTypeName(tensor.dtype));
+      return Fail(Code::kUnsupported, "tensor '{}' has type {}; wanted bfloat16, float16 or float32",
+                  tensor.name, DTypeName(tensor.dtype));
     }
     Pair& pair = pairs_[found->second];
     pair.module = module;
     const TensorInfo*& place = is_a ? pair.a : pair.b;
     if (place != nullptr) {
-      return Fail(Code::kInvalidArgument, "tensors '{}' and '{}' are for the same projection",
-                  place->name, tensor.name);
+      return Fail(Code::kInvalidArgument, "tensors '{}' and '{}' are for the same projection", place->name,
+                  tensor.name);
     }
     place = &tensor;
     return {};
@@ -189,16 +190,19 @@ class Reader {
     if (const std::string& prefix = spec_.names.layer_prefix; name.starts_with(prefix))
       std::from_chars(name.data() + prefix.size(), name.data() + name.size(), layer);
     if (layer >= spec_.num_layers()) {
-      return Fail(Code::kInvalidArgument, "tensor '{}': the model has {} layers; is it an adapter of another model?",
+      return Fail(Code::kInvalidArgument,
+                  "tensor '{}': the model has {} layers; is it an adapter of another model?",
                   Excerpt(tensor.name, 200), spec_.num_layers());
     }
     if (Contains(name, "lora_magnitude_vector")) return because("DoRA is not built");
-    if (Contains(name, ".experts.") || Contains(name, ".experts_")) return because("LoRA on experts is not built");
+    if (Contains(name, ".experts.") || Contains(name, ".experts_"))
+      return because("LoRA on experts is not built");
     if (Contains(name, "lora_embedding_") || Contains(name, "embed_tokens"))
       return because("LoRA on embeddings is not built");
     if (Contains(name, "lm_head")) return because("LoRA on the head is not built");
     if (name.ends_with(".bias")) return because("biases in an adapter are not built");
-    if (Contains(name, "kv_b_proj")) return because("LoRA on kv_b_proj is not built (it is absorbed into other products)");
+    if (Contains(name, "kv_b_proj"))
+      return because("LoRA on kv_b_proj is not built (it is absorbed into other products)");
     if (!Contains(name, ".lora_")) return because("it is no part of a LoRA pair");
     return because("the model has no such projection, or LoRA on it is not built");
   }
@@ -210,8 +214,9 @@ class Reader {
                   (pair.a != nullptr ? pair.a : pair.b)->name, pair.module);
     }
     const auto wrong = [](const TensorInfo& tensor, const std::string& wanted) {
-      return Fail(Code::kInvalidArgument, "tensor '{}' has shape {}, wanted {}; is it an adapter of another model?",
-                  tensor.name, tensor.ShapeText(), wanted);
+      return Fail(Code::kInvalidArgument,
+                  "tensor '{}' has shape {}, wanted {}; is it an adapter of another model?", tensor.name,
+                  tensor.ShapeText(), wanted);
     };
     const std::vector<int64_t>&a = pair.a->shape, &b = pair.b->shape;
     if (a.size() != 2 || a[0] < 1 || a[1] != target.all_inputs)
@@ -224,8 +229,8 @@ class Reader {
                        pair.module, max_rank_);
     }
     if (a[0] != config_.RankOf(pair.module)) {
-      return Fail(Code::kInvalidArgument, "tensor '{}' has rank {}, and adapter_config.json says {}", pair.a->name,
-                  a[0], config_.RankOf(pair.module));
+      return Fail(Code::kInvalidArgument, "tensor '{}' has rank {}, and adapter_config.json says {}",
+                  pair.a->name, a[0], config_.RankOf(pair.module));
     }
     return {};
   }
@@ -305,8 +310,8 @@ class Reader {
     return values;
   }
 
-  static constexpr nn::LowRank LayerAdapter::* kProducts[] = {
-      &LayerAdapter::qkv, &LayerAdapter::q_a, &LayerAdapter::q_b,    &LayerAdapter::kv_a,
+  static constexpr nn::LowRank LayerAdapter::*kProducts[] = {
+      &LayerAdapter::qkv, &LayerAdapter::q_a,     &LayerAdapter::q_b, &LayerAdapter::kv_a,
       &LayerAdapter::o,   &LayerAdapter::gate_up, &LayerAdapter::down};
 
   const ModelSpec& spec_;
@@ -326,8 +331,9 @@ Result<std::unique_ptr<LoadedAdapter>> LoadAdapter(const ModelSpec& spec, const 
   const std::string file = folder + "/" + kTensorFile;
   auto source = checkpoint::OpenSafetensors(file);
   if (!source && source.error().code == Code::kNotFound) {
-    return Fail(Code::kNotFound, "No adapter found for {}: there is no {} in it (a .bin must be saved as safetensors)",
-                folder, kTensorFile);
+    return Fail(Code::kNotFound,
+                "No adapter found for {}: there is no {} in it (a .bin must be saved as safetensors)", folder,
+                kTensorFile);
   }
   if (!source) return std::unexpected(std::move(source).error());
   auto adapter = Reader(spec, plan, **source, config, max_rank).Run();

@@ -43,8 +43,9 @@ constexpr Refused kRefused[] = {
 Result<AdapterConfig> AdapterConfig::Read(const std::string& folder) {
   const std::string path = folder + "/" + kConfigFile;
   if (!checkpoint::IsFolder(folder) || !checkpoint::IsFile(path)) {
-    return Fail(Code::kNotFound, "No adapter found for {}: wanted a folder with {} and adapter_model.safetensors",
-                folder, kConfigFile);
+    return Fail(Code::kNotFound,
+                "No adapter found for {}: wanted a folder with {} and adapter_model.safetensors", folder,
+                kConfigFile);
   }
   CADRE_ASSIGN(const std::string text, checkpoint::ReadWholeFile(path, kMaxConfigBytes));
   auto json = Json::Parse(text);
@@ -66,8 +67,8 @@ Result<AdapterConfig> AdapterConfig::FromJson(const Json& json, const std::strin
     return Fail(Code::kUnsupported, "{}: peft_type is '{}'; only LORA is built", where, Excerpt(type));
   }
   if (bias != "none") {
-    return Fail(Code::kUnsupported, "{}: bias is '{}'; biases in an adapter are not built, only \"none\"", where,
-                Excerpt(bias));
+    return Fail(Code::kUnsupported, "{}: bias is '{}'; biases in an adapter are not built, only \"none\"",
+                where, Excerpt(bias));
   }
   for (const Refused& refused : kRefused) {
     if (!IsNothing(json.Find(refused.key)))
@@ -98,8 +99,9 @@ Result<std::vector<AdapterConfig::Pattern>> AdapterConfig::Patterns(const Json& 
       return std::isalnum(c) != 0 || c == '_' || c == '.' || c == '-';
     });
     if (!is_path) {
-      return Fail(Code::kUnsupported, "{}: {} has the regular expression '{}'; names of modules are supported",
-                  where, key, Excerpt(name));
+      return Fail(Code::kUnsupported,
+                  "{}: {} has the regular expression '{}'; names of modules are supported", where, key,
+                  Excerpt(name));
     }
     if (!value.is_number() || !(value.AsDouble() >= min && value.AsDouble() <= max)) {
       return Fail(Code::kInvalidArgument, "{}: {} of '{}' must be a number from {} to {}", where, key,

@@ -17,13 +17,13 @@
 namespace cadre::model {
 namespace {
 
-using test::TestAdapter;
 using test::Tensors;
+using test::TestAdapter;
 using testing::HasSubstr;
 
-const std::vector<std::string> kKinds = {"q_proj",   "k_proj",    "v_proj",   "o_proj",
-                                         "q_a_proj", "q_b_proj",  "gate_proj", "up_proj",
-                                         "down_proj", "kv_a_proj_with_mqa"};
+const std::vector<std::string> kKinds = {
+    "q_proj",   "k_proj",    "v_proj",  "o_proj",    "q_a_proj",
+    "q_b_proj", "gate_proj", "up_proj", "down_proj", "kv_a_proj_with_mqa"};
 constexpr double kScale = 12.0 / 4;  // of TestAdapter's config
 
 // A tiny f32 checkpoint and an adapter on all that can have one.
@@ -31,8 +31,9 @@ class AdapterTest : public testing::Test {
  protected:
   void Make(const std::string& family, Json extra = {}) {
     std::filesystem::create_directories(base());
-    ASSERT_TRUE(WriteTinyCheckpoint(base(), {.family = family, .type = DType::kF32, .extra = std::move(extra)})
-                    .has_value());
+    ASSERT_TRUE(
+        WriteTinyCheckpoint(base(), {.family = family, .type = DType::kF32, .extra = std::move(extra)})
+            .has_value());
     checkpoint_ = Tensors::Read(base());
     adapter_.tensors.all.clear();
     adapter_.AddAll(checkpoint_, kKinds, 4, rng_);
@@ -112,13 +113,17 @@ TEST_F(AdapterTest, CutsEachPairAsItsWeightIsCut) {
   for (const int tp : {1, 2, 4}) {
     for (int rank = 0; rank < tp; ++rank) {
       SCOPED_TRACE(Format("tp {} of {}", rank, tp));
-      const auto loaded = Load({.type = DType::kF32, .tp_rank = rank, .tp_size = tp, .ep_rank = rank, .ep_size = tp,
+      const auto loaded = Load({.type = DType::kF32,
+                                .tp_rank = rank,
+                                .tp_size = tp,
+                                .ep_rank = rank,
+                                .ep_size = tp,
                                 .enable_ep = true});
       ASSERT_TRUE(loaded.has_value()) << loaded.error().message;
       EXPECT_EQ((*loaded)->max_rank, 4);
       const nn::LayerAdapter& layer = (*loaded)->weights.layers[1];
-      const auto check = [&](const nn::LowRank& low_rank, size_t part, const std::string& module, Range outputs,
-                             Range inputs) {
+      const auto check = [&](const nn::LowRank& low_rank, size_t part, const std::string& module,
+                             Range outputs, Range inputs) {
         SCOPED_TRACE(module);
         const Tensors::One& a = adapter_.tensors.all.at(TestAdapter::NameOf(module, 'A'));
         const Tensors::One& b = adapter_.tensors.all.at(TestAdapter::NameOf(module, 'B'));
@@ -131,8 +136,9 @@ TEST_F(AdapterTest, CutsEachPairAsItsWeightIsCut) {
             ASSERT_EQ(got_a[static_cast<size_t>((p.first_rank + r) * inputs.size() + c)],
                       a.values[static_cast<size_t>(r * a.shape[1] + inputs.begin + c)]);
           for (int64_t n = 0; n < outputs.size(); ++n)
-            ASSERT_EQ(got_b[static_cast<size_t>(n * 4 + r)],
-                      static_cast<float>(kScale * b.values[static_cast<size_t>((outputs.begin + n) * 4 + r)]));
+            ASSERT_EQ(
+                got_b[static_cast<size_t>(n * 4 + r)],
+                static_cast<float>(kScale * b.values[static_cast<size_t>((outputs.begin + n) * 4 + r)]));
         }
       };
       const ShardShape& shard = plan_.shard;
@@ -159,7 +165,8 @@ TEST_F(AdapterTest, RefusesByName) {
     adapter_ = good;
     int64_t count = 1;
     for (const int64_t n : shape) count *= n;
-    adapter_.tensors.all["base_model.model." + name] = {shape, std::vector<float>(static_cast<size_t>(count))};
+    adapter_.tensors.all["base_model.model." + name] = {shape,
+                                                        std::vector<float>(static_cast<size_t>(count))};
     return Refusal();
   };
   EXPECT_EQ(Refusal(), "accepted");
@@ -170,7 +177,8 @@ TEST_F(AdapterTest, RefusesByName) {
   EXPECT_THAT(with_tensor("lm_head.lora_A.weight", {4, 48}), HasSubstr("head"));
   EXPECT_THAT(with_tensor("model.layers.0.self_attn.q_proj.lora_magnitude_vector", {64}), HasSubstr("DoRA"));
   EXPECT_THAT(with_tensor("model.layers.0.self_attn.q_proj.lora_B.bias", {64}), HasSubstr("biases"));
-  EXPECT_THAT(with_tensor("model.layers.3.self_attn.q_proj.lora_A.weight", {4, 48}), HasSubstr("has 3 layers"));
+  EXPECT_THAT(with_tensor("model.layers.3.self_attn.q_proj.lora_A.weight", {4, 48}),
+              HasSubstr("has 3 layers"));
   EXPECT_THAT(with_tensor("model.layers.0.self_attn.q_proj.lora_A.weight", {4, 47}),
               testing::AllOf(HasSubstr("[4, 47]"), HasSubstr("[rank, 48]"), HasSubstr("another model")));
   EXPECT_THAT(with_tensor("model.layers.0.self_attn.q_proj.lora_B.weight", {63, 4}), HasSubstr("[64, 4]"));

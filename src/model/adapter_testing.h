@@ -35,7 +35,8 @@ struct Tensors {
   }
   void Write(const std::string& file) const {
     std::vector<checkpoint::TensorInfo> infos;
-    for (const auto& [name, one] : all) infos.push_back({.name = name, .dtype = DType::kF32, .shape = one.shape});
+    for (const auto& [name, one] : all)
+      infos.push_back({.name = name, .dtype = DType::kF32, .shape = one.shape});
     std::ofstream out(file, std::ios::binary);
     out << checkpoint::MakeSafetensorsHeader(infos);
     for (const auto& [name, one] : all)
@@ -63,7 +64,8 @@ struct TestAdapter {
     tensors.all[NameOf(module, 'B')] = {{outputs, rank}, Random(outputs * rank, rng, 0.2f)};
   }
   /// A pair for every projection of the checkpoint whose last name is among `kinds`, experts left out.
-  void AddAll(const Tensors& checkpoint, const std::vector<std::string>& kinds, int64_t rank, std::mt19937& rng) {
+  void AddAll(const Tensors& checkpoint, const std::vector<std::string>& kinds, int64_t rank,
+              std::mt19937& rng) {
     for (const auto& [name, one] : checkpoint.all) {
       if (!name.ends_with(".weight") || name.find(".experts.") != name.npos) continue;
       const std::string module = name.substr(0, name.size() - 7);

@@ -49,9 +49,10 @@ class Rig {
                                 .device = device_});
     }
     maps_.assign(static_cast<size_t>(spec.num_moe_layers()), map_ ? &*map_ : nullptr);
-    decoder_ = std::make_unique<Decoder>(
-        spec, model_->weights,
-        DecoderOptions{.max_num_tokens = max_tokens, .max_expert_rows = max_tokens * spec.moe.top_k, .max_adapter_rank = kMaxAdapterRank});
+    decoder_ = std::make_unique<Decoder>(spec, model_->weights,
+                                         DecoderOptions{.max_num_tokens = max_tokens,
+                                                        .max_expert_rows = max_tokens * spec.moe.top_k,
+                                                        .max_adapter_rank = kMaxAdapterRank});
     block_table_.resize(kNumBlocks);
     for (int32_t i = 0; i < kNumBlocks; ++i) block_table_[static_cast<size_t>(i)] = kNumBlocks - 1 - i;
   }

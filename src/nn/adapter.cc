@@ -40,12 +40,9 @@ void AddPiece(const StepContext& context, const LowRank& low_rank, std::span<con
   int64_t stride = 0;
   const void* const in = Together(low_rank, rows, x, x_stride, stride, arena);
   float* const reduced = arena.Take<float>(num_rows * ranks);
-  kernels::Gemm(context.device, {.m = num_rows,
-                                 .a = in,
-                                 .a_stride = stride,
-                                 .w = low_rank.a,
-                                 .c = reduced,
-                                 .c_stride = ranks});
+  kernels::Gemm(
+      context.device,
+      {.m = num_rows, .a = in, .a_stride = stride, .w = low_rank.a, .c = reduced, .c_stride = ranks});
   for (const LowRankPart& part : low_rank.parts) {
     const ArenaScope part_scope(arena);
     float* const sums = arena.Take<float>(num_rows * part.b.n);

@@ -2,10 +2,10 @@
 // Low-rank additions to the products of a layer (LoRA): y += (x A^T) B^T for the rows of those sequences that
 // asked for an adapter. Rows of one step may have different adapters or none.
 //
-// Invariant: a row's addition depends on that row and its adapter alone, and rows without one are not touched.
-// So an answer does not depend on which adapters are loaded, nor on its company in the batch: A's product is
-// a chain in rising k, its f32 row is multiplied with B in rising rank, and that sum is added once to what the
-// base weight gave.
+// Invariant: a row's addition depends on that row and its adapter alone, and rows without one are not
+// touched. So an answer does not depend on which adapters are loaded, nor on its company in the batch: A's
+// product is a chain in rising k, its f32 row is multiplied with B in rising rank, and that sum is added once
+// to what the base weight gave.
 #include <cstdint>
 #include <span>
 #include <vector>
@@ -41,7 +41,7 @@ struct Adapter {
 /// Which product of which layer.
 struct AdapterPlace {
   int32_t layer = 0;
-  LowRank LayerAdapter::* product = nullptr;
+  LowRank LayerAdapter::*product = nullptr;
 };
 
 /// y [T, ...] += the additions of the step's adapters at `place`, for rows x [T, a.k] of the type of the rows

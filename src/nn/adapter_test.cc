@@ -22,7 +22,8 @@ struct Matrix {
   std::vector<float> values;
 
   Matrix(int64_t n, int64_t k, PackFormat format, std::mt19937& rng)
-      : bytes(static_cast<size_t>(kernels::PackedBytes(format, n, k)) + 64), values(static_cast<size_t>(n * k)) {
+      : bytes(static_cast<size_t>(kernels::PackedBytes(format, n, k)) + 64),
+        values(static_cast<size_t>(n * k)) {
     std::normal_distribution<float> normal(0, 1);
     for (float& value : values) value = normal(rng);
     const auto address = reinterpret_cast<uintptr_t>(bytes.data());
@@ -104,7 +105,8 @@ TEST_P(LowRankTest, EqualsTheSlowTwinRowByRow) {
 
       for (int kind = 0; kind < 3; ++kind) {
         for (const int32_t row : rows[kind]) {
-          const float *before = &y[static_cast<size_t>(row * width)], *after = &got[static_cast<size_t>(row * width)];
+          const float *before = &y[static_cast<size_t>(row * width)],
+                      *after = &got[static_cast<size_t>(row * width)];
           if (kind == 0) {
             ASSERT_EQ(std::memcmp(before, after, static_cast<size_t>(width) * 4), 0) << row;
             continue;
@@ -120,7 +122,9 @@ TEST_P(LowRankTest, EqualsTheSlowTwinRowByRow) {
           const AdapterRows use{&c.adapter, {&row, 1}};
           const StepContext single{.device = device, .adapters = {&use, 1}};
           AddLowRank(single, {1, &LayerAdapter::qkv}, in, stride, alone.data(), width, arena);
-          ASSERT_EQ(std::memcmp(&alone[static_cast<size_t>(row * width)], after, static_cast<size_t>(width) * 4), 0);
+          ASSERT_EQ(
+              std::memcmp(&alone[static_cast<size_t>(row * width)], after, static_cast<size_t>(width) * 4),
+              0);
         }
       }
     }
@@ -133,7 +137,8 @@ TEST_P(LowRankTest, TakesNoMoreScratchThanItSays) {
   const Case c(8, 8, PackFormat::kF32, rng);
   for (const int64_t num_rows : {1, 9, 256, 1000}) {
     Arena arena(LowRankScratchBytes(num_rows, c.inputs, c.outputs, 8));
-    std::vector<float> x(static_cast<size_t>(num_rows * c.inputs)), y(static_cast<size_t>(num_rows * c.width()));
+    std::vector<float> x(static_cast<size_t>(num_rows * c.inputs)),
+        y(static_cast<size_t>(num_rows * c.width()));
     std::vector<int32_t> rows;
     for (int32_t row = 0; row < num_rows; row += 2) rows.push_back(row);
     const AdapterRows use{&c.adapter, rows};

@@ -170,8 +170,8 @@ Status AttentionMla(const StepContext& context, const AttentionInput& in, Arena&
                         .c_stride = s.heads * s.v_dim});
   }
   kernels::GemmBatch(context.device, products);
-  return AddProduct(context, values, in.weights->o, in.weights->o_bias, {in.layer, &LayerAdapter::o}, in.residual,
-                    arena);
+  return AddProduct(context, values, in.weights->o, in.weights->o_bias, {in.layer, &LayerAdapter::o},
+                    in.residual, arena);
 }
 
 int64_t AttentionScratchBytes(const AttentionSpec& spec, const AttentionWeights& w, int64_t num_tokens) {

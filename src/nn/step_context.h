@@ -55,7 +55,7 @@ struct StepContext {
   StepBatch batch;
   KvPoolView kv;
   std::span<const AdapterRows> adapters;  ///< one entry an adapter; rows of none are in no entry
-  a2a::AllToAll* exchange = nullptr;  ///< of the EP group; null for a model without experts
+  a2a::AllToAll* exchange = nullptr;      ///< of the EP group; null for a model without experts
   std::span<const eplb::ExpertMap* const>
       expert_maps;  ///< [MoE layers] where each layer's experts lie in this step
   /// [MoE layers, slots]: the router adds the choices of this rank's own rows; null: nobody counts.

@@ -107,7 +107,8 @@ Status UnloadLoraAdapter(Api& api, const http::Request& request, const WriterPtr
                     .timeout_s = kTimeoutSeconds,
                     .name = GetString(body, "lora_name")};
   if (order.name.empty()) {
-    return FailParam(Code::kInvalidArgument, "lora_name", "'lora_name' needs to be provided to unload a LoRA adapter.");
+    return FailParam(Code::kInvalidArgument, "lora_name",
+                     "'lora_name' needs to be provided to unload a LoRA adapter.");
   }
   const std::string said = Format("Success: LoRA adapter '{}' removed successfully.", order.name);
   return Give(api, std::move(order), writer, Plain(said));

@@ -56,8 +56,8 @@ TEST(Lora, OrdersOfBothShapes) {
             "Success: LoRA adapter 'a' removed successfully.");
   EXPECT_EQ(told.orders.back(), (WeightOrder{.kind = Kind::kUnloadAdapter, .name = "a"}));
   const size_t count = told.orders.size();
-  for (const char* body : {"", "{}", R"({"lora_name":"a"})", R"({"lora_path":"/p"})", R"({"lora_name":7,"lora_path":"/p"})",
-                           R"({"lora_name":"fake","lora_path":"/p"})",
+  for (const char* body : {"", "{}", R"({"lora_name":"a"})", R"({"lora_path":"/p"})",
+                           R"({"lora_name":7,"lora_path":"/p"})", R"({"lora_name":"fake","lora_path":"/p"})",
                            R"({"lora_name":"a","lora_path":"/p","is_3d_lora_weight":true})"}) {
     EXPECT_EQ(house.Post("/v1/load_lora_adapter", body).status, 400) << body;
     EXPECT_EQ(house.Post("/load_lora_adapter", body).status, 400) << body;
@@ -72,8 +72,11 @@ TEST(Lora, WhatTheEngineRefusesKeepsItsCode) {
   const struct {
     Code code;
     int status;
-  } cases[] = {{Code::kNotFound, 404}, {Code::kInvalidArgument, 400}, {Code::kUnsupported, 400},
-               {Code::kDataLoss, 400}, {Code::kUnavailable, 503}};
+  } cases[] = {{Code::kNotFound, 404},
+               {Code::kInvalidArgument, 400},
+               {Code::kUnsupported, 400},
+               {Code::kDataLoss, 400},
+               {Code::kUnavailable, 503}};
   for (const auto& c : cases) {
     told.answer = Fail(c.code, "because");
     const http::Response answer = house.Post("/load_lora_adapter", R"({"lora_name":"a","lora_path":"/p"})");
@@ -123,7 +126,8 @@ TEST(Lora, AnAdapterIsAModel) {
   EXPECT_EQ(At(house.PostJson("/v1/completions", R"({"model":"mine","prompt":"a"})"), "model"), Json("mine"));
   EXPECT_EQ(At(house.PostJson("/v1/completions", R"({"prompt":"a"})"), "model"), Json("fake"));
   House plain(told.Options());
-  for (const auto& [path, rest] : asks) EXPECT_EQ(plain.Post(path, R"({"model":"mine",)" + rest).status, 404) << path;
+  for (const auto& [path, rest] : asks)
+    EXPECT_EQ(plain.Post(path, R"({"model":"mine",)" + rest).status, 404) << path;
 }
 
 }  // namespace
