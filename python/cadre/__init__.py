@@ -36,6 +36,7 @@ from .inputs import TextPrompt, TokensPrompt
 from .launch import Launch, read_launch
 from .llm import LLM
 from .llm_engine import LLMEngine
+from .lora import LoRARequest
 from .outputs import CompletionOutput, Logprob, RequestOutput
 from .sampling_params import RequestOutputKind, SamplingParams
 
@@ -83,6 +84,7 @@ __all__ = [
     "LLMEngine",
     "Launch",
     "Linear",
+    "LoRARequest",
     "Logprob",
     "NotFoundError",
     "ProcessGroup",

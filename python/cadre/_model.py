@@ -5,12 +5,14 @@ import itertools
 import json
 import os
 import sys
+import threading
 import weakref
 
 from . import _engine
 from .engine_args import find_program
-from .errors import ResourceExhaustedError, UnsupportedError
+from .errors import InvalidArgumentError, ResourceExhaustedError, UnsupportedError
 from .inputs import parse
+from .lora import LoRARequest
 from .outputs import CompletionOutput, Logprob, RequestOutput, RequestStateStats
 from .sampling_params import RequestOutputKind, SamplingParams
 
@@ -48,6 +50,8 @@ class Model:
         self._numbers = itertools.count()
         self._names = itertools.count()
         self._texts = {}
+        self._adapters = {}  # LoRARequest.lora_int_id -> (name that the engine knows, LoRARequest)
+        self._adapters_lock = threading.Lock()
         _open_models.add(self)
 
     def close(self):
@@ -68,7 +72,45 @@ class Model:
             text = self._texts[token] = self.handle.decode([token], False)
         return text
 
-    def submit(self, mailbox, prompt, params, name=None, *, chat=None, stream=False, priority=0, tokenization=None, rank=None):
+    def take_adapters(self, requests):
+        """Loads the adapters of a call that are not loaded, or are to be loaded anew."""
+        for request in {id(request): request for request in requests if request is not None}.values():
+            if not isinstance(request, LoRARequest):
+                raise TypeError(f"lora_request is {type(request).__name__}; it takes LoRARequest")
+            with self._adapters_lock:
+                self._take_adapter(request)
+
+    def _take_adapter(self, request):
+        name, known = self._adapters.get(request.lora_int_id, (None, None))
+        if known is not None and not request.load_inplace:
+            if known.lora_path == request.lora_path:
+                return
+            raise InvalidArgumentError(
+                f"lora_int_id {request.lora_int_id} is the adapter in {known.lora_path}; give the one in {request.lora_path} a "
+                "number of its own, or set load_inplace",
+                "lora_request",
+            )
+        if name is None:  # two adapters may have one name, but not one number
+            taken = {name for name, _ in self._adapters.values()}
+            name = request.lora_name if request.lora_name not in taken else f"{request.lora_name}#{request.lora_int_id}"
+        self.handle.load_adapter(name, request.lora_path, known is not None)
+        self._adapters[request.lora_int_id] = (name, request)
+
+    def drop_adapter(self, number):
+        """Whether there was one."""
+        with self._adapters_lock:
+            if number not in self._adapters:
+                return False
+            self.handle.unload_adapter(self._adapters[number][0])
+            del self._adapters[number]
+            return True
+
+    def adapter_numbers(self):
+        return set(self._adapters)
+
+    def submit(
+        self, mailbox, prompt, params, name=None, *, chat=None, stream=False, priority=0, tokenization=None, rank=None, lora=None
+    ):
         """Starts a request and returns its Pending. ``chat``: the members of a chat instead of a prompt."""
         params = self.default_sampling() if params is None else params
         if not isinstance(params, SamplingParams):
@@ -86,6 +128,8 @@ class Model:
             options["stream_interval"] = params.stream_interval
         if rank is not None:
             options["data_parallel_rank"] = rank
+        if lora is not None:
+            options["adapter"], pending.lora = self._adapters[lora.lora_int_id][0], lora
         pending.request = self.handle.submit(mailbox, pending.number, what, params.engine_fields(), options)
         return pending
 
@@ -101,7 +145,7 @@ class Pending:
         self.number, self.name, self.params, self.model = number, name, params, model
         self.prompt, self.prompt_token_ids, self.prompt_logprobs, self.num_cached_tokens = prompt, None, None, None
         self.sequences = [_Sequence(index, params) for index in range(params.n)]
-        self.request, self.ended, self.error, self.metrics = None, False, None, None
+        self.request, self.ended, self.error, self.metrics, self.lora = None, False, None, None, None
         self.shown = [(0, 0)] * params.n  # of each sequence in the last delta: characters, tokens
 
     def take(self, update):
@@ -164,6 +208,7 @@ class Pending:
             finished=self.ended,
             metrics=self.metrics,
             num_cached_tokens=self.num_cached_tokens,
+            lora_request=self.lora,
         )
 
     def _explained(self, error):

@@ -460,31 +460,31 @@ class Settings(TypedDict, total=False):
     mm_device_do_normalize: bool | None
     """No effect here: It tunes images, audio and video, which are not built."""
     enable_lora: bool | None
-    """Not built: LoRA adapters are not built; merge the adapter into the checkpoint instead."""
+    """Serve LoRA adapters on attention and dense layers beside the model; see docs/lora.md."""
     max_loras: int | str | None
-    """Not built: LoRA adapters are not built; merge the adapter into the checkpoint instead."""
+    """Adapters that memory is planned for. Any number of those loaded may meet in one step."""
     max_lora_rank: int | str | None
-    """Not built: LoRA adapters are not built; merge the adapter into the checkpoint instead."""
+    """Largest rank of an adapter."""
     lora_dtype: str | PathLike[str] | None
-    """Not built: LoRA adapters are not built; merge the adapter into the checkpoint instead."""
+    """Type of lora_A: auto, which is the model's. lora_B is float32 always."""
     enable_tower_connector_lora: bool | None
-    """Not built: LoRA adapters are not built; merge the adapter into the checkpoint instead."""
+    """No effect here: It tunes images, audio and video, which are not built."""
     max_cpu_loras: int | str | None
-    """Not built: LoRA adapters are not built; merge the adapter into the checkpoint instead."""
+    """Adapters that may be loaded at once; if unset, the larger of --max-loras and 8."""
     fully_sharded_loras: bool | None
-    """Not built: LoRA adapters are not built; merge the adapter into the checkpoint instead."""
+    """No effect here: lora_A or lora_B of a projection is split over tensor-parallel ranks, whichever its weight's split asks for."""
     lora_target_modules: Sequence[str] | str | None
-    """Not built: LoRA adapters are not built; merge the adapter into the checkpoint instead."""
+    """Not built: Leaving out some modules of an adapter is not built: an adapter is used as a whole."""
     default_mm_loras: Mapping[str, Any] | str | None
-    """Not built: LoRA adapters are not built; merge the adapter into the checkpoint instead."""
+    """Not built: Images, audio and video are not built: Cadre serves language models only."""
     specialize_active_lora: bool | None
-    """Not built: LoRA adapters are not built; merge the adapter into the checkpoint instead."""
+    """No effect here: It tunes GPU kernels; here the rows of each adapter are one small product after another."""
     enable_mixed_moe_lora_format: bool | None
-    """Not built: LoRA adapters are not built; merge the adapter into the checkpoint instead."""
+    """Not built: LoRA on experts is not built; merge the adapter into the checkpoint instead."""
     enable_moe_shared_loras: bool | None
-    """Not built: LoRA adapters are not built; merge the adapter into the checkpoint instead."""
+    """Not built: LoRA on experts is not built; merge the adapter into the checkpoint instead."""
     max_lora_cls_labels: int | str | None
-    """Not built: LoRA adapters are not built; merge the adapter into the checkpoint instead."""
+    """Not built: Classification is not built."""
     speculative_config: Mapping[str, Any] | str | None
     """Not built: Speculative decoding is not built; leave the flag out."""
     spec_method: str | PathLike[str] | None

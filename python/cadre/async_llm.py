@@ -87,8 +87,6 @@ class AsyncLLM:
         **unused,
     ):
         """RequestOutputs of one prompt as it is answered, by sampling_params.output_kind; the last one is ``finished``."""
-        if lora_request:
-            raise UnsupportedError("lora_request: adapters are not built", "lora_request")
         if set(unused) - {"trace_headers", "prompt_text"}:
             raise TypeError(f"generate() has no argument '{sorted(unused)[0]}'")
         if request_id is not None and any(self._find(request_id)):
@@ -96,6 +94,8 @@ class AsyncLLM:
         params = self._model.default_sampling() if sampling_params is None else sampling_params
         inbox, event, streams = self._inbox(), asyncio.Event(), params.output_kind is not RequestOutputKind.FINAL_ONLY
         name = f"async-{next(self._names)}" if request_id is None else str(request_id)
+        if lora_request is not None:
+            await asyncio.to_thread(self._model.take_adapters, [lora_request])
         pending = await self._start(
             inbox,
             prompt,
@@ -105,6 +105,7 @@ class AsyncLLM:
             priority=priority,
             tokenization=tokenization_kwargs,
             rank=data_parallel_rank,
+            lora=lora_request,
         )
         inbox.pending[pending.number] = (pending, event)
         try:
@@ -124,6 +125,19 @@ class AsyncLLM:
             inbox.pending.pop(pending.number, None)
             if not self._closed:
                 self._model.cancel(pending)
+
+    async def add_lora(self, lora_request):
+        """Loads an adapter, if it is not loaded."""
+        await asyncio.to_thread(self._model.take_adapters, [lora_request])
+        return True
+
+    async def remove_lora(self, lora_id):
+        """Unloads one; False if there is none. Its requests end with an error."""
+        return await asyncio.to_thread(self._model.drop_adapter, lora_id)
+
+    async def list_loras(self):
+        """The numbers of those that are loaded."""
+        return self._model.adapter_numbers()
 
     async def abort(self, request_id, internal=False):
         """Ends a request, or a list of them, from the event loop that runs it; its generator gives what there is, with

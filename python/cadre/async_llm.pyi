@@ -5,6 +5,7 @@ from typing_extensions import Self
 
 from .engine_args import EngineArgs
 from .llm import Prompt
+from .lora import LoRARequest
 from .outputs import RequestOutput
 from .sampling_params import SamplingParams
 from .tokenizer import Tokenizer
@@ -19,12 +20,15 @@ class AsyncLLM:
         sampling_params: SamplingParams | None = None,
         request_id: str | None = None,
         *,
-        lora_request: None = None,
+        lora_request: LoRARequest | None = None,
         priority: int = 0,
         tokenization_kwargs: Mapping[str, Any] | None = None,
         data_parallel_rank: int | None = None,
         **unused: Any,
     ) -> AsyncGenerator[RequestOutput, None]: ...
+    async def add_lora(self, lora_request: LoRARequest) -> bool: ...
+    async def remove_lora(self, lora_id: int) -> bool: ...
+    async def list_loras(self) -> set[int]: ...
     async def abort(self, request_id: str | Iterable[str], internal: bool = False) -> None: ...
     async def get_tokenizer(self) -> Tokenizer: ...
     async def get_model_config(self) -> Any: ...

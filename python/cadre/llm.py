@@ -78,12 +78,11 @@ class LLM:
         ``prompts``: a string, token ids, a dict ({"prompt": ...} or {"prompt_token_ids": ...}), or a list of these.
         ``sampling_params``: one for all, a list with one for each, or None for the model's generation_config.json.
         ``use_tqdm``: a progress bar on stderr; or a class like tqdm. ``priority``: a list, with scheduling_policy="priority".
+        ``lora_request``: a LoRARequest for all, or a list with one or None for each; with enable_lora.
         """
         prompts, _ = inputs.listed(prompts)
-        _no_lora(lora_request)
-        return self._run(
-            [{"prompt": prompt, "tokenization": tokenization_kwargs} for prompt in prompts], sampling_params, use_tqdm, priority
-        )
+        requests = [{"prompt": prompt, "tokenization": tokenization_kwargs} for prompt in prompts]
+        return self._run(requests, sampling_params, use_tqdm, priority, lora_request)
 
     def chat(
         self,
@@ -102,7 +101,6 @@ class LLM:
         documents=None,
     ):
         """A RequestOutput for each chat. ``messages``: one chat (a list of dicts), or a list of chats."""
-        _no_lora(lora_request)
         if mm_processor_kwargs:
             raise UnsupportedError("mm_processor_kwargs: images, audio and video are not built", "mm_processor_kwargs")
         if chat_template_content_format != "auto":
@@ -124,16 +122,23 @@ class LLM:
             [{"prompt": None, "chat": {"messages": list(chat), **rest}, "tokenization": tokenization_kwargs} for chat in chats],
             sampling_params,
             use_tqdm,
+            lora_request=lora_request,
         )
 
-    def _run(self, requests, sampling_params, use_tqdm, priority=None):
+    def _adapters(self, lora_request, count):
+        adapters = _for_each(lora_request, count, "lora_request")
+        self._model.take_adapters(adapters)
+        return adapters
+
+    def _run(self, requests, sampling_params, use_tqdm, priority=None, lora_request=None):
         params = _for_each(sampling_params, len(requests), "sampling_params")
+        adapters = self._adapters(lora_request, len(requests))
         priorities = _for_each(0 if priority is None else priority, len(requests), "priority")
         batch, bar = Batch(self._model), None
         try:
             started = []
-            for request, one, rank in zip(requests, params, priorities):
-                started.append(batch.start(request.pop("prompt"), one, priority=rank, **request))
+            for request, one, rank, lora in zip(requests, params, priorities, adapters):
+                started.append(batch.start(request.pop("prompt"), one, priority=rank, lora=lora, **request))
             bar = progress.make(use_tqdm, len(requests))
             ended, counted = 0, [0, 0]
             begin = time.monotonic()
@@ -159,16 +164,16 @@ class LLM:
     def enqueue(self, prompts, sampling_params=None, lora_request=None, priority=None, use_tqdm=True, tokenization_kwargs=None):
         """Starts requests and returns their ids; wait_for_completion() gives the answers."""
         del use_tqdm
-        _no_lora(lora_request)
         prompts, _ = inputs.listed(prompts)
         params = _for_each(sampling_params, len(prompts), "sampling_params")
         priorities = _for_each(0 if priority is None else priority, len(prompts), "priority")
+        adapters = self._adapters(lora_request, len(prompts))
         if self._queued is None:
             self._queued = (Batch(self._model), [])
         batch, order = self._queued
         names = []
-        for prompt, one, rank in zip(prompts, params, priorities):
-            order.append(batch.start(prompt, one, priority=rank, tokenization=tokenization_kwargs))
+        for prompt, one, rank, lora in zip(prompts, params, priorities, adapters):
+            order.append(batch.start(prompt, one, priority=rank, tokenization=tokenization_kwargs, lora=lora))
             names.append(order[-1].name)
         return names
 
@@ -306,8 +311,3 @@ def _for_each(given, count, name):
             raise ValueError(f"The lengths of prompts ({count}) and {name} ({len(given)}) must be the same.")
         return list(given)
     return list(itertools.repeat(given, count))
-
-
-def _no_lora(lora_request):
-    if lora_request:
-        raise UnsupportedError("lora_request: adapters are not built; merge the adapter into the checkpoint", "lora_request")

@@ -4,7 +4,7 @@ import types
 
 from ._model import Batch, Model, wants_delta
 from .engine_args import EngineArgs
-from .errors import InvalidArgumentError, UnsupportedError
+from .errors import InvalidArgumentError
 from .sampling_params import RequestOutputKind
 from .tokenizer import Tokenizer
 
@@ -26,13 +26,27 @@ class LLMEngine:
     def add_request(self, request_id, prompt, params, arrival_time=None, lora_request=None, tokenization_kwargs=None, priority=0):
         """Starts a request under an id of the caller's, which no running request has."""
         del arrival_time
-        if lora_request:
-            raise UnsupportedError("lora_request: adapters are not built", "lora_request")
         if any(pending.name == request_id for pending in self._batch.pending.values()):
             raise InvalidArgumentError(f"request '{request_id}' is running; ids must differ", "request_id")
         stream = params is None or params.output_kind is not RequestOutputKind.FINAL_ONLY
-        self._batch.start(prompt, params, request_id, stream=stream, priority=priority, tokenization=tokenization_kwargs)
+        self._model.take_adapters([lora_request])
+        self._batch.start(
+            prompt, params, request_id, stream=stream, priority=priority, tokenization=tokenization_kwargs, lora=lora_request
+        )
         return request_id
+
+    def add_lora(self, lora_request):
+        """Loads an adapter, if it is not loaded."""
+        self._model.take_adapters([lora_request])
+        return True
+
+    def remove_lora(self, lora_id):
+        """Unloads one; False if there is none. Its requests end with an error."""
+        return self._model.drop_adapter(lora_id)
+
+    def list_loras(self):
+        """The numbers of those that are loaded."""
+        return self._model.adapter_numbers()
 
     def abort_request(self, request_ids):
         """Ends requests; nothing more comes of them."""

@@ -4,6 +4,8 @@
 #include <pybind11/stl.h>
 #include <unistd.h>
 
+#include <future>
+
 #include "python/engine/errors.h"
 #include "python/engine/fields.h"
 #include "python/engine/llm.h"
@@ -157,6 +159,7 @@ PyRequest Submit(const PyLlm& llm, const PyMailbox& mailbox, int64_t number, con
   given.Read("stream", "a boolean", request.stream);
   given.Read("stream_interval", "an integer", request.stream_interval);
   given.Read("cache_salt", "a string", request.cache_salt);
+  given.Read("adapter", "a string", request.adapter);
   given.Read("priority", "an integer", request.priority);
   given.Read("data_parallel_rank", "an integer", request.data_parallel_rank);
   request.prompt_field = is_chat ? "messages" : "prompt";
@@ -284,6 +287,18 @@ Result<const session::TextModel*> TextOf(const session::Session& session) {
   if (session.text() != nullptr) return session.text();
   return FailParam(Code::kInvalidArgument, "skip_tokenizer_init",
                    "this LLM runs without a tokenizer (skip_tokenizer_init)");
+}
+
+// Gives an order about an adapter and waits until all ranks have carried it out.
+void ChangeAdapter(const PyLlm& llm, const engine::WeightOrder& order) {
+  Ask(llm, [&](const session::Session& session, deploy::Deployment&) -> Status {
+    const auto answer = std::make_shared<std::promise<Result<engine::ControlState>>>();
+    session.engine().Control(
+        {.kind = engine::ControlKind::kWeights, .weights = order},
+        [answer](Result<engine::ControlState> state) { answer->set_value(std::move(state)); });
+    CADRE_TRY(answer->get_future().get());
+    return {};
+  });
 }
 
 void BindText(py::class_<PyLlm>& c) {
@@ -436,6 +451,21 @@ void BindLlm(py::module_& m) {
                return s.engine().ResetPrefixCache();
              });
            })
+      .def(
+          "load_adapter",
+          [](const PyLlm& llm, const std::string& name, const std::string& path, bool in_place) {
+            ChangeAdapter(llm, {.kind = engine::WeightOrder::Kind::kLoadAdapter,
+                                .folder = path,
+                                .name = name,
+                                .in_place = in_place});
+          },
+          py::arg("name"), py::arg("path"), py::arg("in_place"))
+      .def(
+          "unload_adapter",
+          [](const PyLlm& llm, const std::string& name) {
+            ChangeAdapter(llm, {.kind = engine::WeightOrder::Kind::kUnloadAdapter, .name = name});
+          },
+          py::arg("name"))
       .def("stats", &StatsOf)
       .def_property_readonly("info", &InfoOf);
   BindText(c);

@@ -134,4 +134,11 @@ Result<std::unique_ptr<TensorSource>> OpenCheckpoint(const std::string& folder) 
   return source;
 }
 
+Result<std::unique_ptr<TensorSource>> OpenSafetensors(const std::string& file) {
+  auto source = std::make_unique<FileSource>();
+  CADRE_TRY(source->Add(file, nullptr));
+  source->Finish();
+  return source;
+}
+
 }  // namespace cadre::checkpoint

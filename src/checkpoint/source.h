@@ -46,4 +46,7 @@ class TensorSource {
 /// named), kDataLoss (damaged or truncated).
 Result<std::unique_ptr<TensorSource>> OpenCheckpoint(const std::string& folder);
 
+/// One safetensors file. Errors: as ReadFile::Open; kDataLoss (damaged or truncated).
+Result<std::unique_ptr<TensorSource>> OpenSafetensors(const std::string& file);
+
 }  // namespace cadre::checkpoint

@@ -113,7 +113,9 @@ Result<std::unique_ptr<engine::RequestHandle>> EngineCluster::Submit(
     return FailParam(Code::kInvalidArgument, "data_parallel_rank",
                      "data_parallel_rank {} is out of range [0, {})", wanted, engines_.size());
   }
-  BlockNames names(std::max(model_info().block_size, 1), request.cache_salt);
+  BlockNames names(std::max(model_info().block_size, 1), request.adapter.empty()
+                                                             ? request.cache_salt
+                                                             : request.cache_salt + '\n' + request.adapter);
   std::vector<uint64_t> blocks;
   if (options_.prefix_caching) names.Add(request.prompt, blocks);
   const size_t chosen = wanted >= 0 ? static_cast<size_t>(wanted) : Choose(request, blocks);
@@ -194,6 +196,7 @@ Result<engine::ControlState> Merged(const std::vector<Result<engine::ControlStat
     all.generation = std::max(all.generation, answer->generation);
     all.seconds = std::max(all.seconds, answer->seconds);
     all.bytes = std::max(all.bytes, answer->bytes);
+    if (answer->adapters.num_changes >= all.adapters.num_changes) all.adapters = answer->adapters;
   }
   return all;
 }

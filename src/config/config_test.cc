@@ -195,7 +195,7 @@ TEST(Parse, RefusalsNameTheFlag) {
     std::string param, text;
   };
   for (const Case& c : std::vector<Case>{
-           {{"--enable-lora"}, "--enable-lora", "LoRA"},
+           {{"--lora-target-modules", "q_proj"}, "--lora-target-modules", "as a whole"},
            {{"--speculative-config", R"({"method":"ngram"})"}, "--speculative-config", "Speculative"},
            {{"-pp", "2"}, "--pipeline-parallel-size", "Pipeline"},
            {{"-qgptq"}, "--quantization", "later"},
@@ -465,7 +465,7 @@ TEST(ConfigFile, SaysWhatIsWrong) {
   EXPECT_THAT(message("port: 1\n   host: x\n"), HasSubstr("indentation"));
   EXPECT_THAT(message("config: x\n"), HasSubstr("another --config"));
   EXPECT_THAT(message("- a\n"), HasSubstr("not a list"));
-  EXPECT_THAT(message("enable-lora: true\n"), HasSubstr("LoRA"));
+  EXPECT_THAT(message("enable-mixed-moe-lora-format: true\n"), HasSubstr("LoRA on experts"));
   EXPECT_EQ(ServeError({"m", "--config", "/no/such/file.yaml"}).code, Code::kNotFound);
   EXPECT_EQ(ServeError({"m", "--config", "/"}).code, Code::kNotFound);
   std::string deep;

@@ -33,6 +33,8 @@ constexpr Setting kRead[] = {
         .Choices("auto,0,1"),
     Works("VLLM_SERVER_DEV_MODE", Type::kBool, "false", Into<&ApiOptions::dev_mode>,
           "Open the routes for developers, such as /reset_prefix_cache."),
+    Works("VLLM_ALLOW_RUNTIME_LORA_UPDATING", Type::kBool, "false", Into<&ApiOptions::allow_runtime_lora>,
+          "Open /v1/load_lora_adapter and /v1/unload_lora_adapter, with --enable-lora."),
     Works("VLLM_LOG_STATS_INTERVAL", Type::kFloat, "10", Into<&ApiOptions::log_stats_interval_s>,
           "Seconds between two lines with statistics.")
         .Range(0.1, 1e6),
@@ -45,13 +47,13 @@ constexpr Setting kRead[] = {
     Works("VLLM_ALLOW_LONG_MAX_MODEL_LEN", Type::kBool, "false",
           Into<&ModelOptions::allow_long_max_model_len>,
           "Let --max-model-len go beyond what the model says."),
-    Works("VLLM_NIXL_SIDE_CHANNEL_HOST", Type::kString, "", Into<&KvTransferOptions::side_channel_host>,
-          "--kv-transfer-config: the address that other instances are told; default: one that they can reach."),
+    Works(
+        "VLLM_NIXL_SIDE_CHANNEL_HOST", Type::kString, "", Into<&KvTransferOptions::side_channel_host>,
+        "--kv-transfer-config: the address that other instances are told; default: one that they can reach."),
     Works("VLLM_NIXL_SIDE_CHANNEL_PORT", Type::kInt, "5600", Into<&KvTransferOptions::side_channel_port>,
           "The port there, + rank; the next free one where it is in use.")
         .Range(1, 65535),
-    Works("VLLM_NIXL_ABORT_REQUEST_TIMEOUT", Type::kFloat, "480",
-          Into<&KvTransferOptions::abort_timeout_s>,
+    Works("VLLM_NIXL_ABORT_REQUEST_TIMEOUT", Type::kFloat, "480", Into<&KvTransferOptions::abort_timeout_s>,
           "Longest wait, in seconds, for blocks that prefill still computes.")
         .Range(0.1, 1e6),
     Works("VLLM_CPU_KVCACHE_SPACE", Type::kFloat, "0", KvSpace,
@@ -69,9 +71,10 @@ constexpr Setting kRead[] = {
     Works("CADRE_ISA", Type::kString, "auto", Into<&CpuOptions::isa>,
           "Instruction set of the kernels; auto takes the fastest that this CPU has.")
         .Choices("auto,portable,avx2,avx512,avx512_bf16"),
-    Works("VLLM_MOE_ROUTING_SIMULATION_STRATEGY", Type::kString, "", Into<&ModelOptions::routing_simulation>,
-          "Experts drawn without looking at tokens, for measurements: uniform_random, or zipf[:S[:DRIFT]] (hot "
-          "experts first, moving on every DRIFT steps). Answers are worth nothing then."),
+    Works(
+        "VLLM_MOE_ROUTING_SIMULATION_STRATEGY", Type::kString, "", Into<&ModelOptions::routing_simulation>,
+        "Experts drawn without looking at tokens, for measurements: uniform_random, or zipf[:S[:DRIFT]] (hot "
+        "experts first, moving on every DRIFT steps). Answers are worth nothing then."),
     Works("HF_HUB_CACHE", Type::kString, "", nullptr, kHub),
     Works("HUGGINGFACE_HUB_CACHE", Type::kString, "", nullptr, "Older name of HF_HUB_CACHE."),
     Works("HF_HOME", Type::kString, "", nullptr, "hub/ below it is the cache, if HF_HUB_CACHE is unset."),
@@ -164,11 +167,13 @@ constexpr Names kNoEffect[] = {
      "EC_SIDE_CHANNEL_HOST EC_SIDE_CHANNEL_PORT KV_EVENTS_USE_INT_BLOCK_HASHES "
      "KV_OFFLOAD_MAX_BATCH_DESCRIPTORS MOONCAKE_ABORT_REQUEST_TIMEOUT MOONCAKE_BOOTSTRAP_PORT "
      "MOONCAKE_CONNECTOR_TIMEOUT MOONCAKE_DISK_STAGING_USABLE_RATIO MOONCAKE_LOAD_RECV_THREADS "
-     "MOONCAKE_STORE_TIER_LOG P2P_HANDSHAKE_TIMEOUT_S P2P_IDLE_TIMEOUT_S P2P_MAX_PEERS P2P_SIDE_CHANNEL_HOST P2P_SIDE_CHANNEL_PORT "
+     "MOONCAKE_STORE_TIER_LOG P2P_HANDSHAKE_TIMEOUT_S P2P_IDLE_TIMEOUT_S P2P_MAX_PEERS P2P_SIDE_CHANNEL_HOST "
+     "P2P_SIDE_CHANNEL_PORT "
      "USE_SIMPLE_KV_OFFLOAD"},
-    {"LoRA adapters are not built.",
-     "ALLOW_RUNTIME_LORA_UPDATING LORA_DISABLE_PDL LORA_ENABLE_DUAL_STREAM LORA_RESOLVER_CACHE_DIR "
-     "LORA_RESOLVER_HF_REPO_LIST"},
+    {"LoRA adapters are loaded by name and folder; nothing looks for one that a request names.",
+     "LORA_RESOLVER_CACHE_DIR LORA_RESOLVER_HF_REPO_LIST"},
+    {"The kernels of LoRA adapters follow the CPU's instruction set.",
+     "LORA_DISABLE_PDL LORA_ENABLE_DUAL_STREAM"},
     {"Images, audio and video are not built.",
      "ASSETS_CACHE ASSETS_CACHE_MODEL_CLEAN AUDIO_FETCH_TIMEOUT IMAGE_FETCH_TIMEOUT "
      "MAX_AUDIO_CLIP_FILESIZE_MB MAX_AUDIO_DECODE_BYTES MAX_AUDIO_DECODE_DURATION_S "

@@ -7,6 +7,7 @@
 #include "config/help.h"
 #include "config/kv_transfer.h"
 #include "config/launch.h"
+#include "config/lora.h"
 #include "config/plan.h"
 #include "config/router.h"
 #include "config/settle.h"
@@ -108,6 +109,7 @@ Status SettleEngine(const Environment& env, const Settlement& settled, bool laun
     engine.parallel.data_parallel_address_source = address->source;
   SettleEplb(settled, engine.parallel, notices);
   CADRE_TRY(SettleKvTransfer(settled, engine.kv_transfer, notices));
+  CADRE_TRY(SettleLora(engine.model, engine.kv_transfer, engine.lora));
   if (launched) CADRE_TRY(TakeLauncher(env, engine.parallel, notices));
   return CheckEngine(engine);
 }
@@ -124,6 +126,7 @@ Targets EngineTargets(EngineOptions& engine) {
   std::get<ParallelOptions*>(targets) = &engine.parallel;
   std::get<EplbOptions*>(targets) = &engine.parallel.eplb;
   std::get<KvTransferOptions*>(targets) = &engine.kv_transfer;
+  std::get<LoraOptions*>(targets) = &engine.lora;
   std::get<CpuOptions*>(targets) = &engine.cpu;
   std::get<EngineOptions*>(targets) = &engine;
   return targets;

@@ -160,6 +160,37 @@ struct KvTransferOptions {
   friend bool operator==(const KvTransferOptions&, const KvTransferOptions&) = default;
 };
 
+/// An entry of --lora-modules.
+struct LoraModule {
+  std::string name, path;
+  std::string base;  ///< base_model_name; "": the model
+
+  friend bool operator==(const LoraModule&, const LoraModule&) = default;
+};
+
+/// LoRA adapters.
+struct LoraOptions {
+  bool enabled = false;
+  std::vector<std::string> module_words;  ///< of --lora-modules, as given
+  std::vector<LoraModule> modules;        ///< the same, read
+  int64_t max_loras = 1;
+  std::optional<int64_t> max_cpu_loras;
+  int64_t max_rank = 16;
+  std::string dtype = "auto";
+
+  /// That may be loaded at once.
+  int64_t max_adapters() const {
+    constexpr int64_t kFewest = 8;
+    return max_cpu_loras.value_or(max_loras > kFewest ? max_loras : kFewest);
+  }
+  /// That memory is planned for.
+  int64_t num_planned() const {
+    const auto named = static_cast<int64_t>(modules.size());
+    return named > max_loras ? named : max_loras;
+  }
+  friend bool operator==(const LoraOptions&, const LoraOptions&) = default;
+};
+
 /// Threads and instruction set.
 struct CpuOptions {
   enum class Bind {
@@ -183,6 +214,7 @@ struct EngineOptions {
   SchedulerOptions scheduler;
   ParallelOptions parallel;
   KvTransferOptions kv_transfer;
+  LoraOptions lora;
   CpuOptions cpu;
   std::string log_level = "info";
   bool log_color = true;
@@ -224,6 +256,7 @@ struct ApiOptions {
   bool dev_mode = false;  ///< VLLM_SERVER_DEV_MODE
   bool log_stats = true;
   double log_stats_interval_s = 10;  ///< VLLM_LOG_STATS_INTERVAL
+  bool allow_runtime_lora = false;   ///< VLLM_ALLOW_RUNTIME_LORA_UPDATING
 
   friend bool operator==(const ApiOptions&, const ApiOptions&) = default;
 };

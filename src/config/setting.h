@@ -40,12 +40,12 @@ enum class Type {
 };
 
 /// The structs that rows write to. A null pointer means that the command has no such part.
-using Targets =
-    std::tuple<ModelOptions*, CacheOptions*, SchedulerOptions*, ParallelOptions*, EplbOptions*, KvTransferOptions*, CpuOptions*,
-               EngineOptions*, HttpOptions*, ApiOptions*, ServeOptions*, SamplingOptions*, GenerateOptions*,
-               InspectOptions*, BenchLatencyOptions*, BenchThroughputOptions*, RandomDatasetOptions*,
-               BenchServeOptions*, BenchA2aOptions*, BenchEplbOptions*, BenchStepOptions*, DemoOptions*,
-               DoctorOptions*, RouterOptions*, PlanOptions*>;
+using Targets = std::tuple<ModelOptions*, CacheOptions*, SchedulerOptions*, ParallelOptions*, EplbOptions*,
+                           KvTransferOptions*, LoraOptions*, CpuOptions*, EngineOptions*, HttpOptions*,
+                           ApiOptions*, ServeOptions*, SamplingOptions*, GenerateOptions*, InspectOptions*,
+                           BenchLatencyOptions*, BenchThroughputOptions*, RandomDatasetOptions*,
+                           BenchServeOptions*, BenchA2aOptions*, BenchEplbOptions*, BenchStepOptions*,
+                           DemoOptions*, DoctorOptions*, RouterOptions*, PlanOptions*>;
 
 /// Puts a checked value (null: unset) into its field.
 using Setter = void (*)(const Targets&, const Json&);

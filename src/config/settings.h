@@ -60,6 +60,7 @@ std::vector<Group> MemoryGroups();
 std::vector<Group> FrontGroups();
 std::vector<Group> AbsentGroups();
 std::vector<Group> CadreGroups();
+Group LoraGroup();
 Group GenerateGroup();
 Group InspectGroup();
 Group BenchLatencyGroup();
@@ -94,8 +95,10 @@ inline constexpr std::string_view kNoMamba = "Models with Mamba or linear-attent
 inline constexpr std::string_view kNoVision =
     "Images, audio and video are not built: Cadre serves language models only.";
 inline constexpr std::string_view kNoVisionTuning = "It tunes images, audio and video, which are not built.";
-inline constexpr std::string_view kNoLora =
-    "LoRA adapters are not built; merge the adapter into the checkpoint instead.";
+inline constexpr std::string_view kNoExpertLora =
+    "LoRA on experts is not built; merge the adapter into the checkpoint instead.";
+inline constexpr std::string_view kNoLoraBench =
+    "Measuring with LoRA adapters is not built; leave the flag out.";
 inline constexpr std::string_view kNoSpeculation = "Speculative decoding is not built; leave the flag out.";
 inline constexpr std::string_view kLaterTools =
     "Parsing tool calls and reasoning out of answers comes later; tools are rendered by the chat template "

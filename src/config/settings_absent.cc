@@ -1,4 +1,4 @@
-// Flags of the parts of vLLM that Cadre does not have: multimodal input, LoRA, speculation, compilation, GPU
+// Flags of the parts of vLLM that Cadre does not have: multimodal input, speculation, compilation, GPU
 // kernels, tracing. Each is refused by name or said to have no effect.
 #include "config/settings.h"
 
@@ -30,22 +30,6 @@ constexpr Setting kMultiModal[] = {
     NoEffect("mm-processor-device", Type::kString, "auto", kNoVisionTuning).Choices("auto,cpu"),
     NoEffect("mm-ipc-gpu-memory-gb", Type::kFloat, "0", kNoVisionTuning),
     NoEffect("mm-device-do-normalize", Type::kBool, "", kNoVisionTuning),
-};
-
-constexpr Setting kLora[] = {
-    NotBuilt("enable-lora", Type::kBool, "", kNoLora),
-    NotBuilt("max-loras", Type::kInt, "1", kNoLora),
-    NotBuilt("max-lora-rank", Type::kInt, "16", kNoLora),
-    NotBuilt("lora-dtype", Type::kString, "auto", kNoLora).Choices("auto,bfloat16,float16"),
-    NotBuilt("enable-tower-connector-lora", Type::kBool, "false", kNoLora),
-    NotBuilt("max-cpu-loras", Type::kInt, "", kNoLora),
-    NotBuilt("fully-sharded-loras", Type::kBool, "false", kNoLora),
-    NotBuilt("lora-target-modules", Type::kStrings, "", kNoLora),
-    NotBuilt("default-mm-loras", Type::kJson, "", kNoLora),
-    NotBuilt("specialize-active-lora", Type::kBool, "false", kNoLora),
-    NotBuilt("enable-mixed-moe-lora-format", Type::kBool, "false", kNoLora),
-    NotBuilt("enable-moe-shared-loras", Type::kBool, "false", kNoLora),
-    NotBuilt("max-lora-cls-labels", Type::kInt, "", kNoLora),
 };
 
 constexpr std::string_view kNoTracing = "Traces are not built; see /metrics and the log.";
@@ -131,7 +115,7 @@ std::vector<Group> AbsentGroups() {
   return {{"ObservabilityConfig", "Metrics and traces", kObservability},
           {"KernelConfig", "Compilation and kernels", kKernels},
           {"MultiModalConfig", "Images, audio and video", kMultiModal},
-          {"LoRAConfig", "LoRA adapters", kLora},
+          LoraGroup(),
           {"VllmConfig", "Other parts of vLLM", kOther}};
 }
 

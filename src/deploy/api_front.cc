@@ -33,6 +33,10 @@ serve::ServeOptions ServeOptionsOf(const config::ServeOptions& options, const Mo
                 .headers = options.http.allowed_headers};
   serve.response_role = options.api.response_role;
   serve.version = kVersion;
+  serve.enable_lora = options.engine.lora.enabled;
+  for (const config::LoraModule& module : options.engine.lora.modules)
+    if (!module.base.empty()) serve.adapter_parents.emplace_back(module.name, module.base);
+  serve.allow_runtime_lora = options.api.allow_runtime_lora;
   serve.num_ranks = options.engine.parallel.expert_parallel_size();
   serve.tensor_parallel_size = options.engine.parallel.tensor_parallel_size;
   serve.dev_mode = options.api.dev_mode;

@@ -7,6 +7,7 @@
 #include "deploy/expert_moves.h"
 #include "deploy/expert_start.h"
 #include "eplb/footprint.h"
+#include "model/adapter.h"
 #include "model/registry.h"
 #include "sys/cpu.h"
 #include "sys/memory.h"
@@ -209,6 +210,10 @@ Status PlanMemory(const config::EngineOptions& options, const sys::MemoryInfo& h
     const model::ModelWeights shapes = model::PlaceWeights(setup.spec, plan, nullptr, nullptr);
     const int64_t scratch = model::Decoder::ScratchBytes(setup.spec, shapes, decoder);
     in.buffer_bytes = std::max(in.buffer_bytes, scratch);
+    if (options.lora.enabled) {
+      const int64_t adapter = model::AdapterBytes(setup.spec, plan, options.lora.max_rank);
+      in.adapter_bytes = std::max(in.adapter_bytes, adapter * options.lora.num_planned());
+    }
   }
   CADRE_ASSIGN(setup.expert_places, PlacesOf(parallel, setup));
   if (setup.expert_places.place_bytes > 0) {
@@ -276,6 +281,7 @@ model::WeightLayout WeightLayoutOf(const ModelSetup& setup, const config::Parall
 Result<model::DecoderOptions> DecoderOptionsOf(const ModelSetup& setup,
                                                const config::EngineOptions& options) {
   model::DecoderOptions decoder{.max_num_tokens = MaxStepTokens(setup, options)};
+  if (options.lora.enabled) decoder.max_adapter_rank = options.lora.max_rank;
   if (!setup.is_moe()) return decoder;
   a2a::Options exchange = ExchangeOptionsOf(setup, options, setup.expert_maps.front().layout());
   for (const std::string& backend : {options.parallel.prefill_backend(), options.parallel.decode_backend()}) {

@@ -141,6 +141,12 @@ Status RankRuntime::Connect(const config::EngineOptions& options, const ModelSet
       .tensor_parallel = links_.tensor_parallel.get(),
       .agent = agent_.get(),
       .vocab_size = spec_.vocab_size};
+  if (options.lora.enabled) {
+    adapters_ = std::make_unique<AdapterKeeper>(
+        spec_, plan_,
+        AdapterOptions{.max_adapters = options.lora.max_adapters(), .max_rank = options.lora.max_rank});
+    runner.adapters = &adapters_->slots();
+  }
   if (const std::string& strategy = options.model.routing_simulation; !strategy.empty() && setup.is_moe()) {
     CADRE_ASSIGN(simulated_routing_,
                  nn::SimulatedRouting::Create(strategy, spec_.moe.num_experts, spec_.moe.top_k));
@@ -173,6 +179,7 @@ Status RankRuntime::Connect(const config::EngineOptions& options, const ModelSet
     made->Attach(*moves_.rebalancer);
   }
   CADRE_TRY(KeepWeights(options, setup, place, join_deadline));
+  CADRE_TRY(LoadAdapters(options.lora.modules));
   made->SetWeightKeeper(keeper_.get());
   if (place.tp_rank != 0) {
     follower_ = std::move(made);
@@ -198,6 +205,7 @@ Status RankRuntime::Connect(const config::EngineOptions& options, const ModelSet
                                       : engine::SchedulingPolicy::kFcfs},
           .max_queued_requests = scheduler.max_num_queued_reqs.value_or(kMaxQueuedRequests),
           .weight_keeper = keeper_.get(),
+          .adapters = adapters_ == nullptr ? engine::AdapterList() : adapters_->list(),
           .on_out_of_memory = std::move(links_.on_out_of_memory),
           .agent = agent_.get(),
           .hand_off = HandOffOptionsOf(options, place)},
@@ -224,6 +232,7 @@ Status RankRuntime::KeepWeights(const config::EngineOptions& options, const Mode
                           .collective = all_ranks_.get(),
                           .writes_dense = ReadsDense(place),
                           .start_folder = setup.location.folder,
+                          .adapters = adapters_.get(),
                           .rank = place.rank()};
   if (options.model.weight_update_copy) {
     if (parts.writes_dense) {
@@ -241,6 +250,22 @@ Status RankRuntime::KeepWeights(const config::EngineOptions& options, const Mode
     }
   }
   CADRE_ASSIGN(keeper_, WeightKeeper::Create(std::move(parts)));
+  return {};
+}
+
+// On all ranks, with the same list.
+Status RankRuntime::LoadAdapters(const std::vector<config::LoraModule>& modules) {
+  for (const config::LoraModule& module : modules) {
+    CADRE_ASSIGN(
+        const engine::WeightKeeper::Outcome outcome,
+        keeper_->CarryOut(
+            {.kind = engine::WeightOrder::Kind::kLoadAdapter, .folder = module.path, .name = module.name}));
+    if (outcome.status) continue;
+    Error error = outcome.status.error();
+    error.param = "--lora-modules";
+    error.message = Format("--lora-modules {}: {}", module.name, error.message);
+    return std::unexpected(std::move(error));
+  }
   return {};
 }
 

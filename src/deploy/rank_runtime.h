@@ -72,8 +72,11 @@ class RankRuntime {
   Status KeepWeights(const config::EngineOptions& options, const ModelSetup& setup, RankPlace place,
                      TimePoint join_deadline);
 
+  Status LoadAdapters(const std::vector<config::LoraModule>& modules);
+
   model::WeightPlan plan_;
   std::unique_ptr<a2a::Collective> all_ranks_;  // for orders about weights; null for a rank alone
+  std::unique_ptr<AdapterKeeper> adapters_;     // null without --enable-lora
   std::unique_ptr<WeightKeeper> keeper_;
   std::optional<nn::SimulatedRouting> simulated_routing_;
   std::unique_ptr<a2a::AllToAll> exchange_;

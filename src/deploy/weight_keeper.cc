@@ -94,6 +94,7 @@ Result<engine::WeightKeeper::Outcome> WeightKeeper::CarryOut(const engine::Weigh
   order_id_ = order.Id();
   bytes_ = 0;
   deadline_ = Now() + std::chrono::seconds(order.timeout_s);
+  if (order.concerns_adapter()) return ChangeAdapter(order);
   if (order.kind != Kind::kConnect) return Replace(order);
   remote_.reset();
   auto connected = checkpoint::RemoteWeights::Connect({.host = order.host,
@@ -107,6 +108,36 @@ Result<engine::WeightKeeper::Outcome> WeightKeeper::CarryOut(const engine::Weigh
   CADRE_ASSIGN(Status all, Agree(own));
   if (!all) remote_.reset();
   return Outcome{.status = std::move(all), .generation = generation_};
+}
+
+// A new adapter is read beside the old ones and becomes visible when all ranks have it, so a failure leaves
+// everything as it was.
+Result<engine::WeightKeeper::Outcome> WeightKeeper::ChangeAdapter(const engine::WeightOrder& order) {
+  const TimePoint start = Now();
+  Outcome outcome{.status = {}, .generation = generation_};
+  Status own, name;
+  if (parts_.adapters == nullptr) {
+    name = Fail(Code::kUnsupported, "LoRA is not enabled; start the server with --enable-lora");
+  } else if (name = parts_.adapters->CheckName(order); name) {
+    own = parts_.adapters->Prepare(order);
+    bytes_ = parts_.adapters->prepared_bytes();
+  }
+  CADRE_ASSIGN(Status all, Agree(own));  // also where the name is wrong: ranks may have been given two orders
+  outcome.status = all ? name : std::move(all);
+  if (!outcome.status) {
+    if (parts_.adapters != nullptr) parts_.adapters->Abandon();
+    return outcome;
+  }
+  const bool loads = order.kind == engine::WeightOrder::Kind::kLoadAdapter;
+  (loads ? outcome.loaded : outcome.unloaded) = parts_.adapters->Commit(order);
+  outcome.bytes = bytes_;
+  if (parts_.rank == 0 && loads) {
+    LogInfo("LoRA adapter '{}' loaded from {}: {} in {:.2f} s", Excerpt(order.name), order.folder,
+            sys::FormatBytes(bytes_), SecondsSince(start));
+  } else if (parts_.rank == 0) {
+    LogInfo("LoRA adapter '{}' unloaded", Excerpt(order.name));
+  }
+  return outcome;
 }
 
 Result<WeightKeeper::Source> WeightKeeper::Open(const engine::WeightOrder& order) {

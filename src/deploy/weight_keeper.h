@@ -8,6 +8,8 @@
 // 4. Agree: one rank that failed, and all go back, to their copies, else to the folder applied last.
 // 5. Count the generation; requests go on with the next step.
 //
+// A LoRA adapter (adapter_keeper.h) is read beside what is in place, so nothing has to go back.
+//
 // There is no second copy unless asked for: places are overwritten, so a failure in the middle costs a
 // reload, and where the last weights did not come from a folder, the engine is broken until the next update.
 #include <array>
@@ -20,6 +22,7 @@
 #include "a2a/collective.h"
 #include "checkpoint/remote_source.h"
 #include "checkpoint/source.h"
+#include "deploy/adapter_keeper.h"
 #include "engine/control.h"
 #include "model/loader.h"
 #include "rebalance/rebalancer.h"
@@ -40,6 +43,7 @@ struct WeightKeeperParts {
   std::string start_folder;                     ///< what is in place at the start
   /// --weight-update-copy: the memory that updates write to, kept a second time. Empty: no copy.
   std::vector<std::span<std::byte>> copied = {};
+  AdapterKeeper* adapters = nullptr;  ///< null: --enable-lora is not given
   int rank = 0;
   SourceOpener open = checkpoint::OpenCheckpoint;
 };
@@ -56,6 +60,7 @@ class WeightKeeper : public engine::WeightKeeper {
 
   explicit WeightKeeper(WeightKeeperParts parts) : parts_(std::move(parts)) {}
   Result<Outcome> Replace(const engine::WeightOrder& order);
+  Result<Outcome> ChangeAdapter(const engine::WeightOrder& order);
   Result<Outcome> GoBack(Outcome outcome, const Error& why);
   Result<Source> Open(const engine::WeightOrder& order);
   Result<int64_t> Write(const checkpoint::TensorSource& source, int64_t generation);

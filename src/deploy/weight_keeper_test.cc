@@ -6,6 +6,7 @@
 #include <filesystem>
 
 #include "fabric/ranks_testing.h"
+#include "model/adapter_testing.h"
 #include "model/tiny.h"
 
 namespace cadre::deploy {
@@ -207,6 +208,78 @@ TEST_F(WeightKeeperTest, RanksChangeTogetherOrNotAtAll) {
     EXPECT_EQ(bytes(), fresh(1));
     EXPECT_EQ(done->generation, 3);
   });
+}
+
+// Both ranks have each adapter or neither has; slots and versions are the same on both.
+TEST_F(WeightKeeperTest, AdaptersComeAndGoOnAllRanks) {
+  std::mt19937 rng(5);
+  model::test::TestAdapter adapter;
+  for (const char* kind : {"q_proj", "k_proj"})
+    adapter.AddPair(std::string("model.layers.1.self_attn.") + kind, *kind == 'q' ? 64 : 32, 48, 4, rng);
+  adapter.Write(root_ / "a");
+  adapter.Write(root_ / "only1");
+  adapter.config.Set("use_dora", true);
+  adapter.Write(root_ / "dora");
+  const auto loads = [&](const std::string& name, const std::string& folder, bool in_place = false) {
+    return WeightOrder{.kind = WeightOrder::Kind::kLoadAdapter,
+                       .folder = root_ / folder,
+                       .name = name,
+                       .in_place = in_place};
+  };
+  fabric::RunThreads(2, [&](fabric::Rendezvous& rendezvous) {
+    const int r = rendezvous.rank();
+    const auto collective = *a2a::Collective::Create({.name = "weights", .rendezvous = &rendezvous});
+    sys::ThreadPool pool({.num_threads = 1});
+    auto model = *model::LoadModel(Folder(1), {.ep_rank = r, .ep_size = 2, .enable_ep = true}, pool);
+    AdapterKeeper adapters(model.spec, model.plan, {.max_adapters = 2, .max_rank = 8});
+    const auto keeper = *WeightKeeper::Create({.spec = &model.spec,
+                                               .plan = model.plan,
+                                               .weights = &model.weights,
+                                               .pool = &pool,
+                                               .collective = collective.get(),
+                                               .start_folder = Folder(1),
+                                               .adapters = &adapters,
+                                               .rank = r});
+    const auto tell = [&](const WeightOrder& order) { return *keeper->CarryOut(order); };
+    auto done = tell(loads("x", "a"));
+    ASSERT_TRUE(done.status.has_value()) << done.status.error().message;
+    EXPECT_EQ(*done.loaded, (engine::AdapterInfo{"x", root_ / "a", 0, 1}));
+    EXPECT_FALSE(done.new_weights);
+    EXPECT_EQ(done.generation, 1);
+    EXPECT_GT(done.bytes, 0);
+    EXPECT_THAT(tell(loads("x", "a")).status.error().message, HasSubstr("has already been loaded"));
+    EXPECT_EQ(tell(loads("x", "a", true)).loaded->version, 2);
+    EXPECT_THAT(tell(loads("y", "dora")).status.error().message, HasSubstr("use_dora"));
+    EXPECT_EQ(tell(loads("y", "none")).status.error().code, Code::kNotFound);
+    EXPECT_EQ(tell(loads("y", "a")).loaded->slot, 1);
+    EXPECT_THAT(tell(loads("z", "a")).status.error().message, HasSubstr("--max-cpu-loras"));
+    EXPECT_EQ(tell({.kind = WeightOrder::Kind::kUnloadAdapter, .name = "x"}).unloaded->slot, 0);
+    EXPECT_EQ(adapters.slots()[0], nullptr);
+    EXPECT_EQ(tell({.kind = WeightOrder::Kind::kUnloadAdapter, .name = "x"}).status.error().message,
+              "The lora adapter 'x' cannot be found.");
+    EXPECT_EQ(tell(loads("z", "a")).loaded->slot, 0);
+    // A rank that cannot read it: nobody has it.
+    rendezvous.ExchangeBlobs("before", {}, "", Now() + std::chrono::seconds(20)).value();
+    WeightOrder order = loads("y", "only1", true);
+    if (r == 1) {
+      std::filesystem::remove_all(root_ / "only1");
+      AdapterKeeper probe(model.spec, model.plan, {.max_adapters = 2, .max_rank = 8});
+      EXPECT_FALSE(probe.Prepare(order).has_value());
+    }
+    done = tell(order);
+    EXPECT_FALSE(done.status.has_value());
+    EXPECT_EQ(adapters.list().Find("y")->version, 3);
+    EXPECT_EQ(tell({.folder = Folder(2)}).generation, 2);  // the model's own weights do not touch them
+    EXPECT_EQ(adapters.list().adapters.size(), 2u);
+  });
+}
+
+TEST_F(WeightKeeperTest, WithoutTheFlagThereAreNoAdapters) {
+  Rank rank = Make({}, nullptr, false, 0);
+  Keep(rank);
+  const auto done =
+      rank.keeper->CarryOut({.kind = WeightOrder::Kind::kLoadAdapter, .folder = "/a", .name = "a"});
+  EXPECT_THAT(done->status.error().message, HasSubstr("--enable-lora"));
 }
 
 }  // namespace

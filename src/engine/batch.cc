@@ -19,7 +19,7 @@ Batch::Batch(std::span<const ScheduledSequence> plan, int32_t block_size) {
     }
     AddSequence(std::span(sequence.tokens)
                     .subspan(static_cast<size_t>(begin), static_cast<size_t>(scheduled.num_tokens)),
-                begin, sequence.block_table, block_size);
+                begin, sequence.block_table, block_size, sequence.adapter);
     for (int64_t position = begin; position < end; ++position) {
       const bool samples = position == sequence.num_tokens() - 1;
       const bool scores = sequence.wants_prompt_logprobs() && position + 1 < sequence.num_prompt();
@@ -30,12 +30,19 @@ Batch::Batch(std::span<const ScheduledSequence> plan, int32_t block_size) {
 }
 
 void Batch::AddSequence(std::span<const int32_t> tokens, int64_t first_position,
-                        std::span<const int32_t> block_table, int32_t block_size) {
+                        std::span<const int32_t> block_table, int32_t block_size, int32_t adapter) {
   const auto count = static_cast<int64_t>(tokens.size());
   sequences_.push_back({.q_begin = static_cast<int32_t>(token_ids_.size()),
                         .q_len = static_cast<int32_t>(count),
                         .kv_len = static_cast<int32_t>(first_position + count)});
   block_table_begin_.push_back(static_cast<int32_t>(block_tables_.size()));
+  adapter_slots_.push_back(adapter);
+  if (adapter >= 0) {
+    auto use = std::ranges::find(adapters_, adapter, &AdapterUse::slot);
+    if (use == adapters_.end()) use = adapters_.insert(use, {.slot = adapter, .rows = {}});
+    for (int64_t i = 0; i < count; ++i)
+      use->rows.push_back(sequences_.back().q_begin + static_cast<int32_t>(i));
+  }
   token_ids_.insert(token_ids_.end(), tokens.begin(), tokens.end());
   for (int64_t position = first_position; position < first_position + count; ++position) {
     positions_.push_back(static_cast<int32_t>(position));
@@ -72,8 +79,8 @@ size_t WordsFor(size_t bytes) {
 
 }  // namespace
 
-// words: number of sequences, of logits rows and of sources, then for each sequence {q_len, kv_len, tokens,
-// blocks}, then rows, then for each source {sequence, first, bytes of its id, its id}.
+// words: number of sequences, of logits rows and of sources, then for each sequence {q_len, kv_len, adapter,
+// tokens, blocks}, then rows, then for each source {sequence, first, bytes of its id, its id}.
 std::string Batch::Serialize() const {
   std::vector<int32_t> words = {static_cast<int32_t>(sequences_.size()),
                                 static_cast<int32_t>(logit_rows_.size()),
@@ -83,7 +90,7 @@ std::string Batch::Serialize() const {
     const auto table_end =
         i + 1 < sequences_.size() ? static_cast<size_t>(block_table_begin_[i + 1]) : block_tables_.size();
     const auto table_begin = static_cast<size_t>(block_table_begin_[i]);
-    words.insert(words.end(), {sequence.q_len, sequence.kv_len});
+    words.insert(words.end(), {sequence.q_len, sequence.kv_len, adapter_slots_[i]});
     const auto first = token_ids_.begin() + sequence.q_begin;
     words.insert(words.end(), first, first + sequence.q_len);
     words.insert(words.end(), block_tables_.begin() + static_cast<int64_t>(table_begin),
@@ -111,10 +118,10 @@ Batch Batch::Deserialize(std::string_view bytes, int32_t block_size) {
   };
   const auto head = take(3);
   for (int32_t i = 0; i < head[0]; ++i) {
-    const auto lengths = take(2);
+    const auto lengths = take(3);
     const auto tokens = take(static_cast<size_t>(lengths[0]));
     const auto table = take(static_cast<size_t>(kv::BlocksFor(lengths[1], block_size)));
-    batch.AddSequence(tokens, lengths[1] - lengths[0], table, block_size);
+    batch.AddSequence(tokens, lengths[1] - lengths[0], table, block_size, lengths[2]);
   }
   const auto rows = take(static_cast<size_t>(head[1]));
   batch.logit_rows_.assign(rows.begin(), rows.end());

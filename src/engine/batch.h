@@ -32,6 +32,13 @@ class Batch {
   /// The blocks of a source's tokens so far.
   std::span<const int32_t> BlocksOf(const Source& source) const;
 
+  /// The rows that want the adapter in `slot`.
+  struct AdapterUse {
+    int32_t slot = 0;
+    std::vector<int32_t> rows;  ///< ascending
+  };
+  const std::vector<AdapterUse>& adapters() const { return adapters_; }
+
   /// The same for the other ranks of a replica, which hold no sequences. `bytes` must come from Serialize().
   std::string Serialize() const;
   static Batch Deserialize(std::string_view bytes, int32_t block_size);
@@ -43,7 +50,7 @@ class Batch {
 
  private:
   void AddSequence(std::span<const int32_t> tokens, int64_t first_position,
-                   std::span<const int32_t> block_table, int32_t block_size);
+                   std::span<const int32_t> block_table, int32_t block_size, int32_t adapter);
   void PointIntoTables();
 
   std::vector<int32_t> token_ids_, positions_;
@@ -53,6 +60,8 @@ class Batch {
   std::vector<int32_t> block_table_begin_;  // [sequences]
   std::vector<int32_t> logit_rows_;
   std::vector<Source> sources_;
+  std::vector<int32_t> adapter_slots_;  // [sequences] -1: none
+  std::vector<AdapterUse> adapters_;
 };
 
 }  // namespace cadre::engine

@@ -8,7 +8,9 @@
 #include <chrono>
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <string>
+#include <vector>
 
 #include "base/clock.h"
 #include "base/error.h"
@@ -26,10 +28,12 @@ enum class PauseMode : uint8_t {
 
 struct WeightOrder {
   enum class Kind : uint8_t {
-    kFolder,   ///< take the weights in `folder`
-    kReload,   ///< take those that the server was started with
-    kConnect,  ///< find the sender of weights at host:port
-    kReceive,  ///< take what that sender has
+    kFolder,         ///< take the weights in `folder`
+    kReload,         ///< take those that the server was started with
+    kConnect,        ///< find the sender of weights at host:port
+    kReceive,        ///< take what that sender has
+    kLoadAdapter,    ///< take the LoRA adapter in `folder` under `name`
+    kUnloadAdapter,  ///< forget the one called `name`
   };
   Kind kind = Kind::kFolder;
   std::string folder;
@@ -38,7 +42,11 @@ struct WeightOrder {
   int32_t first_receiver = 0;  ///< the number of rank 0 among all receivers of the sender, from 1
   int32_t world_size = 0;      ///< receivers and the sender
   int64_t timeout_s = 720;     ///< longest wait for ranks and sender
-  std::string expected;  ///< kReceive: what must come, as JSON [[name, type, shape], ...]; empty: not said
+  std::string expected;   ///< kReceive: what must come, as JSON [[name, type, shape], ...]; empty: not said
+  std::string name;       ///< kLoadAdapter, kUnloadAdapter
+  bool in_place = false;  ///< kLoadAdapter: a loaded adapter of that name is replaced; else it is refused
+
+  bool concerns_adapter() const { return kind == Kind::kLoadAdapter || kind == Kind::kUnloadAdapter; }
 
   /// The order as text and back; equal orders have equal texts. Errors: kDataLoss.
   std::string ToText() const;
@@ -47,6 +55,24 @@ struct WeightOrder {
   uint64_t Id() const;
 
   friend bool operator==(const WeightOrder&, const WeightOrder&) = default;
+};
+
+/// A LoRA adapter that is loaded; the same on all ranks.
+struct AdapterInfo {
+  std::string name, path;
+  int32_t slot = -1;    ///< where ranks find it; one that is replaced keeps its own
+  int64_t version = 0;  ///< counts the adapters that have been loaded: no two are alike in it
+
+  friend bool operator==(const AdapterInfo&, const AdapterInfo&) = default;
+};
+
+/// Those that are loaded, by name.
+struct AdapterList {
+  std::vector<AdapterInfo> adapters;
+  int64_t num_changes = 0;  ///< tells the newer of two lists
+
+  const AdapterInfo* Find(const std::string& name) const;
+  friend bool operator==(const AdapterList&, const AdapterList&) = default;
 };
 
 struct ControlRequest {
@@ -62,6 +88,7 @@ struct ControlState {
   int64_t generation = 0;  ///< of the weights: 1 at the start, one more with each update
   double seconds = 0;      ///< kWeights: that it took, of this rank
   int64_t bytes = 0;       ///< kWeights: read by all ranks together
+  AdapterList adapters;    ///< that are loaded now
 };
 
 /// Hears once what became of an order; on any thread, must not block.
@@ -78,7 +105,8 @@ class WeightKeeper {
     bool new_weights = false;  ///< other weights are in place than before
     bool broken = false;       ///< what is in place is of no use until the next update
     int64_t generation = 0;
-    int64_t bytes = 0;  ///< read by all ranks
+    int64_t bytes = 0;                            ///< read by all ranks
+    std::optional<AdapterInfo> loaded, unloaded;  ///< of an order about an adapter that went well
   };
   /// Errors: only from the exchange between ranks; a failure that concerns weights is in the outcome.
   virtual Result<Outcome> CarryOut(const WeightOrder& order) = 0;

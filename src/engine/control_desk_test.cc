@@ -153,6 +153,12 @@ TEST(WeightOrder, IsTheSameAsTextAndBack) {
                           .world_size = 9,
                           .timeout_s = 7,
                           .expected = "[]"};
+  const WeightOrder adapter{
+      .kind = WeightOrder::Kind::kLoadAdapter, .folder = "/p", .name = "\"n\"", .in_place = true};
+  const auto again = WeightOrder::FromText(adapter.ToText());
+  ASSERT_TRUE(again.has_value());
+  EXPECT_EQ(*again, adapter);
+  EXPECT_NE(adapter.Id(), order.Id());
   const auto back = WeightOrder::FromText(order.ToText());
   ASSERT_TRUE(back.has_value());
   EXPECT_EQ(*back, order);

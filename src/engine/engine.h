@@ -97,7 +97,8 @@ struct RankStats {
   double cpu_seconds = 0;         ///< of the process that runs the rank
   bool paused = false;            ///< or about to be
   int64_t weight_generation = 1;  ///< 1 at the start, one more with each update
-  std::string broken;             ///< why nothing can be served until the next update of weights; else empty
+  AdapterList adapters;
+  std::string broken;  ///< why nothing can be served until the next update of weights; else empty
   EplbStats eplb;
   KvTransferStats kv_transfer;
   StepSizes step_sizes;  ///< of the steps in which this rank had tokens: prompt rows and new tokens

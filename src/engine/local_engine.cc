@@ -12,6 +12,11 @@
 namespace cadre::engine {
 namespace {
 
+// vLLM's words: an adapter is asked for as a model.
+Error NoSuchModel(const std::string& adapter) {
+  return {Code::kNotFound, Format("The model `{}` does not exist.", Excerpt(adapter)), "model"};
+}
+
 bool Contains(const std::vector<int32_t>& tokens, int32_t token) {
   return std::ranges::find(tokens, token) != tokens.end();
 }
@@ -41,6 +46,7 @@ struct LocalEngine::Inbox {
   Status health;
   Status broken;  // weights that are of no use, until others come
   std::vector<ControlCall> calls;
+  AdapterList adapters;      // as the engine thread has them
   StepGate* gate = nullptr;  // null once the engine is gone
 
   void Wake() {
@@ -77,6 +83,7 @@ LocalEngine::LocalEngine(LocalEngineOptions options, std::unique_ptr<Runner> run
   if (options_.agent != nullptr)
     scheduler_.Attach(hand_off_.emplace(*options_.agent, scheduler_.pool(), options_.hand_off));
   inbox_->gate = gate_.get();
+  inbox_->adapters = adapters_ = options_.adapters;
   stats_.rank = options_.rank;
   thread_ = std::thread([this] { Loop(); });
 }
@@ -101,6 +108,8 @@ Result<std::unique_ptr<RequestHandle>> LocalEngine::Submit(Request request, std:
   const std::lock_guard lock(inbox_->mutex);
   CADRE_TRY(inbox_->health);
   CADRE_TRY(inbox_->broken);
+  if (!request.adapter.empty() && inbox_->adapters.Find(request.adapter) == nullptr)
+    return std::unexpected(NoSuchModel(request.adapter));
   if (inbox_->draining)
     return Fail(Code::kUnavailable, "the server is shutting down and takes no new requests");
   if (inbox_->num_waiting >= options_.max_queued_requests) {
@@ -122,6 +131,7 @@ std::vector<RankStats> LocalEngine::Stats() const {
   }
   const std::lock_guard lock(inbox_->mutex);
   stats.num_waiting = inbox_->num_waiting;
+  stats.adapters = inbox_->adapters;
   return {stats};
 }
 
@@ -245,7 +255,7 @@ void LocalEngine::TakeInbox() {
     sequence->request = std::move(arrival.request);
     sequence->sink = std::move(arrival.sink);
     sequence->times.queued = sequence->touched = arrival.queued;
-    scheduler_.Add(std::move(sequence));
+    if (FindAdapter(*sequence)) scheduler_.Add(std::move(sequence));
   }
   for (const SeqId id : cancelled) End(id, {.reason = FinishReason::kAbort});
   EndOverdue();
@@ -259,6 +269,21 @@ void LocalEngine::TakeInbox() {
     desk_.Take(std::move(call), next, scheduler_);
   }
   desk_.Advance(scheduler_);
+}
+
+// False if the sequence's adapter has been unloaded since it was queued: the request has ended then.
+bool LocalEngine::FindAdapter(Sequence& sequence) {
+  const std::string& name = sequence.request.adapter;
+  if (name.empty()) return true;
+  const AdapterInfo* const adapter = adapters_.Find(name);
+  if (adapter == nullptr) {
+    sequence.sink->OnFinish(
+        {}, {.reason = FinishReason::kError, .error = NoSuchModel(name), .times = sequence.times});
+    return false;
+  }
+  sequence.adapter = adapter->slot;
+  sequence.adapter_version = adapter->version;
+  return true;
 }
 
 // What the agent has come to the end of.
@@ -350,6 +375,8 @@ Status LocalEngine::CarryOut(uint64_t order_id) {
   }
   if (carried->new_weights && !desk_.keeps_cache()) scheduler_.ForgetComputed();
   if (carried->new_weights) scheduler_.pool().ForgetAll();
+  if (carried->loaded) TakeAdapter(*carried->loaded);
+  if (carried->unloaded) DropAdapter(*carried->unloaded);
   desk_.SetGeneration(carried->generation);
   if (options_.agent != nullptr) options_.agent->SetWeightGeneration(carried->generation);
   if (carried->broken) EndAll(FinishReason::kError, carried->status.error());
@@ -361,8 +388,42 @@ Status LocalEngine::CarryOut(uint64_t order_id) {
   ControlState state = desk_.State();
   state.seconds = SecondsSince(start);
   state.bytes = carried->bytes;
+  state.adapters = adapters_;
   answer(carried->status ? Result<ControlState>(state) : std::unexpected(carried->status.error()));
   return {};
+}
+
+// Requests of an adapter that is replaced go on, as with the model's own weights: what they have generated
+// stays, the rest comes from the new ones.
+void LocalEngine::TakeAdapter(const AdapterInfo& loaded) {
+  const auto place = std::ranges::find(adapters_.adapters, loaded.name, &AdapterInfo::name);
+  if (place == adapters_.adapters.end()) {
+    adapters_.adapters.push_back(loaded);
+    return TellAdapters();
+  }
+  *place = loaded;
+  for (Sequence* sequence : scheduler_.All())
+    if (sequence->adapter == loaded.slot) sequence->adapter_version = loaded.version;
+  if (!desk_.keeps_cache()) scheduler_.ForgetComputedOf(loaded.slot);
+  TellAdapters();
+}
+
+void LocalEngine::DropAdapter(const AdapterInfo& unloaded) {
+  std::erase_if(adapters_.adapters,
+                [&](const AdapterInfo& adapter) { return adapter.name == unloaded.name; });
+  const Error error{Code::kNotFound,
+                    Format("the LoRA adapter '{}' was unloaded before the request had ended", unloaded.name),
+                    "model"};
+  for (const Sequence* sequence : scheduler_.All())
+    if (sequence->adapter == unloaded.slot)
+      End(sequence->id, {.reason = FinishReason::kError, .error = error});
+  TellAdapters();
+}
+
+void LocalEngine::TellAdapters() {
+  ++adapters_.num_changes;
+  const std::lock_guard lock(inbox_->mutex);
+  inbox_->adapters = adapters_;
 }
 
 bool LocalEngine::Generates() const {

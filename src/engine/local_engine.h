@@ -72,6 +72,7 @@ struct LocalEngineOptions {
   double max_step_seconds = 0.5;
   /// Carries out orders about weights; may be null: they are refused. Outlives the engine.
   WeightKeeper* weight_keeper = nullptr;
+  AdapterList adapters;  ///< that are loaded at the start
   /// Called once, from the engine thread, when memory has run out in its own work: all requests have heard
   /// their end, and the engine takes no more. May be null.
   std::function<void(const Error&)> on_out_of_memory;
@@ -108,6 +109,10 @@ class LocalEngine : public Engine {
   void TakeTransfers();
   void TakeCalls(std::vector<ControlCall> calls);
   Status CarryOut(uint64_t order);
+  bool FindAdapter(Sequence& sequence);
+  void TakeAdapter(const AdapterInfo& loaded);
+  void DropAdapter(const AdapterInfo& unloaded);
+  void TellAdapters();
   void WaitForWork();
   Duration LongestSleep() const;
   Status GuardedTurn(bool& stop);
@@ -133,6 +138,7 @@ class LocalEngine : public Engine {
   ControlDesk desk_;
   std::shared_ptr<Inbox> inbox_;
   int64_t next_sequence_ = 0;
+  AdapterList adapters_;  // of the engine thread
   int64_t prompt_tokens_ = 0, generation_tokens_ = 0, num_steps_ = 0;
   int64_t eplb_version_ = 0;  // of the snapshot in stats_
   StepSizes step_sizes_;

@@ -76,6 +76,8 @@ std::string Table(const MemoryPlanInput& in, const MemoryPlan& plan, int64_t bud
               : Format("of which {} a rank are further copies", FormatBytes(in.redundant_bytes)));
   AddLine(table, "spare expert places", in.spare_bytes, in.num_local_ranks, "free for experts that move");
   AddLine(table, "copy of the weights", in.WeightCopyBytes(), 1, "for --weight-update-copy");
+  AddLine(table, "LoRA adapters", in.adapter_bytes, in.num_local_ranks,
+          "--max-loras of --max-lora-rank, taken as they are loaded");
   AddLine(table, "buffers", in.buffer_bytes, in.num_local_ranks, "at most, taken as steps need them");
   AddLine(table, "exchange", in.exchange_bytes, in.num_local_ranks, "");
   AddLine(table, "experts of tokens", RoutingBytes(in, plan), in.num_local_ranks,
@@ -102,7 +104,7 @@ int64_t MemoryPlanInput::WeightCopyBytes() const {
 
 int64_t MemoryPlanInput::BytesWithoutKv() const {
   return dense_bytes * num_local_replicas + WeightCopyBytes() +
-         (expert_bytes + spare_bytes + buffer_bytes + exchange_bytes) * num_local_ranks;
+         (expert_bytes + spare_bytes + adapter_bytes + buffer_bytes + exchange_bytes) * num_local_ranks;
 }
 
 int64_t MemoryPlanInput::SequenceBytes() const {

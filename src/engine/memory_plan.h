@@ -27,6 +27,7 @@ struct MemoryPlanInput {
   bool weight_copy = false;     ///< all weights a second time (--weight-update-copy)
   int64_t routing_bytes =
       0;  ///< a token of the KV cache: the experts that it had (--enable-return-routed-experts)
+  int64_t adapter_bytes = 0;   ///< as many LoRA adapters as may be loaded, of the largest rank
   int64_t buffer_bytes = 0;    ///< activations, logits, sampling
   int64_t exchange_bytes = 0;  ///< segments that ranks exchange rows through
 

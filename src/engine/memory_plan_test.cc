@@ -38,6 +38,17 @@ TEST(MemoryPlan, TakesNoMoreThanSequencesCanFill) {
   EXPECT_EQ(MakeMemoryPlan(input)->num_kv_blocks, 2 * 4096 / 16);
 }
 
+TEST(MemoryPlan, CountsAdaptersOfEveryRank) {
+  auto input = SmallInput();
+  EXPECT_EQ(MakeMemoryPlan(input)->table.find("LoRA"), std::string::npos);
+  input.adapter_bytes = 32 << 20;
+  input.num_local_ranks = 2;
+  const auto plan = MakeMemoryPlan(input);
+  ASSERT_TRUE(plan.has_value());
+  EXPECT_NE(plan->table.find("LoRA adapters"), std::string::npos) << plan->table;
+  EXPECT_EQ(plan->num_kv_blocks, ((512 - 64 - 256 - 64) << 20) / 2 / (32 << 10));
+}
+
 TEST(MemoryPlan, TellsCopiesAndSparePlacesApart) {
   auto input = SmallInput();
   EXPECT_EQ(MakeMemoryPlan(input)->table.find("copies"), std::string::npos);

@@ -34,6 +34,7 @@ struct Request {
   TokenIds prompt;  ///< 1 <= size <= max_model_len, all inside the vocabulary
   SamplingParams sampling;
   std::string cache_salt;                 ///< part of the prefix key
+  std::string adapter;                    ///< name of a loaded LoRA adapter; empty: the model alone
   int priority = 0;                       ///< with --scheduling-policy priority: lower runs earlier
   std::optional<TimePoint> deadline;      ///< past it the request ends with kDeadlineExceeded
   int data_parallel_rank = -1;            ///< -1: the cluster chooses

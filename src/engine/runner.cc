@@ -38,7 +38,15 @@ void Runner::BeginStep(Duration timeout) {
   if (options_.tensor_parallel != nullptr) options_.tensor_parallel->BeginStep(step_, deadline);
 }
 
-nn::StepContext Runner::ContextFor(const Batch& batch) const {
+nn::StepContext Runner::ContextFor(const Batch& batch) {
+  step_adapters_.clear();
+  for (const Batch::AdapterUse& use : batch.adapters()) {
+    const auto slot = static_cast<size_t>(use.slot);
+    CADRE_CHECK(options_.adapters != nullptr && slot < options_.adapters->size());
+    const nn::Adapter* const adapter = (*options_.adapters)[slot];
+    CADRE_CHECK(adapter != nullptr);  // its sequences ended when it was unloaded
+    step_adapters_.push_back({.adapter = adapter, .rows = use.rows});
+  }
   // Each layer's keys and values can go on their way while the next layer is computed.
   std::function<void(int32_t)> on_layer_written;
   if (options_.agent != nullptr && !batch.sources().empty()) {
@@ -52,8 +60,11 @@ nn::StepContext Runner::ContextFor(const Batch& batch) const {
   return {.device = options_.device,
           .batch = batch.View(),
           .kv = options_.kv,
+          .adapters = step_adapters_,
           .exchange = options_.exchange,
-          .expert_maps = rebalancer_ == nullptr ? std::span(options_.expert_maps) : rebalancer_->maps(),
+          .expert_maps = rebalancer_ == nullptr
+                             ? std::span<const eplb::ExpertMap* const>(options_.expert_maps)
+                             : rebalancer_->maps(),
           .slot_counts = rebalancer_ == nullptr ? nullptr : rebalancer_->slot_counts().data(),
           .routed_experts = options_.routed_experts,
           .simulated_routing = options_.simulated_routing,

@@ -10,6 +10,7 @@
 #include "engine/scheduler.h"
 #include "handoff/agent.h"
 #include "model/decoder.h"
+#include "nn/adapter.h"
 #include "rebalance/rebalancer.h"
 
 namespace cadre::engine {
@@ -31,6 +32,8 @@ struct RunnerOptions {
   /// [KV slots, MoE layers, top_k] where answers tell the experts of their tokens; else null.
   uint16_t* routed_experts = nullptr;
   int64_t top_k = 0;  ///< of routed_experts
+  /// By slot; as long as slots in use go. Null: sequences have none.
+  const std::vector<const nn::Adapter*>* adapters = nullptr;
   int64_t vocab_size = 0;
   Duration step_timeout = std::chrono::seconds(60);  ///< longest wait for another rank within a step
 };
@@ -80,7 +83,7 @@ class Runner {
 
   Status ShareRoutedExperts(const Batch& batch);
   void BeginStep(Duration timeout);
-  nn::StepContext ContextFor(const Batch& batch) const;
+  nn::StepContext ContextFor(const Batch& batch);
   void TellBlocks(const Batch& batch) const;
   std::vector<LogitUse> UsesOf(std::span<const ScheduledSequence> plan,
                                std::vector<StepOutput>& outputs) const;
@@ -96,8 +99,9 @@ class Runner {
   int64_t step_ = 0;
   TimePoint step_start_, step_end_;
   bool had_rows_ = false;
-  std::vector<float> logits_;                // [rows_per_chunk, vocab]
-  std::vector<nn::SamplerScratch> scratch_;  // one a worker
+  std::vector<nn::AdapterRows> step_adapters_;  // of the step under way
+  std::vector<float> logits_;                   // [rows_per_chunk, vocab]
+  std::vector<nn::SamplerScratch> scratch_;     // one a worker
 };
 
 }  // namespace cadre::engine

@@ -138,11 +138,21 @@ void Scheduler::Fetched(SeqId id, int64_t num_tokens) {
   fetched_.insert(place, std::move(sequence));
 }
 
+namespace {
+
+// Whatever a client salts with, it is not the key of an adapter's prefixes.
+std::string PrefixKey(const Sequence& sequence) {
+  const std::string& salt = sequence.request.cache_salt;
+  return sequence.adapter < 0 ? "model " + salt : Format("adapter {} {}", sequence.adapter_version, salt);
+}
+
+}  // namespace
+
 // Holds the cached blocks that begin the sequence. The last token is always computed, since its logits are
 // wanted.
 void Scheduler::AdoptPrefix(Sequence& sequence) {
   CADRE_CHECK(sequence.block_table.empty() && sequence.num_computed == 0);
-  sequence.prefix_node = pool_.Root(sequence.request.cache_salt);
+  sequence.prefix_node = pool_.Root(PrefixKey(sequence));
   sequence.num_published_blocks = 0;
   if (!options_.enable_prefix_caching || sequence.wants_prompt_logprobs()) return;
   const auto match = pool_.FindPrefix(
@@ -208,6 +218,18 @@ void Scheduler::ForgetComputed() {
     begin_anew(std::move(sequence));
   }
   pool_.ForgetAll();
+}
+
+void Scheduler::ForgetComputedOf(int32_t adapter) {
+  const auto others = std::stable_partition(running_.begin(), running_.end(),
+                                            [&](const auto& s) { return s->adapter != adapter; });
+  std::vector<std::unique_ptr<Sequence>> begin_anew(std::make_move_iterator(others),
+                                                    std::make_move_iterator(running_.end()));
+  running_.erase(others, running_.end());
+  for (auto& sequence : begin_anew) {
+    ReleaseBlocks(*sequence);
+    Add(std::move(sequence));
+  }
 }
 
 void Scheduler::ReleaseBlocks(Sequence& sequence) {

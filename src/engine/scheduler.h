@@ -80,6 +80,9 @@ class Scheduler {
   /// Running sequences give their blocks back and wait, to be computed anew, and no cached prefix is found
   /// any more: what lies in the cache belongs to other weights.
   void ForgetComputed();
+  /// The same for the running sequences of one adapter, whose weights are others from now on. Their version
+  /// keeps new prefixes apart from old ones.
+  void ForgetComputedOf(int32_t adapter);
 
   /// Every sequence, running ones first; for cancellation sweeps and draining.
   std::vector<Sequence*> All() const;

@@ -76,6 +76,49 @@ TEST(Scheduler, SaltSeparatesPrefixes) {
   EXPECT_EQ(scheduler.Schedule(2048).back().num_tokens, 64);
 }
 
+// A salt that spells an adapter's key must not find its prefixes, nor the other way round.
+TEST(Scheduler, AdaptersAndTheirVersionsSeparatePrefixes) {
+  Scheduler scheduler({}, 100, 16);
+  int64_t id = 0;
+  const auto computed = [&](int32_t adapter, int64_t version, const std::string& salt = "") {
+    auto sequence = MakeSequence(id, Prompt(64));
+    sequence->adapter = adapter;
+    sequence->adapter_version = version;
+    sequence->request.cache_salt = salt;
+    scheduler.Add(std::move(sequence));
+    const auto plan = scheduler.Schedule(2048);
+    const int32_t tokens = plan.back().num_tokens;
+    Finish(scheduler, plan);
+    scheduler.Remove(SeqId(id++));
+    return tokens;
+  };
+  EXPECT_EQ(computed(-1, 0), 64);
+  EXPECT_EQ(computed(0, 1), 64);
+  EXPECT_EQ(computed(0, 1), 16);
+  EXPECT_EQ(computed(0, 2), 64);
+  EXPECT_EQ(computed(1, 3), 64);
+  EXPECT_EQ(computed(0, 1, "tenant"), 64);
+  for (const char* salt : {"adapter 1 ", "1 ", " ", "0"}) EXPECT_EQ(computed(-1, 0, salt), 64) << salt;
+  EXPECT_EQ(computed(-1, 0), 16);
+}
+
+TEST(Scheduler, ForgetsWhatOneAdapterHasComputed) {
+  Scheduler scheduler({}, 100, 16);
+  for (int64_t id = 0; id < 4; ++id) {
+    scheduler.Add(MakeSequence(id, Prompt(20, static_cast<int32_t>(100 * id))));
+    scheduler.All().back()->adapter = static_cast<int32_t>(id % 2) - 1;
+  }
+  Finish(scheduler, scheduler.Schedule(2048));
+  for (Sequence* sequence : scheduler.All())
+    if (sequence->adapter == 0) sequence->adapter_version = 2;
+  scheduler.ForgetComputedOf(0);
+  scheduler.pool().CheckIntegrity();
+  EXPECT_EQ(scheduler.num_waiting(), 2);
+  std::map<int64_t, int32_t> planned;
+  for (const auto& s : scheduler.Schedule(2048)) planned[s.sequence->id.value] = s.num_tokens;
+  EXPECT_EQ(planned, (std::map<int64_t, int32_t>{{0, 1}, {1, 21}, {2, 1}, {3, 21}}));
+}
+
 TEST(Scheduler, PreemptsTheLastAndBringsItBackInOrder) {
   Scheduler scheduler({.enable_prefix_caching = false}, 4, 16);
   scheduler.Add(MakeSequence(0, Prompt(31)));

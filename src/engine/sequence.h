@@ -16,6 +16,9 @@ struct Sequence {
   Request request;
   std::shared_ptr<EventSink> sink;
 
+  int32_t adapter = -1;         ///< slot of its LoRA adapter; -1: none
+  int64_t adapter_version = 0;  ///< part of the prefix key
+
   std::vector<int32_t> tokens;       ///< prompt, then generated
   int64_t num_computed = 0;          ///< tokens whose keys and values are in the cache
   std::vector<int32_t> block_table;  ///< block ids, in order of positions

@@ -167,6 +167,9 @@ bool EngineClient::HandleFrame(uint32_t kind, std::string_view body) {
         now.rank_tokens = std::move(before.rank_tokens);
         now.expert_tokens = std::move(before.expert_tokens);
       }
+      // Made before an order that has been answered already?
+      if (stats->adapters.num_changes < state_->stats.adapters.num_changes)
+        stats->adapters = std::move(state_->stats.adapters);
       state_->stats = std::move(*stats);
       return true;
     }
@@ -191,6 +194,9 @@ bool EngineClient::HandleFrame(uint32_t kind, std::string_view body) {
       {
         const std::lock_guard lock(state_->mutex);
         if (const auto node = state_->controls.extract(message->id); !node.empty()) done = node.mapped();
+        engine::AdapterList& known = state_->stats.adapters;
+        if (message->ok && message->state.adapters.num_changes > known.num_changes)
+          known = message->state.adapters;
       }
       if (!done) return true;
       message->ok ? done(message->state) : done(std::unexpected(std::move(message->error)));

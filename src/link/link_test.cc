@@ -25,6 +25,7 @@ engine::Request FullRequest() {
   request.sampling.stop_token_ids = {9};
   request.sampling.seed = ~0ull;
   request.cache_salt = "salt";
+  request.adapter = "mine";
   request.deadline = TimePoint(Duration(12345));
   request.kv_transfer = engine::KvTransfer{.hold = true,
                                            .fetch = true,
@@ -46,6 +47,7 @@ TEST(Wire, ARequestComesBackWhole) {
   EXPECT_EQ(back->request.prompt, FullRequest().prompt);
   EXPECT_EQ(back->request.sampling.bad_words, FullRequest().sampling.bad_words);
   EXPECT_EQ(back->request.sampling.logprobs, 3);
+  EXPECT_EQ(back->request.adapter, "mine");
   EXPECT_EQ(back->request.deadline, FullRequest().deadline);
   ASSERT_TRUE(back->request.kv_transfer.has_value());
   EXPECT_EQ(back->request.kv_transfer->source_host, "10.0.0.1");
@@ -138,10 +140,13 @@ class EchoEngine : public engine::Engine {
   void Control(engine::ControlRequest request, engine::ControlDone done) override {
     if (request.weights.folder == "hang") return;
     if (request.kind != engine::ControlKind::kWeights) return done(Fail(Code::kNotFound, "no such thing"));
-    done(engine::ControlState{.paused = request.clear_cache,
-                              .generation = request.weights.port,
-                              .seconds = 0.5,
-                              .bytes = request.weights.timeout_s});
+    engine::ControlState state{.paused = request.clear_cache,
+                               .generation = request.weights.port,
+                               .seconds = 0.5,
+                               .bytes = request.weights.timeout_s};
+    if (request.weights.in_place)  // an adapter that the next report does not know yet
+      state.adapters = {{{request.weights.name, request.weights.folder, 1, 2}}, 4};
+    done(std::move(state));
   }
   std::atomic<bool> balanced = true, eplb_hangs = false, eplb_moving = false;
   std::atomic<int64_t> eplb_version = 1;
@@ -346,6 +351,22 @@ TEST_F(Link, OrdersAreAnsweredAndEndWithTheRank) {
   EXPECT_TRUE(done->paused);
   EXPECT_EQ(done->generation, 7);
   EXPECT_EQ(done->bytes, 9);
+  // Adapters are known with the answer, and stay known whatever older report comes after it.
+  const auto loaded = tell({.kind = engine::ControlKind::kWeights,
+                            .weights = {.kind = engine::WeightOrder::Kind::kLoadAdapter,
+                                        .folder = "/p",
+                                        .name = "mine",
+                                        .in_place = true}})
+                          .get();
+  ASSERT_TRUE(loaded.has_value());
+  const int64_t reports = client_->Stats()[0].prompt_tokens;
+  for (int i = 0; i < 2; ++i) {
+    const engine::AdapterList adapters = client_->Stats()[0].adapters;
+    EXPECT_EQ(adapters, loaded->adapters);
+    ASSERT_NE(adapters.Find("mine"), nullptr);
+    EXPECT_EQ(adapters.Find("mine")->path, "/p");
+    EXPECT_TRUE(WaitForStats(*client_, [&](const auto& s) { return s.prompt_tokens > reports; }));
+  }
   EXPECT_EQ(tell({.kind = engine::ControlKind::kProbe}).get().error().message, "no such thing");
   auto hanging = tell({.kind = engine::ControlKind::kWeights, .weights = {.folder = "hang"}});
   client_->Fail({Code::kUnavailable, "rank 3 was killed", {}});

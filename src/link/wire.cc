@@ -194,7 +194,7 @@ void Visit(Archive& archive, KvTransferStats& k) {
 }
 template <typename Archive>
 void Visit(Archive& archive, Request& r) {
-  archive(r.id, r.prompt, r.sampling, r.cache_salt, r.priority, r.deadline, r.data_parallel_rank,
+  archive(r.id, r.prompt, r.sampling, r.cache_salt, r.adapter, r.priority, r.deadline, r.data_parallel_rank,
           r.kv_transfer);
 }
 template <typename Archive>
@@ -234,14 +234,23 @@ void Visit(Archive& archive, EplbState& s) {
           s.num_slots, s.num_ranks, s.num_spares, s.layer_epochs, s.slots, s.start_slots, s.load);
 }
 template <typename Archive>
+void Visit(Archive& archive, AdapterInfo& a) {
+  archive(a.name, a.path, a.slot, a.version);
+}
+template <typename Archive>
+void Visit(Archive& archive, AdapterList& a) {
+  archive(a.adapters, a.num_changes);
+}
+template <typename Archive>
 void Visit(Archive& archive, RankStats& s) {
   archive(s.rank, s.num_running, s.num_waiting, s.kv_cache_usage, s.num_preemptions, s.prefix_cache_queries,
           s.prefix_cache_hits, s.prompt_tokens, s.generation_tokens, s.num_steps, s.cpu_seconds, s.eplb,
-          s.step_sizes, s.kv_transfer, s.paused, s.weight_generation, s.broken);
+          s.step_sizes, s.kv_transfer, s.paused, s.weight_generation, s.broken, s.adapters);
 }
 template <typename Archive>
 void Visit(Archive& archive, WeightOrder& o) {
-  archive(o.kind, o.folder, o.host, o.port, o.first_receiver, o.world_size, o.timeout_s, o.expected);
+  archive(o.kind, o.folder, o.host, o.port, o.first_receiver, o.world_size, o.timeout_s, o.expected, o.name,
+          o.in_place);
 }
 template <typename Archive>
 void Visit(Archive& archive, ControlRequest& r) {
@@ -249,7 +258,7 @@ void Visit(Archive& archive, ControlRequest& r) {
 }
 template <typename Archive>
 void Visit(Archive& archive, ControlState& s) {
-  archive(s.paused, s.generation, s.seconds, s.bytes);
+  archive(s.paused, s.generation, s.seconds, s.bytes, s.adapters);
 }
 }  // namespace cadre::engine
 

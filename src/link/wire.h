@@ -12,7 +12,7 @@
 namespace cadre::link {
 
 /// Changes whenever a message does; the first frame of a rank carries it.
-constexpr uint32_t kWireVersion = 5;
+constexpr uint32_t kWireVersion = 6;
 
 enum class MessageKind : uint32_t {
   // rank -> front

@@ -5,12 +5,35 @@
 #include "kernels/elementwise.h"
 #include "kernels/gemm.h"
 #include "model/shard.h"
+#include "nn/adapter.h"
 #include "nn/attention.h"
 #include "nn/feed_forward.h"
 #include "nn/moe.h"
 #include "nn/rope.h"
 
 namespace cadre::model {
+
+namespace {
+
+// Beside the layer that takes most, so a bound.
+int64_t AdapterScratchBytes(const ModelWeights& weights, const DecoderOptions& options) {
+  int64_t inputs = 0, outputs = 0;
+  const auto widen = [&](const PackedMatrix& w) {
+    inputs = std::max(inputs, w.k);
+    outputs = std::max(outputs, w.n);
+  };
+  for (const LayerWeights& w : weights.layers) {
+    const AttentionWeights& a = w.attention;
+    for (const PackedMatrix* matrix : {&a.qkv, &a.q_a, &a.q_b, &a.kv_a, &a.o}) widen(*matrix);
+    for (const FeedForwardWeights* f : {&w.dense, &w.moe.shared}) {
+      widen(f->gate_up);
+      widen(f->down);
+    }
+  }
+  return nn::LowRankScratchBytes(options.max_num_tokens, inputs, outputs, options.max_adapter_rank);
+}
+
+}  // namespace
 
 Decoder::Decoder(const ModelSpec& spec, const ModelWeights& weights, DecoderOptions options)
     : spec_(spec),
@@ -40,6 +63,7 @@ int64_t Decoder::ScratchBytes(const ModelSpec& spec, const ModelWeights& weights
   const int64_t logit_columns =
       spec.hidden + (weights.lm_head.n < spec.vocab_size ? weights.lm_head.n + spec.vocab_size : 0);
   layer = std::max(layer, options.max_logit_rows * logit_columns * kFloat);
+  layer += AdapterScratchBytes(weights, options);
   const int64_t angles = int64_t{spec.attention.rope.rotary_dim} * options.max_num_tokens * kFloat;
   const int64_t rows = int64_t{spec.hidden} * options.max_num_tokens * kFloat;
   return angles + 3 * rows + layer + kSlack;  // residual, normed, final rows
@@ -116,6 +140,7 @@ Status Decoder::Layer(const nn::StepContext& context, int32_t layer, const float
                    {.spec = &spec_.moe,
                     .weights = &w.moe,
                     .map = context.expert_maps[moe_layer],
+                    .layer = layer,
                     .moe_layer = static_cast<int32_t>(moe_layer),
                     .slot_counts = context.SlotCounts(moe_layer),
                     .norm_weight = w.ffn_norm,
@@ -125,7 +150,7 @@ Status Decoder::Layer(const nn::StepContext& context, int32_t layer, const float
   }
   norm.weight = w.ffn_norm;
   kernels::RmsNorm(context.device, norm);
-  return nn::FeedForward(context, w.dense, norm.out, residual, arena_);
+  return nn::FeedForward(context, w.dense, layer, norm.out, residual, arena_);
 }
 
 Status Decoder::Logits(const nn::StepContext& context, std::span<const int32_t> rows, float* logits) {

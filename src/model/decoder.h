@@ -20,6 +20,7 @@ struct DecoderOptions {
   /// that can fall here.
   int64_t max_expert_rows = 0;
   int64_t max_logit_rows = 256;  ///< of one call to Logits
+  int64_t max_adapter_rank = 0;  ///< of the adapters that steps may bring; 0: none
 };
 
 /// Runs on the engine thread of one rank. `spec` and `weights` must outlive it.

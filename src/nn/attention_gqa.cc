@@ -3,6 +3,7 @@
 #include "kernels/attention.h"
 #include "kernels/elementwise.h"
 #include "kernels/gemm.h"
+#include "nn/adapter.h"
 #include "nn/attention.h"
 #include "nn/tensor_parallel.h"
 
@@ -90,6 +91,7 @@ Status AttentionGqa(const StepContext& context, const AttentionInput& in, Arena&
                                  .bias = w.qkv_bias,
                                  .c = qkv,
                                  .c_stride = s.row});
+  AddLowRank(context, {in.layer, &LayerAdapter::qkv}, in.x, w.qkv.k, qkv, s.row, arena);
   if (in.spec->qk_norm == QkNorm::kPerHead) NormPerHead(context, s, in, qkv);
   if (in.spec->qk_norm == QkNorm::kFullRow) CADRE_TRY(NormFullRow(context, s, in, qkv, arena));
   kernels::Rope(context.device,
@@ -126,7 +128,7 @@ Status AttentionGqa(const StepContext& context, const AttentionInput& in, Arena&
                                       .sequences = context.batch.sequences,
                                       .out = out,
                                       .out_stride = s.heads * s.v_dim});
-  return AddProduct(context, out, w.o, w.o_bias, in.residual, arena);
+  return AddProduct(context, out, w.o, w.o_bias, {in.layer, &LayerAdapter::o}, in.residual, arena);
 }
 
 }  // namespace cadre::nn

@@ -3,6 +3,7 @@
 #include "kernels/attention.h"
 #include "kernels/elementwise.h"
 #include "kernels/gemm.h"
+#include "nn/adapter.h"
 #include "nn/attention.h"
 #include "nn/tensor_parallel.h"
 
@@ -37,6 +38,7 @@ float* ProjectQueries(const StepContext& context, const AttentionInput& in, cons
                                    .bias = w.q_a_bias,
                                    .c = low,
                                    .c_stride = w.q_a.n});
+    AddLowRank(context, {in.layer, &LayerAdapter::q_a}, in.x, w.q_a.k, low, w.q_a.n, arena);
     kernels::RmsNorm(context.device, {.num_rows = s.num_tokens,
                                       .width = w.q_a.n,
                                       .x = low,
@@ -50,6 +52,7 @@ float* ProjectQueries(const StepContext& context, const AttentionInput& in, cons
   }
   kernels::Gemm(context.device,
                 {.m = s.num_tokens, .a = input, .a_stride = w.q_b.k, .w = w.q_b, .c = q, .c_stride = row});
+  AddLowRank(context, {in.layer, &LayerAdapter::q_b}, input, w.q_b.k, q, row, arena);
   kernels::Rope(context.device, {.num_rows = s.num_tokens,
                                  .num_heads = static_cast<int32_t>(s.heads),
                                  .head_dim = static_cast<int32_t>(s.q_head()),
@@ -76,6 +79,7 @@ void WriteLatent(const StepContext& context, const AttentionInput& in, const Sha
                                  .bias = w.kv_a_bias,
                                  .c = latent,
                                  .c_stride = s.latent()});
+  AddLowRank(context, {in.layer, &LayerAdapter::kv_a}, in.x, w.kv_a.k, latent, s.latent(), arena);
   kernels::RmsNorm(context.device, {.num_rows = s.num_tokens,
                                     .width = s.lora,
                                     .x = latent,
@@ -166,7 +170,8 @@ Status AttentionMla(const StepContext& context, const AttentionInput& in, Arena&
                         .c_stride = s.heads * s.v_dim});
   }
   kernels::GemmBatch(context.device, products);
-  return AddProduct(context, values, in.weights->o, in.weights->o_bias, in.residual, arena);
+  return AddProduct(context, values, in.weights->o, in.weights->o_bias, {in.layer, &LayerAdapter::o},
+                    in.residual, arena);
 }
 
 int64_t AttentionScratchBytes(const AttentionSpec& spec, const AttentionWeights& w, int64_t num_tokens) {

@@ -8,11 +8,12 @@
 namespace cadre::nn {
 
 /// The intermediate rows silu(gate x) * up x [T, down.k] of the matrices' type, taken from the arena.
-/// `x` [T, hidden] normed rows, without gaps.
-void* GatedRows(const StepContext& context, const FeedForwardWeights& weights, const void* x, Arena& arena);
+/// `x` [T, hidden] normed rows, without gaps; `layer`: whose adapters.
+void* GatedRows(const StepContext& context, const FeedForwardWeights& weights, int32_t layer, const void* x,
+                Arena& arena);
 
 /// residual [T, hidden] += the dense feed-forward of x, summed over the tensor-parallel ranks.
-Status FeedForward(const StepContext& context, const FeedForwardWeights& weights, const void* x,
-                   float* residual, Arena& arena);
+Status FeedForward(const StepContext& context, const FeedForwardWeights& weights, int32_t layer,
+                   const void* x, float* residual, Arena& arena);
 
 }  // namespace cadre::nn

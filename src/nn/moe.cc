@@ -7,6 +7,7 @@
 #include "kernels/gemm.h"
 #include "kernels/grouped_gemm.h"
 #include "kernels/topk.h"
+#include "nn/adapter.h"
 #include "nn/feed_forward.h"
 #include "nn/tensor_parallel.h"
 
@@ -132,11 +133,12 @@ void SharedExperts(const StepContext& context, const MoeInput& in, const Shape& 
                    float* out, Arena& arena) {
   const ArenaScope scope(arena);
   const FeedForwardWeights& w = in.weights->shared;
-  const void* gated = GatedRows(context, w, x.rounded, arena);
+  const void* gated = GatedRows(context, w, in.layer, x.rounded, arena);
   context.exchange->Progress();  // the rows are on their way to other hosts
   kernels::Gemm(
       context.device,
       {.m = s.num_tokens, .a = gated, .a_stride = w.down.k, .w = w.down, .c = out, .c_stride = s.hidden});
+  AddLowRank(context, {in.layer, &LayerAdapter::down}, gated, w.down.k, out, s.hidden, arena);
   if (in.weights->shared_gate.data == nullptr) return;
   float* gate = arena.Take<float>(s.num_tokens);
   kernels::Gemm(context.device, {.m = s.num_tokens,

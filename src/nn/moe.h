@@ -21,6 +21,7 @@ struct MoeInput {
   const MoeSpec* spec = nullptr;
   const MoeWeights* weights = nullptr;
   const eplb::ExpertMap* map = nullptr;  ///< this layer's, of the step's epoch
+  int32_t layer = 0;                     ///< among all layers
   int32_t moe_layer = 0;                 ///< this layer's place among the MoE layers
   uint32_t* slot_counts = nullptr;       ///< [slots], this layer's, added to; null: nobody counts
   const float* norm_weight = nullptr;    ///< [hidden]

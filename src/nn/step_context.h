@@ -42,11 +42,20 @@ struct KvPoolView {
   }
 };
 
+struct Adapter;
+
+/// The rows of a step that want an adapter (adapter.h).
+struct AdapterRows {
+  const Adapter* adapter = nullptr;
+  std::span<const int32_t> rows;  ///< ascending
+};
+
 struct StepContext {
   kernels::Device device;
   StepBatch batch;
   KvPoolView kv;
-  a2a::AllToAll* exchange = nullptr;  ///< of the EP group; null for a model without experts
+  std::span<const AdapterRows> adapters;  ///< one entry an adapter; rows of none are in no entry
+  a2a::AllToAll* exchange = nullptr;      ///< of the EP group; null for a model without experts
   std::span<const eplb::ExpertMap* const>
       expert_maps;  ///< [MoE layers] where each layer's experts lie in this step
   /// [MoE layers, slots]: the router adds the choices of this rank's own rows; null: nobody counts.

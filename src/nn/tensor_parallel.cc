@@ -5,7 +5,7 @@
 namespace cadre::nn {
 
 Status AddProduct(const StepContext& context, const void* a, const kernels::PackedMatrix& w,
-                  const float* bias, float* residual, Arena& arena) {
+                  const float* bias, AdapterPlace place, float* residual, Arena& arena) {
   kernels::GemmArgs gemm{.m = context.batch.num_tokens(),
                          .a = a,
                          .a_stride = w.k,
@@ -16,6 +16,7 @@ Status AddProduct(const StepContext& context, const void* a, const kernels::Pack
                          .accumulate = true};
   if (context.tensor_parallel == nullptr) {
     kernels::Gemm(context.device, gemm);
+    AddLowRank(context, place, a, w.k, residual, w.n, arena);
     return {};
   }
   const ArenaScope scope(arena);
@@ -23,6 +24,7 @@ Status AddProduct(const StepContext& context, const void* a, const kernels::Pack
   gemm.c = partial;
   gemm.accumulate = false;
   kernels::Gemm(context.device, gemm);
+  AddLowRank(context, place, a, w.k, partial, w.n, arena);
   return AddPartial(context, partial, w.n, residual);
 }
 

@@ -2,15 +2,16 @@
 // Where partial results of tensor-parallel ranks become one.
 #include "base/error.h"
 #include "kernels/pack.h"
+#include "nn/adapter.h"
 #include "nn/step_context.h"
 #include "tensor/arena.h"
 
 namespace cadre::nn {
 
-/// residual [T, hidden] += product of rows `a` [T, w.k] with `w` (+ bias), summed over the tensor-parallel
-/// ranks.
+/// residual [T, hidden] += product of rows `a` [T, w.k] with `w` (+ bias), and what adapters add at `place`,
+/// summed over the tensor-parallel ranks.
 Status AddProduct(const StepContext& context, const void* a, const kernels::PackedMatrix& w,
-                  const float* bias, float* residual, Arena& arena);
+                  const float* bias, AdapterPlace place, float* residual, Arena& arena);
 
 /// residual [T, width] += partial [T, width], summed over the tensor-parallel ranks. `partial` is
 /// overwritten.

@@ -83,4 +83,9 @@ Result<http::Response> StartWeightUpdate(Api& api, const http::Request& request)
 Result<http::Response> FinishWeightUpdate(Api& api, const http::Request& request);
 Result<http::Response> GetWorldSize(Api& api, const http::Request& request);
 
+// lora.cc
+Status LoadLoraAdapter(Api& api, const http::Request& request, const WriterPtr& writer);
+Status LoadLoraInPlace(Api& api, const http::Request& request, const WriterPtr& writer);
+Status UnloadLoraAdapter(Api& api, const http::Request& request, const WriterPtr& writer);
+
 }  // namespace cadre::serve

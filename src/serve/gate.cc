@@ -58,6 +58,7 @@ bool IsAuthorized(const ServeOptions& options, const http::Request& request) {
                                            "/update_weights",
                                            "/reload_weights",
                                            "/init_broadcaster",
+                                           "/load_lora_adapter",
                                            "/init_weight_transfer_engine",
                                            "/start_weight_update",
                                            "/finish_weight_update",

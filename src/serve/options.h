@@ -33,7 +33,10 @@ struct ServeOptions {
   CorsOptions cors;
   std::string root_path;  ///< a proxy's prefix, taken off paths that begin with it
   std::string response_role = "assistant";
-  std::string version;  ///< of /version
+  std::string version;                                               ///< of /version
+  bool enable_lora = false;                                          ///< models may be LoRA adapters
+  std::vector<std::pair<std::string, std::string>> adapter_parents;  ///< adapter, the model's name for it
+  bool allow_runtime_lora = false;  ///< opens /v1/load_lora_adapter and /v1/unload_lora_adapter
   int num_ranks = 1,
       tensor_parallel_size = 1;  ///< of the deployment: /get_world_size, and who receives weights
   Duration liveness_timeout = std::chrono::seconds(30);  ///< after which /liveness gives an engine up

@@ -70,6 +70,7 @@ struct GenerateRequest {
   bool stream = false;
   int64_t stream_interval = 1;  ///< tokens per delta
   std::string cache_salt;
+  std::string adapter;  ///< a loaded LoRA adapter; empty: the model alone
   int priority = 0;
   int data_parallel_rank = -1;
   std::optional<engine::KvTransfer> kv_transfer;  ///< of the first sequence; the others are computed here

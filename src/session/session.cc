@@ -208,6 +208,7 @@ Result<std::shared_ptr<Generation>> Session::Begin(GenerateRequest request,
       spec.request.sampling.logprobs_mode = options_.logprobs_mode;
       spec.request.sampling.routed_experts_start = request.routed_experts_start;
       spec.request.cache_salt = request.cache_salt;
+      spec.request.adapter = request.adapter;
       spec.request.priority = request.priority;
       spec.request.data_parallel_rank = request.data_parallel_rank;
       if (specs.empty()) spec.request.kv_transfer = KvTransferOf(request, shared);

@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import json
 import os
 import pickle
 import re
@@ -371,8 +372,10 @@ def test_what_is_not_there_is_refused_by_name(alone):
         with pytest.raises(NotImplementedError, match=f"LLM.{name} is not supported: "):
             getattr(alone, name)("x")
     assert not hasattr(alone, "no_such_thing")
-    with pytest.raises(NotImplementedError, match="adapters are not built"):
+    with pytest.raises(TypeError, match="it takes LoRARequest"):
         alone.generate("x", lora_request=object())
+    with pytest.raises(NotImplementedError, match="--enable-lora"):
+        alone.generate("x", lora_request=cadre.LoRARequest("a", 1, "/a"))
     with pytest.raises(TypeError, match="cannot be sent to another process"):
         pickle.dumps(alone)
 
@@ -993,3 +996,85 @@ def test_the_stubs_name_what_there_is():
         assert names(ROOT / f"python/cadre/{name}.pyi") == names(ROOT / f"python/cadre/{name}.py"), name
     stub = (ROOT / "python/cadre/sampling_params.pyi").read_text()
     assert all(f"    {field}: " in stub for field in cadre.SamplingParams.__slots__)
+
+
+def write_adapter(folder, seed):
+    """A LoRA adapter for the demo model's q_proj and o_proj, as PEFT writes it."""
+    np = pytest.importorskip("numpy")
+    rng = np.random.default_rng(seed)
+    head, blobs, offset = {}, [], 0
+    for layer in range(6):
+        for kind in ("q_proj", "o_proj"):
+            for which, shape in (("A", (4, 256)), ("B", (256, 4))):
+                data = rng.normal(0, 0.3, shape).astype("<f4").tobytes()
+                name = f"base_model.model.model.layers.{layer}.self_attn.{kind}.lora_{which}.weight"
+                head[name] = {"dtype": "F32", "shape": shape, "data_offsets": [offset, offset + len(data)]}
+                offset += len(data)
+                blobs.append(data)
+    text = json.dumps(head).encode()
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "adapter_model.safetensors").write_bytes(len(text).to_bytes(8, "little") + text + b"".join(blobs))
+    (folder / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": 4, "lora_alpha": 8}))
+    return str(folder)
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_adapters(ranks, tmp_path):
+    params = cadre.SamplingParams(**GREEDY)
+    question = EXPECTED[0][0]
+    one = cadre.LoRARequest("mine", 1, write_adapter(tmp_path / "one", 1))
+    two = cadre.LoRARequest("mine", 2, write_adapter(tmp_path / "two", 2))  # the same name, another number
+    more = {"data_parallel_size": 2, "enable_expert_parallel": True} if ranks == 2 else {}
+    with cadre.LLM(MODEL, enable_lora=True, **SMALL, **more) as llm:
+
+        def tokens(prompts, lora_request=None):
+            return [output.outputs[0].token_ids for output in llm.generate(prompts, params, False, lora_request)]
+
+        plain, first, second = (tokens(question, request)[0] for request in (None, one, two))
+        assert plain != first != second != plain
+        assert tokens([question] * 5, [two, None, one, None, two]) == [second, plain, first, plain, second]
+        assert llm.generate(question, params, False, one)[0].lora_request is one
+        assert tokens(question, cadre.LoRARequest("again", 1, one.lora_path)) == [first]
+        with pytest.raises(ValueError, match="a number of its own"):
+            tokens(question, cadre.LoRARequest("mine", 1, two.lora_path))
+        assert tokens(question, cadre.LoRARequest("mine", 1, two.lora_path, load_inplace=True)) == [second]
+        with pytest.raises(LookupError, match="No adapter found for"):
+            tokens(question, cadre.LoRARequest("none", 3, tmp_path / "none"))
+        chat = llm.chat(CHATS[0], params, False, two)[0].outputs[0].token_ids
+        assert chat != EXPECTED[0][1] and llm.chat(CHATS[0], params, False)[0].outputs[0].token_ids == EXPECTED[0][1]
+        engine = llm.llm_engine
+        assert engine.list_loras() == {1, 2}
+        engine.add_request("r", question, params, lora_request=two)
+        done = []
+        while engine.has_unfinished_requests():
+            done += engine.step()
+        assert done[-1].outputs[0].token_ids == second
+        assert engine.remove_lora(2) and not engine.remove_lora(2) and engine.list_loras() == {1}
+        assert tokens(question, two) == [second]  # loaded again
+        assert tokens(question) == [plain]
+
+
+def test_lora_requests_are_checked():
+    assert cadre.LoRARequest("a", 1, "/a") == cadre.LoRARequest("a", 2, "/b")
+    for arguments in (("a", 0, "/a"), ("", 1, "/a"), ("a", 1, "")):
+        with pytest.raises(ValueError):
+            cadre.LoRARequest(*arguments)
+
+
+def test_async_adapters(tmp_path):
+    request = cadre.LoRARequest("mine", 7, write_adapter(tmp_path / "one", 1))
+
+    async def answers():
+        with cadre.AsyncLLM.from_engine_args(cadre.AsyncEngineArgs(MODEL, enable_lora=True, **SMALL)) as llm:
+
+            async def ask(**more):
+                last = None
+                async for output in llm.generate(EXPECTED[0][0], cadre.SamplingParams(**GREEDY), **more):
+                    last = output
+                return last.outputs[0].token_ids
+
+            both = await asyncio.gather(ask(), ask(lora_request=request))
+            return both, await llm.list_loras(), await llm.remove_lora(7)
+
+    (plain, adapted), known, removed = asyncio.run(answers())
+    assert plain != adapted and known == {7} and removed

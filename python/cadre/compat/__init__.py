@@ -15,7 +15,7 @@ import types
 
 import cadre
 
-from .. import async_llm, engine_args, errors, inputs, llm, llm_engine, outputs, sampling_params
+from .. import async_llm, engine_args, errors, inputs, llm, llm_engine, lora, outputs, sampling_params
 from . import names
 
 _SHIM = os.path.join(os.path.dirname(os.path.abspath(__file__)), "shim")  # what spawned processes import as vllm
@@ -66,7 +66,7 @@ MODULES = {
     "vllm.logger": {"init_logger": logging.getLogger},
     "vllm.logprobs": _LOGPROB,
     "vllm.lora": {},
-    "vllm.lora.request": {"LoRARequest": names.LoRARequest},
+    "vllm.lora.request": {"LoRARequest": lora.LoRARequest},
     "vllm.outputs": _OUTPUTS,
     "vllm.platforms": {"current_platform": names.current_platform},
     "vllm.pooling_params": {"PoolingParams": names.PoolingParams},

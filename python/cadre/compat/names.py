@@ -83,7 +83,6 @@ def _refusing(name, reason):
     return type(name, (), {"__init__": __init__, "__doc__": f"Refused: {reason}."})
 
 
-LoRARequest = _refusing("LoRARequest", "adapters are not built; merge the adapter into the checkpoint")
 StructuredOutputsParams = _refusing("StructuredOutputsParams", "it needs a grammar for the answer, which is not built")
 GuidedDecodingParams = _refusing("GuidedDecodingParams", "it needs a grammar for the answer, which is not built")
 BeamSearchParams = _refusing("BeamSearchParams", "beam search is not built")

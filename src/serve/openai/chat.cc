@@ -216,7 +216,7 @@ namespace {
 // `tokens`: the prompt's ids where the route has them, null where the messages are the prompt.
 Status AnswerChat(Api& api, const Json& body, const Json* tokens, const http::Request& http,
                   const WriterPtr& writer) {
-  CADRE_TRY(CheckModel(api, body));
+  CADRE_ASSIGN(const std::string adapter, AdapterOf(api, body));
   session::GenerateRequest request;
   CADRE_TRY(FillRequest(api, body, http, request));
   request.fill_context = true;
@@ -236,6 +236,8 @@ Status AnswerChat(Api& api, const Json& body, const Json* tokens, const http::Re
   std::string echoed = request.echo ? EchoedContent(api, chat.messages) : std::string();
   request.echo = false;  // of the prompt: that is text completions' meaning
   request.id = options.id;
+  request.adapter = adapter;
+  if (!adapter.empty()) options.model = adapter;
   if (tokens != nullptr) {  // the messages are there for parsers alone
     session::TokenPrompt prompt;
     for (const Json& token : tokens->AsArray()) prompt.ids.push_back(token.AsInt());

@@ -191,7 +191,7 @@ Result<std::vector<session::PromptInput>> Prompts(const Json& body) {
 
 Status Completions(Api& api, const http::Request& http, const WriterPtr& writer) {
   CADRE_ASSIGN(const Json body, ParseBody(http.body, CompletionFields(), api.notes));
-  CADRE_TRY(CheckModel(api, body));
+  CADRE_ASSIGN(const std::string adapter, AdapterOf(api, body));
   session::GenerateRequest request;
   CADRE_TRY(FillRequest(api, body, http, request));
   request.add_special_tokens = GetBool(body, "add_special_tokens", true);
@@ -207,6 +207,8 @@ Status Completions(Api& api, const http::Request& http, const WriterPtr& writer)
     options.logprobs = static_cast<int>(std::clamp<int64_t>(logprobs->AsInt(), -1, INT32_MAX));
   }
   request.id = options.id;
+  request.adapter = adapter;
+  if (!adapter.empty()) options.model = adapter;
   CADRE_TRY(FillKvTransfer(api, body, http, request, options));
   return std::make_shared<CompletionAnswer>(api, std::move(options), writer)->Start(std::move(request));
 }

@@ -113,7 +113,7 @@ Result<Json> SamplingOf(Api& api, const Json& body) {
 
 Status GenerateTokens(Api& api, const http::Request& http, const WriterPtr& writer) {
   CADRE_ASSIGN(const Json body, ParseBody(http.body, GenerateFields(), api.notes));
-  CADRE_TRY(CheckModel(api, body));
+  CADRE_ASSIGN(const std::string adapter, AdapterOf(api, body));
   const Json* ids = GetField(body, "token_ids");
   if (ids == nullptr || ids->AsArray().empty())
     return FailParam(Code::kInvalidArgument, "token_ids", "token_ids is required: the ids of the prompt");
@@ -134,6 +134,8 @@ Status GenerateTokens(Api& api, const http::Request& http, const WriterPtr& writ
     options.logprobs = static_cast<int>(std::clamp<int64_t>(logprobs->AsInt(), -1, INT32_MAX));
   }
   request.id = options.id;
+  request.adapter = adapter;
+  if (!adapter.empty()) options.model = adapter;
   return std::make_shared<TokensAnswer>(api, std::move(options), writer)->Start(std::move(request));
 }
 

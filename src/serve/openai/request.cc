@@ -71,12 +71,23 @@ std::string RequestId(const Json& body, const http::Request& http) {
 
 }  // namespace
 
+bool IsServedName(const Api& api, const std::string& name) {
+  return std::ranges::count(api.options.served_model_names, name) > 0;
+}
+
+Result<std::string> AdapterOf(const Api& api, const Json& body) {
+  const std::string model = GetString(body, "model");
+  if (GetField(body, "model") == nullptr || IsServedName(api, model)) return std::string();
+  if (api.options.enable_lora && !model.empty()) return model;
+  return FailParam(Code::kNotFound, "model", "The model `{}` does not exist.", Excerpt(model));
+}
+
 Status CheckModel(const Api& api, const Json& body) {
-  const Json* model = GetField(body, "model");
-  if (model == nullptr) return {};
-  const auto& names = api.options.served_model_names;
-  if (std::find(names.begin(), names.end(), model->AsString()) != names.end()) return {};
-  return FailParam(Code::kNotFound, "model", "The model `{}` does not exist.", Excerpt(model->AsString()));
+  CADRE_ASSIGN(const std::string adapter, AdapterOf(api, body));
+  if (adapter.empty()) return {};
+  for (const engine::RankStats& stats : api.session.engine().Stats())
+    if (stats.adapters.Find(adapter) != nullptr) return {};
+  return FailParam(Code::kNotFound, "model", "The model `{}` does not exist.", Excerpt(adapter));
 }
 
 Status FillRequest(const Api& api, const Json& body, const http::Request& http,
