@@ -11,6 +11,7 @@
 #include <random>
 
 #include "a2a/a2a.h"
+#include "base/check.h"
 #include "engine/agent_testing.h"
 #include "engine/local_engine.h"
 #include "eplb/placement.h"
@@ -46,19 +47,29 @@ class Collector : public EventSink {
   }
 };
 
+// A checkpoint that is gone with the process.
+struct TinyModel {
+  TinyModel() {
+    std::string name = (std::filesystem::temp_directory_path() / "cadre-hand-off-XXXXXX").string();
+    CADRE_CHECK(mkdtemp(name.data()) != nullptr);
+    folder = name;
+    EXPECT_TRUE(model::WriteTinyCheckpoint(folder, {.type = DType::kF32}).has_value());
+  }
+  ~TinyModel() { std::filesystem::remove_all(folder); }
+  TinyModel(const TinyModel&) = delete;
+  TinyModel& operator=(const TinyModel&) = delete;
+  std::string folder;
+};
+
 // An engine over a tiny model, with an agent in the net.
 class Instance {
  public:
   Instance(FakeNet& net, uint16_t port, bool recompute = true, int64_t num_blocks = 40,
            bool prefix_caching = true)
       : pool_({.num_threads = 1, .cpus = {}, .spin = false}) {
-    static const std::string folder = [] {
-      const auto path = std::filesystem::temp_directory_path() / Format("cadre-hand-off-{}", getpid());
-      std::filesystem::create_directories(path);
-      EXPECT_TRUE(model::WriteTinyCheckpoint(path, {.type = DType::kF32}).has_value());
-      return path.string();
-    }();
-    loaded_ = std::make_unique<model::LoadedModel>(*model::LoadModel(folder, {.type = DType::kF32}, pool_));
+    static const TinyModel tiny;
+    loaded_ =
+        std::make_unique<model::LoadedModel>(*model::LoadModel(tiny.folder, {.type = DType::kF32}, pool_));
     const model::ModelSpec& spec = loaded_->spec;
     const kernels::Device device{.isa = kernels::Isa::kPortable, .pool = &pool_};
     const kv::Layout layout{.num_layers = spec.num_layers(),
@@ -312,6 +323,31 @@ TEST(HandOff, WhatIsHeldStaysUntilTheLeaseEnds) {
   prefill.agent->EndLease(kv.source_request, handoff::LeaseEnd::kExpired);
   EXPECT_TRUE(prefill.ComesToRest());
   EXPECT_EQ(prefill.Stats().num_expired, 1);
+}
+
+// A target may be pushed to as soon as the request has come, not only when its turn has.
+TEST(HandOff, ARequestThatWaitsIsKnown) {
+  FakeNet net;
+  FakeAgent agent(net, 1);
+  Scheduler scheduler({.max_num_seqs = 1, .max_num_batched_tokens = 64}, 14, kBlockSize);
+  KvHandOff hand_off(agent, scheduler.pool(), {.name = "test"});
+  scheduler.Attach(hand_off);
+  const auto add = [&](int64_t id, bool hold) {
+    auto sequence = std::make_unique<Sequence>();
+    sequence->id = SeqId(id);
+    sequence->tokens = sequence->request.prompt = Prompt(40, static_cast<int32_t>(id));
+    sequence->request.id = Format("r{}", id);
+    if (hold) sequence->request.kv_transfer = KvTransfer{.hold = true, .hold_id = "h"};
+    scheduler.Add(std::move(sequence));
+  };
+  add(0, false);
+  add(1, true);
+  ASSERT_EQ(scheduler.Schedule(64).size(), 1u);  // the other one waits
+  EXPECT_EQ(agent.known().size(), 1u);
+  scheduler.Remove(SeqId(1));
+  ASSERT_EQ(agent.known().size(), 1u);
+  EXPECT_TRUE(agent.known().begin()->second.dropped);
+  hand_off.Poll();
 }
 
 TEST(HandOff, AnAnswerIsHeldForTheNextTurn) {

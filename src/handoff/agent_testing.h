@@ -101,6 +101,7 @@ class Rig {
     Duration silence_timeout = std::chrono::seconds(10);
     std::string model = "m";
     int64_t generation = 0;
+    double max_bytes_per_s = 0;
   };
   explicit Rig(Options options) : options_(std::move(options)) {
     std::vector<PeerAddress> peers;
@@ -121,6 +122,7 @@ class Rig {
                                .num_blocks = options_.num_blocks,
                                .group_key = options_.engine_id + " secret",
                                .share_memory = options_.share_memory,
+                               .max_bytes_per_s = options_.max_bytes_per_s,
                                .connect_timeout = std::chrono::seconds(2),
                                .silence_timeout = options_.silence_timeout,
                                .wake = [this] { Ring(); }});

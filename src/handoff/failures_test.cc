@@ -277,6 +277,31 @@ TEST_P(FailureTest, DeadlineOfAPushThatNeverBegins) {
   EXPECT_GE(Now() - start, milliseconds(399));
 }
 
+TEST_P(FailureTest, APushOfWhichNobodyHasHeardInTime) {
+  Rig source(Side("source")), target(Side("target"));
+  const TimePoint start = Now();
+  FetchOrder order = target.Order(source, "r", 0, 40, true);
+  order.heard_by = Now() + milliseconds(400);
+  target.agent().Fetch(order);
+  const FetchResult result = target.AwaitFetched(seconds(10));
+  EXPECT_EQ(result.status.error().code, Code::kDeadlineExceeded);
+  EXPECT_THAT(result.status.error().message, HasSubstr("not heard of the request"));
+  EXPECT_GE(Now() - start, milliseconds(399));
+  EXPECT_EQ(result.post_seconds, 0);
+  // One that is known may take longer.
+  source.Open("q", 40);
+  order = target.Order(source, "q", 0, 40, true);
+  order.heard_by = Now() + milliseconds(400);
+  target.agent().Fetch(order);
+  Sleep(600);
+  source.Write("q", source.Table(40, 3), 1, 0, 40);
+  const FetchResult later = target.AwaitFetched(seconds(10));
+  EXPECT_TRUE(later.status.has_value()) << later.status.error().message;
+  EXPECT_GT(later.post_seconds, 0);
+  EXPECT_LT(later.post_seconds, later.seconds);
+  EXPECT_EQ(later.num_descriptors, 3 * 3);  // layers, and blocks of 16 tokens
+}
+
 TEST_P(FailureTest, SourceKilledDuringAPush) {
   ChildSource source(GetParam(), ChildSource::Does::kPushBegins);
   Rig target(Side("target"));
