@@ -76,7 +76,7 @@ Result<std::vector<ServerSet>> PlanServerSets(const config::BenchServeOptions& o
   if (num_cores < 2 || prefill_cores >= num_cores) {
     return FailParam(Code::kInvalidArgument, "--prefill-cores",
                      "there are {} cores here, and a pair needs at least one for each side; prefill would "
-                     "have {}",
+                     "have {} (--prefill-cores)",
                      num_cores, prefill_cores);
   }
   const auto middle = cpus.begin() + prefill_cores;

@@ -138,7 +138,7 @@ void KvHandOff::Fetch(Sequence& sequence) {
                 .blocks = sequence.block_table,
                 .deadline = deadline,
                 .push = kv.push,
-                .heard_by = kv.push ? Now() + options_.lease : TimePoint::max()});
+                .begun_by = kv.push ? Now() + options_.lease : TimePoint::max()});
 }
 
 void KvHandOff::LetGo(Sequence& sequence) {

@@ -325,31 +325,6 @@ TEST(HandOff, WhatIsHeldStaysUntilTheLeaseEnds) {
   EXPECT_EQ(prefill.Stats().num_expired, 1);
 }
 
-// A target may be pushed to as soon as the request has come, not only when its turn has.
-TEST(HandOff, ARequestThatWaitsIsKnown) {
-  FakeNet net;
-  FakeAgent agent(net, 1);
-  Scheduler scheduler({.max_num_seqs = 1, .max_num_batched_tokens = 64}, 14, kBlockSize);
-  KvHandOff hand_off(agent, scheduler.pool(), {.name = "test"});
-  scheduler.Attach(hand_off);
-  const auto add = [&](int64_t id, bool hold) {
-    auto sequence = std::make_unique<Sequence>();
-    sequence->id = SeqId(id);
-    sequence->tokens = sequence->request.prompt = Prompt(40, static_cast<int32_t>(id));
-    sequence->request.id = Format("r{}", id);
-    if (hold) sequence->request.kv_transfer = KvTransfer{.hold = true, .hold_id = "h"};
-    scheduler.Add(std::move(sequence));
-  };
-  add(0, false);
-  add(1, true);
-  ASSERT_EQ(scheduler.Schedule(64).size(), 1u);  // the other one waits
-  EXPECT_EQ(agent.known().size(), 1u);
-  scheduler.Remove(SeqId(1));
-  ASSERT_EQ(agent.known().size(), 1u);
-  EXPECT_TRUE(agent.known().begin()->second.dropped);
-  hand_off.Poll();
-}
-
 TEST(HandOff, AnAnswerIsHeldForTheNextTurn) {
   FakeNet net;
   Instance one(net, 1), first(net, 2), second(net, 3);

@@ -288,6 +288,7 @@ a2a::Phase PhaseOf(std::span<const ScheduledSequence> plan) {
 Status LocalEngine::Turn(bool& stop) {
   std::vector<ScheduledSequence> plan;
   if (!desk_.paused()) plan = scheduler_.Schedule(TokenBudget());
+  if (hand_off_ && plan.empty()) PublishStats();  // a fetch that has begun, before a long sleep
   const uint64_t order = desk_.NextOrder();
   bool draining = false;
   {

@@ -21,8 +21,6 @@ bool Scheduler::ServedBefore(const Sequence& a, const Sequence& b) const {
 }
 
 void Scheduler::Add(std::unique_ptr<Sequence> sequence) {
-  // Who is pushed to learns so that the request is known, however long it waits here.
-  if (hand_off_ != nullptr) hand_off_->Open(*sequence);
   const auto place = std::upper_bound(waiting_.begin(), waiting_.end(), sequence,
                                       [&](const auto& a, const auto& b) { return ServedBefore(*a, *b); });
   waiting_.insert(place, std::move(sequence));

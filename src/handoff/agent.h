@@ -65,8 +65,9 @@ struct FetchOrder {
   /// The source may not have heard of the request yet (both were asked at once): wait for its Open, instead
   /// of failing at once because it knows no such request.
   bool push = false;
-  /// A push of which the source has not heard by then fails: who was to ask it may be gone.
-  TimePoint heard_by = TimePoint::max();
+  /// A push of which nothing has come by then fails: who was to ask the source may be gone, or the source may
+  /// wait for blocks that it holds for others, who wait for those of this fetch.
+  TimePoint begun_by = TimePoint::max();
 };
 
 struct FetchResult {

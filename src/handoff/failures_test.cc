@@ -276,29 +276,37 @@ TEST_P(FailureTest, DeadlineOfAPushThatNeverBegins) {
   EXPECT_GE(Now() - start, milliseconds(399));
 }
 
-TEST_P(FailureTest, APushOfWhichNobodyHasHeardInTime) {
+TEST_P(FailureTest, APushOfWhichNothingHasComeInTime) {
   Rig source(Side("source")), target(Side("target"));
   const TimePoint start = Now();
   FetchOrder order = target.Order(source, "r", 0, 40, true);
-  order.heard_by = Now() + milliseconds(400);
+  order.begun_by = Now() + milliseconds(400);
   target.agent().Fetch(order);
-  const FetchResult result = target.AwaitFetched();
+  FetchResult result = target.AwaitFetched();
   EXPECT_EQ(result.status.error().code, Code::kDeadlineExceeded);
   EXPECT_THAT(result.status.error().message, HasSubstr("not heard of the request"));
   EXPECT_GE(Now() - start, milliseconds(399));
   EXPECT_EQ(result.post_seconds, 0);
-  // One that is known may take longer.
+  // Known, but not begun.
   source.Open("q", 40);
   order = target.Order(source, "q", 0, 40, true);
-  order.heard_by = Now() + milliseconds(400);
+  order.begun_by = Now() + milliseconds(400);
   target.agent().Fetch(order);
-  Sleep(600);
-  source.Write("q", source.Table(40, 3), 1, 0, 40);
-  const FetchResult later = target.AwaitFetched();
-  EXPECT_TRUE(later.status.has_value()) << later.status.error().message;
-  EXPECT_GT(later.post_seconds, 0);
-  EXPECT_LT(later.post_seconds, later.seconds);
-  EXPECT_EQ(later.num_descriptors, 3 * 3);  // layers, and blocks of 16 tokens
+  result = target.AwaitFetched();
+  EXPECT_THAT(result.status.error().message, HasSubstr("0 of 40 tokens are here"));
+  // One that has begun may take longer.
+  source.Open("s", 40);
+  source.Write("s", source.Table(40, 3), 1, 0, 32);
+  order = target.Order(source, "s", 0, 40, true);
+  order.begun_by = Now() + seconds(2);
+  target.agent().Fetch(order);
+  Sleep(2300);
+  source.Write("s", source.Table(40, 3), 1, 32, 40);
+  result = target.AwaitFetched();
+  EXPECT_TRUE(result.status.has_value()) << result.status.error().message;
+  EXPECT_GT(result.post_seconds, 0);
+  EXPECT_LT(result.post_seconds, result.seconds);
+  EXPECT_EQ(result.num_descriptors, 3 * 3);  // layers, and blocks of 16 tokens
 }
 
 TEST_P(FailureTest, SourceKilledDuringAPush) {

@@ -50,7 +50,10 @@ class Lead final : public StreamUser, public std::enable_shared_from_this<Lead> 
   std::string WhereItStands() const;
   int64_t NumDescriptors() const;
   /// When it fails as it stands.
-  TimePoint deadline() const { return own_ ? order_.deadline : std::min(order_.deadline, order_.heard_by); }
+  TimePoint deadline() const {
+    const bool begun = own_ && (own_->over() || own_->bytes() > 0);
+    return begun ? order_.deadline : std::min(order_.deadline, order_.begun_by);
+  }
 
   Options options_;
   FetchOrder order_;

@@ -92,7 +92,7 @@ def test_prefill_dies_in_the_middle(one, decode, way):
 
 
 def test_prefill_dies_while_it_computes(one, decode):
-    with serve(*config(), "--max-num-batched-tokens", "16") as p:
+    with serve(*config(), "--max-num-batched-tokens", "16", "--max-num-seqs", "16") as p:
         where = ask_prefill(p, prompt=[5, 6, 7])
         headers = {"X-Request-Id": str(uuid.uuid4())}
         there = {"do_remote_prefill": True, "push": True, "remote_host": where["remote_host"], "remote_port": where["remote_port"]}
@@ -293,7 +293,8 @@ def both(p, d, where, prompt, **body):
 @pytest.mark.parametrize("full", ["prefill", "decode", "both"])
 def test_a_full_pool_with_pushes(one, full):
     tight = ["--num-gpu-blocks-override", "12", "--max-model-len", "192"]
-    with serve(*config(), *(tight if full != "decode" else [])) as p, serve(*config(), *(tight if full != "prefill" else [])) as d:
+    # With both full, what prefill holds and what decode has reserved may wait for each other: for a lease, not for ever.
+    with serve(*lease(3), *(tight if full != "decode" else [])) as p, serve(*lease(3), *(tight if full != "prefill" else [])) as d:
         where = ask_prefill(p, prompt=[5, 6, 7])
         prompts = [ids(100, salt) for salt in range(6)]
         with concurrent.futures.ThreadPoolExecutor(6) as pool:
