@@ -294,6 +294,9 @@ def test_pairs_by_request_id_reach_the_rank_that_it_names(one):
             post(p, prompt=prompt, max_tokens=1, headers=headers)
             assert text(post(d, prompt=prompt, max_tokens=24, ignore_eos=True, headers=headers)) == text(alone(one, prompt=prompt))
         assert counter(d, "cadre:kv_recomputed_requests_total") == 0, "".join(d.lines)
+        # Two ranks exchange rows, one does not; blocks are counted elsewhere.
+        assert counter(p, "cadre:exchange_bytes_total") > 0 == counter(d, "cadre:exchange_bytes_total")
+        assert counter(p, "cadre:exchange_wire_bytes_total") == 0
 
 
 def pushed(prefill, decode, where, prompt, **body):
@@ -381,7 +384,10 @@ def test_the_router_in_front(one, by_id):
                 events = [json.loads(line[6:]) for line in stream.iter_lines() if line.startswith("data: {")]
             assert "".join(e["choices"][0]["text"] for e in events if e["choices"]) == text(alone(one))
             assert counter(d, "cadre:kv_fetched_tokens_total") > 0
-            assert counter(d, "vllm:nixl_xfer_time_seconds_count") == counter(d, "vllm:nixl_bytes_transferred_count") == 1
+            for name in ("xfer_time_seconds", "bytes_transferred", "post_time_seconds", "num_descriptors"):
+                assert counter(d, "vllm:nixl_%s_count" % name) == 1
+            assert counter(d, "vllm:nixl_num_descriptors_sum") % 6 == 0  # layers times blocks
+            assert 0 < counter(d, "vllm:nixl_post_time_seconds_sum") < counter(d, "vllm:nixl_xfer_time_seconds_sum")
             until(lambda: free(p) and free(d))
         finally:
             router.kill()

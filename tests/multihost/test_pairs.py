@@ -252,8 +252,9 @@ def test_the_manifests_commands(hosts):
         through, direct, metrics = hosts.call(1, ask)
         assert through.status_code == 200, through.text
         assert through.json()["choices"][0]["text"] == direct.json()["choices"][0]["text"]
-        fetched = sum(map(float, re.findall(r"^cadre:kv_fetched_tokens_total\{.*\} (\S+)$", metrics, re.M)))
-        assert fetched >= 59, "".join(node.log() for node in nodes)
+        total = lambda name: sum(map(float, re.findall(r"^%s\{.*\} (\S+)$" % name, metrics, re.M)))
+        assert total("cadre:kv_fetched_tokens_total") >= 59, "".join(node.log() for node in nodes)
+        assert total("cadre:exchange_wire_bytes_total") > 0
     finally:
         for node in nodes:
             node.kill()
