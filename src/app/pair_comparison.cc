@@ -52,6 +52,11 @@ Result<LoadRun> RunOne(const config::BenchServeOptions& options, const ServerSet
   CADRE_ASSIGN(const auto servers, RunningServers::Start(set, std::chrono::seconds(patience)));
   config::BenchServeOptions asked = options;
   asked.base_url = servers->url();
+  if (asked.skip_tokenizer_init) {  // without text a stream says something at its end only, if it need not
+                                    // tell ids
+    if (asked.extra_body.is_null()) asked.extra_body = Json::Object();
+    if (asked.extra_body.Find("return_token_ids") == nullptr) asked.extra_body.Set("return_token_ids", true);
+  }
   CADRE_ASSIGN(const auto target, ServeTarget::Connect(asked));
   ServeLoad load(asked, *target);
   CADRE_TRY(load.WarmUp());
