@@ -297,7 +297,8 @@ def test_bench_serve_pair_refuses(server):
     one_error("bench", "serve", "--pd", "--model", MODEL, "--base-url", server.url, rc=2, says="--base-url")
     one_error("bench", "serve", "--pd", "--model", MODEL, "--prefill-cores", 4096, rc=2, says="--prefill-cores")
     one_error("bench", "serve", "--base-url", server.url, "--serve-args=-x", rc=2, says="add --pd")
-    one_error("bench", "serve", "--pd", "--model", MODEL, "--serve-args=--no-such-flag", rc=7, says="--no-such-flag")
+    done = cadre("bench", "serve", "--pd", "--model", MODEL, "--serve-args=--no-such-flag", rc=7)
+    assert "the server exited with code 2; its last lines" in done.stderr and "unknown flag --no-such-flag" in done.stderr
 
 
 def test_bench_serve_is_reproducible(server, tmp_path):
