@@ -221,7 +221,7 @@ Status CheckAlone(const config::BenchServeOptions& options) {
 Status Run(const config::BenchServeOptions& options) {
   CADRE_ASSIGN(const Plan plan, MakePlan(options));
   RaiseFileLimit();
-  if (options.compare_pair) return CompareWithPair(options, plan.report);
+  if (options.compare_pair) return CompareWithPair(options, plan.report, plan.goodput);
   CADRE_TRY(CheckAlone(options));
   if (options.result_dir) {
     std::error_code ec;

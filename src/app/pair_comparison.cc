@@ -38,9 +38,21 @@ Status CheckFlags(const config::BenchServeOptions& options) {
     return FailParam(Code::kInvalidArgument, "--base-url",
                      "--pd starts its own servers; --base-url names one that runs already");
   }
-  if (options.save_result || options.append_result) {
-    return FailParam(Code::kInvalidArgument, "--save-result",
-                     "with --pd there is more than one result; --json writes them all");
+  const config::BenchServeOptions plain;
+  for (const auto& [flag, given] : {std::pair("--host", options.host != plain.host),
+                                    {"--port", options.port != plain.port},
+                                    {"--save-result", options.save_result},
+                                    {"--append-result", options.append_result},
+                                    {"--result-dir", options.result_dir.has_value()},
+                                    {"--result-filename", options.result_filename.has_value()},
+                                    {"--label", options.label.has_value()},
+                                    {"--metadata", !options.metadata.empty()}}) {
+    if (given) {
+      return FailParam(Code::kInvalidArgument, flag,
+                       "{} has no meaning with --pd, which starts servers of its own and has more than one "
+                       "result; --json writes them all",
+                       flag);
+    }
   }
   CADRE_TRY(CheckWritable(options.json, "--json"));
   CADRE_TRY(CheckWritable(options.svg, "--svg"));
@@ -79,11 +91,11 @@ Result<LoadRun> RunOne(const config::BenchServeOptions& options, const ServerSet
   return run;
 }
 
-Json ResultJson(const config::BenchServeOptions& options, const ReportOptions& report,
+Json ResultJson(const config::BenchServeOptions& options, const ReportOptions& report, const Goodput& goodput,
                 const std::vector<int>& cpus, const std::vector<LoadRun>& runs) {
   Json setups = Json::Array();
   for (const LoadRun& run : runs) {
-    Json one = ServeResult(Summarize(run.load, {}), run.load, report, options.save_detailed);
+    Json one = ServeResult(Summarize(run.load, goodput), run.load, report, options.save_detailed);
     Json commands = Json::Array();
     for (const std::string& command : run.commands) commands.Push(command);
     one.Set("name", run.name);
@@ -110,7 +122,8 @@ Status WriteLatencyPicture(const config::BenchServeOptions& options, const std::
   return {};
 }
 
-Status CompareWithPair(const config::BenchServeOptions& options, const ReportOptions& report) {
+Status CompareWithPair(const config::BenchServeOptions& options, const ReportOptions& report,
+                       const Goodput& goodput) {
   CADRE_TRY(CheckFlags(options));
   std::vector<int> cpus = sys::OneCpuPerCore(sys::AllowedCpus());
   cpus.resize(std::min(cpus.size(), static_cast<size_t>(sys::UsableCpus())));
@@ -123,7 +136,7 @@ Status CompareWithPair(const config::BenchServeOptions& options, const ReportOpt
   }
   std::fputs(MixTable(runs).c_str(), stdout);
   CADRE_TRY(WriteLatencyPicture(options, *options.model, runs));
-  if (options.json) CADRE_TRY(WriteJsonFile(*options.json, ResultJson(options, report, cpus, runs)));
+  if (options.json) CADRE_TRY(WriteJsonFile(*options.json, ResultJson(options, report, goodput, cpus, runs)));
   for (const LoadRun& run : runs) {
     if (Summarize(run.load, {}).completed == 0)
       return Fail(Code::kUnavailable, "{}: all {} requests failed", run.name, run.load.records.size());

@@ -8,7 +8,8 @@ namespace cadre::app {
 /// Starts the servers, one arrangement after the other, sends the load, prints the table and writes --json
 /// and --svg. Call from the main thread. Errors: those of the flags, of servers that do not start, and
 /// kUnavailable where all requests of one arrangement failed.
-Status CompareWithPair(const config::BenchServeOptions& options, const ReportOptions& report);
+Status CompareWithPair(const config::BenchServeOptions& options, const ReportOptions& report,
+                       const Goodput& goodput);
 
 /// --svg, if it is said. `model`: for the title.
 Status WriteLatencyPicture(const config::BenchServeOptions& options, const std::string& model,

@@ -108,8 +108,7 @@ constexpr Setting kTarget[] = {
           "The model's name in requests, if it is another."),
     Works("tokenizer", Type::kString, "", Into<&S::tokenizer>,
           "Folder or hub name whose vocabulary prompts are drawn from; the model's if unset. Completions are "
-          "sent "
-          "as token ids, chats as text."),
+          "sent as token ids, chats as text."),
     Works("skip-tokenizer-init", Type::kTrue, "false", Into<&S::skip_tokenizer_init>,
           "Load no tokenizer: the vocabulary's size is read from config.json. Not for chats."),
     Works("log-level", Type::kString, "", Into<&S::log_level>, "What is logged; info if unset.")

@@ -218,9 +218,8 @@ constexpr JsonKey kKeys[] = {
      Into<&KvTransferOptions::port>, "", 1},
     {"kv-transfer-config", "kv_connector_extra_config", Type::kJson, "{}",
      "kv_lease_duration (seconds that blocks wait to be fetched, 30), bidirectional (decode holds its "
-     "answers' blocks for the next turn, false), max_bytes_per_second (what a rank sends to other hosts at "
-     "most, "
-     "no limit), backends (no effect: shared memory and TCP are used).",
+     "answers' blocks for the next turn, false), max_bytes_per_second (most that a rank sends to "
+     "other hosts, no limit), backends (no effect: shared memory and TCP are used).",
      Into<&KvTransferOptions::extra>},
     {"kv-transfer-config", "kv_lease_duration", Type::kFloat, "30",
      "The same as kv_connector_extra_config.kv_lease_duration.", Into<&KvTransferOptions::lease_s>, "", 0.1},

@@ -273,12 +273,13 @@ def test_bench_serve_compares_with_a_pair(tmp_path):
              "--random-input-len", 20, "--random-output-len", 8, "--ignore-eos", "--long-prompt-share", 0.25, "--long-input-len", 200]
     if len(os.sched_getaffinity(0)) < 2:
         return one_error(*flags, rc=2, says="--prefill-cores")
-    done = cadre(*flags, "--serve-args=--kv-cache-memory-bytes 16M --dtype float32", "--json", tmp_path / "c.json", "--svg",
+    done = cadre(*flags, "--goodput", "ttft:1000000", "--serve-args=--kv-cache-memory-bytes 16M --dtype float32", "--json", tmp_path / "c.json", "--svg",
                  tmp_path / "c.svg", timeout=240)
     assert "one server" in done.stdout and "pair" in done.stdout and "chats: between tokens, P99 (ms)" in done.stdout
     result = json.loads((tmp_path / "c.json").read_text())
     one, pair = result["setups"]
     assert [one["completed"], pair["completed"], pair["kv_recomputed_requests"]] == [8, 8, 0]
+    assert one["request_goodput"] == pytest.approx(one["request_throughput"])
     assert one["total_output_tokens"] == pair["total_output_tokens"] and one["total_input_tokens"] == pair["total_input_tokens"]
     assert len(one["commands"]) == 1 and len(pair["commands"]) == 3
     cpus = lambda line: re.search(r"VLLM_CPU_OMP_THREADS_BIND=(\S+)", line).group(1)
@@ -295,6 +296,8 @@ def test_bench_serve_compares_with_a_pair(tmp_path):
 def test_bench_serve_pair_refuses(server):
     one_error("bench", "serve", "--pd", rc=2, says="--model")
     one_error("bench", "serve", "--pd", "--model", MODEL, "--base-url", server.url, rc=2, says="--base-url")
+    for flags in (["--port", 8001], ["--save-result"], ["--label", "x"], ["--metadata", "a=b"]):
+        one_error("bench", "serve", "--pd", "--model", MODEL, *flags, rc=2, says=flags[0])
     one_error("bench", "serve", "--pd", "--model", MODEL, "--prefill-cores", 4096, rc=2, says="--prefill-cores")
     one_error("bench", "serve", "--base-url", server.url, "--serve-args=-x", rc=2, says="add --pd")
     done = cadre("bench", "serve", "--pd", "--model", MODEL, "--serve-args=--no-such-flag", rc=7)
