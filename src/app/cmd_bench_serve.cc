@@ -1,6 +1,5 @@
 // cadre bench serve: load for a running server, reported as vLLM reports it.
 #include <sys/resource.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -11,20 +10,18 @@
 
 #include "app/bench_report.h"
 #include "app/floor.h"
-#include "app/load_generator.h"
+#include "app/mix_report.h"
+#include "app/pair_comparison.h"
 #include "app/run.h"
-#include "app/serve_metrics.h"
-#include "app/serve_target.h"
+#include "app/serve_load.h"
 #include "app/statistics.h"
 #include "base/log.h"
-#include "base/random.h"
 #include "config/value.h"
 #include "sys/files.h"
 
 namespace cadre::app {
 namespace {
 
-constexpr size_t kErrorsShown = 5;
 constexpr const char* kMeasures[] = {"ttft", "tpot", "itl", "e2el"};
 
 // What the flags say about the report, checked before anything is sent.
@@ -126,73 +123,6 @@ void RaiseFileLimit() {
   setrlimit(RLIMIT_NOFILE, &limit);
 }
 
-std::function<void(size_t)> ProgressLine(const config::BenchServeOptions& options, size_t total) {
-  if (options.disable_tqdm || isatty(STDERR_FILENO) != 1) return {};
-  return [total, last = size_t{0}](size_t done) mutable {
-    if (done == last && done < total) return;
-    last = done;
-    std::fprintf(stderr, "\r%zu of %zu requests\033[K%s", done, total, done == total ? "\n" : "");
-  };
-}
-
-class Bench {
- public:
-  Bench(const config::BenchServeOptions& options, ServeTarget& target) : options_(options), target_(target) {
-    id_prefix_ = options.request_id_prefix;
-    if (id_prefix_.empty()) id_prefix_ = Format("bench-{:08x}-", EntropySeed() & 0xFFFFFFFF);
-  }
-
-  Status WarmUp() {
-    if (options_.num_warmups == 0) return {};
-    LoadOptions load = Options();
-    load.delays.clear();
-    // Other prompts than those measured, or the server's prefix cache would know them.
-    const LoadResult result =
-        Send(options_.num_warmups, ~static_cast<uint64_t>(options_.seed), load, "warmup-");
-    for (const RequestRecord& record : result.records) {
-      if (!record.success) return Fail(Code::kUnavailable, "a warm-up request failed: {}", record.error);
-    }
-    return {};
-  }
-
-  LoadResult Measure() {
-    LoadOptions load = Options();
-    load.keep_text = options_.save_detailed;
-    load.delays = ArrivalTimes(static_cast<size_t>(options_.num_prompts), options_.request_rate,
-                               options_.burstiness, static_cast<uint64_t>(options_.seed));
-    load.progress = ProgressLine(options_, static_cast<size_t>(options_.num_prompts));
-    return Send(options_.num_prompts, static_cast<uint64_t>(options_.seed), load, "");
-  }
-
- private:
-  LoadOptions Options() const {
-    LoadOptions load;
-    load.max_concurrency = options_.max_concurrency;
-    load.stream = !options_.no_stream;
-    return load;
-  }
-
-  LoadResult Send(int64_t count, uint64_t seed, const LoadOptions& load, const char* kind) {
-    const auto shape = Effective(options_.random, options_.input_len, options_.output_len);
-    const auto prompts = MakeRandomPrompts(shape, count, target_.vocab_size(), seed);
-    std::vector<http::ClientRequest> requests;  // ready before the clock starts
-    for (const RandomPrompt& prompt : prompts) {
-      requests.push_back(target_.MakeRequest(prompt, Format("{}{}{}", id_prefix_, kind, requests.size())));
-    }
-    LoadResult result = SendLoad(
-        target_.client(), requests.size(), [&](size_t i) { return std::move(requests[i]); }, load);
-    for (size_t i = 0; i < prompts.size(); ++i) {
-      if (result.records[i].prompt_len == 0)
-        result.records[i].prompt_len = static_cast<int64_t>(prompts[i].ids.size());
-    }
-    return result;
-  }
-
-  const config::BenchServeOptions& options_;
-  ServeTarget& target_;
-  std::string id_prefix_;
-};
-
 Json FileHead(const config::BenchServeOptions& options, const ServeTarget& target, const Plan& plan,
               const std::string& date) {
   Json head = Json::Object{{"date", date},
@@ -211,15 +141,6 @@ Json FileHead(const config::BenchServeOptions& options, const ServeTarget& targe
 
 void Merge(Json& into, const Json& from) {
   for (const auto& [key, value] : from.AsObject()) into.Set(key, value);
-}
-
-void ShowErrors(const LoadResult& load) {
-  size_t shown = 0;
-  for (size_t i = 0; i < load.records.size() && shown < kErrorsShown; ++i) {
-    if (load.records[i].success) continue;
-    LogError("request {} failed: {}", i, load.records[i].error);
-    ++shown;
-  }
 }
 
 // What the server could reach at best, as far as that can be told from outside: it runs on this host, with
@@ -274,6 +195,7 @@ Status WriteResults(const config::BenchServeOptions& options, const ServeTarget&
   const std::string date = LocalTime("%Y%m%d-%H%M%S");
   Json result = FileHead(options, target, plan, date);
   Merge(result, ServeResult(metrics, load, plan.report, options.save_detailed));
+  if (options.long_prompt_share > 0) Merge(result, MixResult(load, plan.report));
   if (options.save_result || options.append_result) {
     const std::string path = ResultPath(options, target.model(), date);
     CADRE_TRY(AppendLine(path, result, options.append_result));
@@ -284,8 +206,23 @@ Status WriteResults(const config::BenchServeOptions& options, const ServeTarget&
   return WriteJsonFile(*options.json, result);
 }
 
+Status CheckAlone(const config::BenchServeOptions& options) {
+  for (const auto& [flag, given] : {std::pair("--prefill-cores", options.prefill_cores.has_value()),
+                                    {"--serve-args", !options.serve_args.empty()},
+                                    {"--prefill-args", !options.prefill_args.empty()},
+                                    {"--decode-args", !options.decode_args.empty()},
+                                    {"--router-args", !options.router_args.empty()}}) {
+    if (given)
+      return FailParam(Code::kInvalidArgument, flag, "{} is about servers that --pd starts; add --pd", flag);
+  }
+  return {};
+}
+
 Status Run(const config::BenchServeOptions& options) {
   CADRE_ASSIGN(const Plan plan, MakePlan(options));
+  RaiseFileLimit();
+  if (options.compare_pair) return CompareWithPair(options, plan.report, plan.goodput);
+  CADRE_TRY(CheckAlone(options));
   if (options.result_dir) {
     std::error_code ec;
     std::filesystem::create_directories(*options.result_dir, ec);
@@ -295,18 +232,20 @@ Status Run(const config::BenchServeOptions& options) {
     }
   }
   CADRE_TRY(CheckWritable(options.json, "--json"));
-  CADRE_TRY(CheckPromptCount(Effective(options.random, options.input_len, options.output_len),
-                             std::max(options.num_prompts, options.num_warmups), 1));
-  RaiseFileLimit();
+  CADRE_TRY(CheckWritable(options.svg, "--svg"));
+  CADRE_TRY(CheckLoad(options));
   CADRE_ASSIGN(const auto target, ServeTarget::Connect(options));
-  Bench bench(options, *target);
+  ServeLoad bench(options, *target);
   std::optional<LocalFloor> floor;
   if (options.json) floor = MeasureLocalFloor(*target);  // while the server has nothing to do
   CADRE_TRY(bench.WarmUp());
-  const LoadResult load = bench.Measure();
+  LoadRun run{.name = "this server", .commands = {}, .load = bench.Measure(), .recomputed = {}};
+  const LoadResult& load = run.load;
   const ServeMetrics metrics = Summarize(load, plan.goodput);
   ShowErrors(load);
   std::fputs(ServeTable(metrics, plan.report).c_str(), stdout);
+  if (options.long_prompt_share > 0) std::fputs(MixTable({run}).c_str(), stdout);
+  CADRE_TRY(WriteLatencyPicture(options, target->model(), {run}));
   CADRE_TRY(WriteResults(options, *target, plan, metrics, load, floor));
   if (metrics.completed == 0) return Fail(Code::kUnavailable, "all {} requests failed", metrics.failed);
   return {};

@@ -25,7 +25,8 @@ struct RequestRecord {
   double latency = 0;       ///< until the last one
   std::vector<double> itl;  ///< between two chunks
   int64_t prompt_len = 0, output_tokens = 0;
-  std::string text;  ///< only if asked for
+  bool is_long = false;  ///< one of the long prompts among chats
+  std::string text;      ///< only if asked for
 
   double tpot() const {
     return output_tokens > 1 ? (latency - ttft) / static_cast<double>(output_tokens - 1) : 0;

@@ -3,94 +3,19 @@
 #include <algorithm>
 #include <cmath>
 
+#include "app/svg.h"
+
 namespace cadre::app {
 namespace {
 
-constexpr double kWidth = 1120, kMargin = 44, kLabels = 46;  // px; labels: room left of a map
-constexpr double kInner = kWidth - 2 * kMargin;
+constexpr double kLabels = 46;  // px left of a map
 constexpr int32_t kMaxRows = 128, kMaxColumns = 256;
 constexpr int32_t kMaxBars = 64;
 // Light to dark, each step darker than the one before: it reads the same without colour. 0 is paper.
 constexpr const char* kColors[] = {"#ffffff", "#fbeab5", "#f9d282", "#f7b254", "#ec8d35",
                                    "#d9632a", "#b3382a", "#7f1e2c", "#430926"};
-constexpr const char* kInk = "#23211f";
-constexpr const char* kFaint = "#6f6a64";
 constexpr const char* kBefore = "#c9c2b8";
 constexpr const char* kAfter = "#b73a28";
-
-std::string Escaped(std::string_view text) {
-  std::string out;
-  for (const char c : text) {
-    switch (c) {
-      case '&':
-        out += "&amp;";
-        break;
-      case '<':
-        out += "&lt;";
-        break;
-      case '>':
-        out += "&gt;";
-        break;
-      case '"':
-        out += "&quot;";
-        break;
-      default:
-        out += c;
-    }
-  }
-  return out;
-}
-
-struct TextStyle {
-  double size = 12;
-  const char* anchor = "start";
-  const char* fill = kInk;
-  bool bold = false;
-};
-
-// Draws downwards; `y` is where the next thing begins.
-class Drawing {
- public:
-  explicit Drawing(bool tells) : tells_(tells) {}
-
-  double y = kMargin;
-
-  void Text(double x, double at, std::string_view text, const TextStyle& style = {}) {
-    body_ += Format(
-        R"(<text x="{:.1f}" y="{:.1f}" font-size="{:.0f}" text-anchor="{}" fill="{}"{}>{}</text>)", x, at,
-        style.size, style.anchor, style.fill, style.bold ? R"( font-weight="600")" : "", Escaped(text));
-    body_ += "\n";
-  }
-  void Rect(double x, double at, double width, double height, const char* fill, const std::string& tip = {}) {
-    body_ += Format(R"(<rect x="{:.2f}" y="{:.2f}" width="{:.2f}" height="{:.2f}" fill="{}")", x, at, width,
-                    height, fill);
-    body_ += tells_ && !tip.empty() ? "><title>" + Escaped(tip) + "</title></rect>\n" : "/>\n";
-  }
-  // Cells that touch show no seam between them.
-  void BeginCells(bool touch) { body_ += touch ? "<g shape-rendering=\"crispEdges\">\n" : "<g>\n"; }
-  void EndCells() { body_ += "</g>\n"; }
-  void Line(double x1, double y1, double x2, double y2, const char* stroke, bool dashed = false) {
-    body_ += Format(R"(<line x1="{:.1f}" y1="{:.1f}" x2="{:.1f}" y2="{:.1f}" stroke="{}"{}/>)", x1, y1, x2,
-                    y2, stroke, dashed ? R"( stroke-dasharray="4 3")" : "");
-    body_ += "\n";
-  }
-  void Frame(double x, double at, double width, double height) {
-    body_ += Format(R"(<rect x="{:.2f}" y="{:.2f}" width="{:.2f}" height="{:.2f}" fill="none" stroke="{}"/>)",
-                    x, at, width, height, kFaint);
-    body_ += "\n";
-  }
-  std::string Take() {
-    return Format(
-               R"(<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {0:.0f} {1:.0f}" width="{0:.0f}" height="{1:.0f}" font-family="system-ui, 'DejaVu Sans', sans-serif">)",
-               kWidth, y + kMargin) +
-           "\n" + Format(R"(<rect width="{:.0f}" height="{:.0f}" fill="#ffffff"/>)", kWidth, y + kMargin) +
-           "\n" + body_ + "</svg>\n";
-  }
-
- private:
-  const bool tells_;
-  std::string body_;
-};
 
 // A distance between labels that a person likes, for at most `most` of them.
 int32_t TickStep(int32_t count, int32_t most) {

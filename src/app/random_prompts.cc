@@ -69,4 +69,30 @@ std::vector<RandomPrompt> MakeRandomPrompts(const config::RandomDatasetOptions& 
   return prompts;
 }
 
+bool LongPrompts::Has(int64_t index) const {
+  const auto up_to = [&](int64_t n) { return std::floor(share * static_cast<double>(n) + 0.5); };
+  return up_to(index + 1) > up_to(index);
+}
+
+std::vector<RandomPrompt> MakeMixedPrompts(const config::RandomDatasetOptions& chats,
+                                           const LongPrompts& longs, int64_t num_prompts, int64_t vocab_size,
+                                           uint64_t seed) {
+  constexpr uint64_t kOtherSeed = 0x9E3779B97F4A7C15;  // the long ones' lengths and tokens are their own
+  auto prompts = MakeRandomPrompts(chats, num_prompts, vocab_size, seed);
+  int64_t num_long = 0;
+  for (int64_t i = 0; i < num_prompts; ++i) num_long += longs.Has(i);
+  config::RandomDatasetOptions shape = chats;
+  shape.input_len = longs.input_len;
+  shape.output_len = longs.output_len;
+  shape.prefix_len = 0;
+  auto others = MakeRandomPrompts(shape, num_long, vocab_size, seed ^ kOtherSeed);
+  for (int64_t i = num_prompts - 1; i >= 0; --i) {
+    if (!longs.Has(i)) continue;
+    prompts[static_cast<size_t>(i)] = std::move(others.back());
+    prompts[static_cast<size_t>(i)].is_long = true;
+    others.pop_back();
+  }
+  return prompts;
+}
+
 }  // namespace cadre::app

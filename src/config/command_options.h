@@ -247,6 +247,16 @@ struct BenchServeOptions {
   bool save_result = false, save_detailed = false, append_result = false;
   std::vector<std::string> metadata;  ///< KEY=VALUE
   std::optional<std::string> label, result_dir, result_filename, json;
+  std::optional<std::string> svg;
+
+  double long_prompt_share = 0;  ///< of the requests; the others are chats of the lengths above
+  int64_t long_input_len = 4096;
+  std::optional<int64_t> long_output_len;  ///< the chats' if unset
+
+  bool compare_pair = false;  ///< start one server, then a prefill and decode pair, and compare
+  std::optional<int64_t> prefill_cores;
+  std::string serve_args, prefill_args, decode_args, router_args;  ///< words with spaces between
+
   std::string hub_cache;  ///< for --tokenizer by hub name; as in ModelOptions
   std::string log_level = "info";
 

@@ -71,6 +71,11 @@ Status TakeExtra(const Settlement& settled, KvTransferOptions& kv, std::vector<N
         return FailParam(Code::kInvalidArgument, flag, "{} and {} are one setting; give one of them", flag,
                          Member("kv_lease_duration"));
       kv.lease_s = value.AsDouble();
+    } else if (key == "max_bytes_per_second") {
+      if (!value.is_number() || !(value.AsDouble() >= 1e4 && value.AsDouble() <= 1e12))
+        return FailParam(Code::kInvalidArgument, flag, "{} must be a number from 1e4 to 1e12, found {}", flag,
+                         Excerpt(value.Dump()));
+      kv.max_bytes_per_s = value.AsDouble();
     } else if (key == "bidirectional") {
       if (!value.is_bool())
         return FailParam(Code::kInvalidArgument, flag, "{} must be true or false, found {}", flag,

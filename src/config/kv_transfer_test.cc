@@ -65,15 +65,17 @@ TEST(KvTransfer, PairsThatMeetByTheRequestId) {
 
 TEST(KvTransfer, MembersAndEnvironment) {
   const std::string start = R"({"kv_connector":"NixlConnector","kv_role":"kv_consumer",)";
-  const KvTransferOptions kv =
-      Taken({"--kv-transfer-config",
-             start + R"("kv_connector_extra_config":{"kv_lease_duration":2.5,"bidirectional":true},)"
-                     R"("kv_load_failure_policy":"fail","engine_id":"e"})"},
-            {{"VLLM_NIXL_SIDE_CHANNEL_HOST", "10.1.1.1"},
-             {"VLLM_NIXL_SIDE_CHANNEL_PORT", "6000"},
-             {"VLLM_NIXL_ABORT_REQUEST_TIMEOUT", "90"}});
+  const KvTransferOptions kv = Taken(
+      {"--kv-transfer-config",
+       start +
+           R"("kv_connector_extra_config":{"kv_lease_duration":2.5,"bidirectional":true,"max_bytes_per_second":1e8},)"
+           R"("kv_load_failure_policy":"fail","engine_id":"e"})"},
+      {{"VLLM_NIXL_SIDE_CHANNEL_HOST", "10.1.1.1"},
+       {"VLLM_NIXL_SIDE_CHANNEL_PORT", "6000"},
+       {"VLLM_NIXL_ABORT_REQUEST_TIMEOUT", "90"}});
   EXPECT_EQ(kv.lease_s, 2.5);
   EXPECT_TRUE(kv.bidirectional);
+  EXPECT_EQ(kv.max_bytes_per_s, 1e8);
   EXPECT_EQ(kv.load_failure_policy, "fail");
   EXPECT_EQ(kv.engine_id, "e");
   EXPECT_EQ(kv.side_channel_host, "10.1.1.1");
@@ -103,6 +105,10 @@ TEST(KvTransfer, RefusalsSayWhatToType) {
               HasSubstr("list of names"));
   EXPECT_THAT(Refused(start + R"("kv_connector_extra_config":{"bidirectional":1}})"),
               HasSubstr("true or false"));
+  for (const char* rate : {"0", "-1", "1e99", "\"fast\""}) {
+    EXPECT_THAT(Refused(start + R"("kv_connector_extra_config":{"max_bytes_per_second":)" + rate + "}}"),
+                HasSubstr("must be a number from 1e4 to 1e12"));
+  }
 }
 
 TEST(KvTransfer, WhatHasNoEffectIsSaid) {

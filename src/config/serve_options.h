@@ -145,15 +145,16 @@ struct KvTransferOptions {
   std::string connector;  ///< NixlConnector or P2pNcclConnector; "": no hand-off
   std::string role;       ///< kv_producer, kv_consumer or kv_both
   std::optional<std::string> engine_id;
-  std::string ip = "127.0.0.1";  ///< kv_ip: where a P2pNcclConnector is reached
-  int port = 14579;              ///< kv_port
+  std::string ip = "127.0.0.1";                   ///< kv_ip: where a P2pNcclConnector is reached
+  int port = 14579;                               ///< kv_port
   std::string load_failure_policy = "recompute";  ///< or "fail"
   Json extra;                                     ///< kv_connector_extra_config: object or null
   double lease_s = 30;                            ///< kv_lease_duration: how long blocks wait to be fetched
-  double abort_timeout_s = 480;      ///< VLLM_NIXL_ABORT_REQUEST_TIMEOUT: longest fetch while the source computes
-  bool bidirectional = false;        ///< decode holds what it has computed for the next turn
-  std::string side_channel_host;     ///< VLLM_NIXL_SIDE_CHANNEL_HOST; "": an address that others can reach
-  int side_channel_port = 5600;      ///< VLLM_NIXL_SIDE_CHANNEL_PORT; + rank
+  double abort_timeout_s = 480;  ///< VLLM_NIXL_ABORT_REQUEST_TIMEOUT: longest fetch while the source computes
+  double max_bytes_per_s = 0;    ///< sent to other hosts, of each rank; 0: no limit
+  bool bidirectional = false;    ///< decode holds what it has computed for the next turn
+  std::string side_channel_host;  ///< VLLM_NIXL_SIDE_CHANNEL_HOST; "": an address that others can reach
+  int side_channel_port = 5600;   ///< VLLM_NIXL_SIDE_CHANNEL_PORT; + rank
 
   bool enabled() const { return !connector.empty(); }
   bool by_request_id() const { return connector == "P2pNcclConnector"; }

@@ -12,7 +12,8 @@ constexpr std::string_view kOtherData =
 constexpr std::string_view kNoHf =
     "There is no Hugging Face or asynchronous back end here: the engine runs in this process.";
 constexpr std::string_view kJsonHelp = "Write Cadre's results here: speeds and the floors beside them.";
-constexpr std::string_view kNoPlots = "Plots are not built; --save-detailed writes the numbers.";
+constexpr std::string_view kNoPlots =
+    "This plot is not built; --svg draws another, --save-detailed writes the numbers.";
 
 using L = BenchLatencyOptions;
 constexpr Setting kLatency[] = {
@@ -98,15 +99,16 @@ constexpr Setting kTarget[] = {
     Works("base-url", Type::kString, "", Into<&S::base_url>, "The server, instead of host and port."),
     Works("host", Type::kString, "127.0.0.1", Into<&S::host>, "The server's address."),
     Works("port", Type::kInt, "8000", Into<&S::port>, "The server's port.").Range(1, 65535),
-    Works("endpoint", Type::kString, "/v1/completions", Into<&S::endpoint>, "The path that is asked; with openai-chat /v1/chat/completions if unset."),
+    Works("endpoint", Type::kString, "/v1/completions", Into<&S::endpoint>,
+          "The path that is asked; with openai-chat /v1/chat/completions if unset."),
     Works("header", Type::kStrings, "", Into<&S::headers>, "Headers to send, KEY=VALUE."),
     Works("insecure", Type::kTrue, "false", Into<&S::insecure>, "Do not check the server's certificate."),
     Works("model", Type::kString, "", Into<&S::model>, "The model; the server's first if unset."),
     Works("served-model-name", Type::kString, "", Into<&S::served_model_name>,
           "The model's name in requests, if it is another."),
     Works("tokenizer", Type::kString, "", Into<&S::tokenizer>,
-          "Folder or hub name whose vocabulary prompts are drawn from; the model's if unset. Completions are sent "
-          "as token ids, chats as text."),
+          "Folder or hub name whose vocabulary prompts are drawn from; the model's if unset. Completions are "
+          "sent as token ids, chats as text."),
     Works("skip-tokenizer-init", Type::kTrue, "false", Into<&S::skip_tokenizer_init>,
           "Load no tokenizer: the vocabulary's size is read from config.json. Not for chats."),
     Works("log-level", Type::kString, "", Into<&S::log_level>, "What is logged; info if unset.")
@@ -167,6 +169,36 @@ constexpr Setting kLoad[] = {
     NoEffect("skip-chat-template", Type::kTrue, "false", "The server applies the chat template."),
 };
 
+constexpr Setting kMix[] = {
+    Works("long-prompt-share", Type::kFloat, "0", Into<&S::long_prompt_share>,
+          "This share of the requests, evenly spread, are long prompts among the others, the chats. Results "
+          "tell both apart.")
+        .Range(0, 1),
+    Works("long-input-len", Type::kInt, "4096", Into<&S::long_input_len>, "Mean tokens of a long prompt.")
+        .Range(1),
+    Works("long-output-len", Type::kInt, "", Into<&S::long_output_len>,
+          "Mean tokens of the answer to a long prompt; as for chats if unset.")
+        .Range(1),
+};
+
+constexpr Setting kPair[] = {
+    Works("pd", Type::kTrue, "false", Into<&S::compare_pair>,
+          "Start the servers too, of --model: first one with all cores, then a prefill and a decode server "
+          "with a router and the same cores between them; send both the same load, and show the results side "
+          "by side."),
+    Works("prefill-cores", Type::kInt, "", Into<&S::prefill_cores>,
+          "With --pd: cores of the prefill server; half of them if unset.")
+        .Range(1),
+    Works("serve-args", Type::kString, "", Into<&S::serve_args>,
+          "With --pd: further words for each `cadre serve`, separated by spaces."),
+    Works("prefill-args", Type::kString, "", Into<&S::prefill_args>,
+          "With --pd: further words for the prefill server."),
+    Works("decode-args", Type::kString, "", Into<&S::decode_args>,
+          "With --pd: further words for the decode server."),
+    Works("router-args", Type::kString, "", Into<&S::router_args>,
+          "With --pd: further words for the router."),
+};
+
 constexpr Setting kResult[] = {
     Works("percentile-metrics", Type::kString, "", Into<&S::percentile_metrics>,
           "Comma list of ttft, tpot, itl, e2el that get percentiles; ttft,tpot,itl if unset."),
@@ -183,6 +215,8 @@ constexpr Setting kResult[] = {
     Works("result-dir", Type::kString, "", Into<&S::result_dir>, "Folder of result files."),
     Works("result-filename", Type::kString, "", Into<&S::result_filename>, "Name of the result file."),
     Works("json", Type::kString, "", Into<&S::json>, kJsonHelp),
+    Works("svg", Type::kString, "", Into<&S::svg>,
+          "Draw the times between tokens here: how they went, and how they are distributed."),
     Works("disable-tqdm", Type::kTrue, "false", Into<&S::disable_tqdm>, "No progress bar."),
 };
 
@@ -252,6 +286,8 @@ Group BenchThroughputGroup() {
 std::vector<Group> BenchServeGroups() {
   return {{"Target", "Which server", kTarget},
           {"Load", "Which requests", kLoad},
+          {"Mix", "Long prompts among chats", kMix},
+          {"Pair", "One server beside a pair of prefill and decode", kPair},
           {"Result", "What is written", kResult},
           {"Absent", "Parts of vllm bench serve that Cadre does not have", kAbsent}};
 }

@@ -218,7 +218,8 @@ constexpr JsonKey kKeys[] = {
      Into<&KvTransferOptions::port>, "", 1},
     {"kv-transfer-config", "kv_connector_extra_config", Type::kJson, "{}",
      "kv_lease_duration (seconds that blocks wait to be fetched, 30), bidirectional (decode holds its "
-     "answers' blocks for the next turn, false), backends (no effect: shared memory and TCP are used).",
+     "answers' blocks for the next turn, false), max_bytes_per_second (most that a rank sends to "
+     "other hosts, no limit), backends (no effect: shared memory and TCP are used).",
      Into<&KvTransferOptions::extra>},
     {"kv-transfer-config", "kv_lease_duration", Type::kFloat, "30",
      "The same as kv_connector_extra_config.kv_lease_duration.", Into<&KvTransferOptions::lease_s>, "", 0.1},
@@ -228,8 +229,7 @@ constexpr JsonKey kKeys[] = {
      "No effect here: blocks are fetched from the KV cache itself.", nullptr, "", 0},
     {"kv-transfer-config", "kv_rank", Type::kInt, "", "No effect here.", nullptr, "", 0},
     {"kv-transfer-config", "kv_parallel_size", Type::kInt, "1", "No effect here.", nullptr, "", 1},
-    {"kv-transfer-config", "kv_connector_module_path", Type::kString, "",
-     "Refused: no Python is run."},
+    {"kv-transfer-config", "kv_connector_module_path", Type::kString, "", "Refused: no Python is run."},
     {"kv-transfer-config", "enable_permute_local_kv", Type::kBool, "false",
      "No effect here: blocks are brought into the local layout as they arrive."},
 };

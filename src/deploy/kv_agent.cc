@@ -124,6 +124,7 @@ Result<std::unique_ptr<handoff::Agent>> StartKvAgent(const config::EngineOptions
       .kv = input.pool->region.data(),
       .num_blocks = setup.memory.num_kv_blocks,
       .group_key = shared.group_key,
+      .max_bytes_per_s = kv.max_bytes_per_s,
       .wake = [waker = input.waker] { waker->Wake(); }};
   const int first_port = (kv.by_request_id() ? kv.port : kv.side_channel_port) + input.place.rank();
   if (first_port > 65535) {
@@ -167,12 +168,16 @@ engine::KvHandOffOptions HandOffOptionsOf(const config::EngineOptions& options, 
           .name = Format("rank {}", place.rank())};
 }
 
-engine::KvTransferInfo KvTransferInfoOf(const config::KvTransferOptions& options) {
-  return {.enabled = options.enabled(),
-          .by_request_id = options.by_request_id(),
-          .produces = options.enabled() && options.role != "kv_consumer",
-          .consumes = options.enabled() && options.role != "kv_producer",
-          .holds_answers = options.bidirectional};
+engine::KvTransferInfo KvTransferInfoOf(const config::EngineOptions& options) {
+  const config::KvTransferOptions& kv = options.kv_transfer;
+  return {.enabled = kv.enabled(),
+          .by_request_id = kv.by_request_id(),
+          .produces = kv.enabled() && kv.role != "kv_consumer",
+          .consumes = kv.enabled() && kv.role != "kv_producer",
+          .holds_answers = kv.bidirectional,
+          .first_port = kv.port,
+          .tp_size = options.parallel.tensor_parallel_size,
+          .dp_size = options.parallel.data_parallel_size};
 }
 
 }  // namespace cadre::deploy

@@ -99,6 +99,8 @@ struct RankStats {
   int64_t weight_generation = 1;  ///< 1 at the start, one more with each update
   AdapterList adapters;
   std::string broken;  ///< why nothing can be served until the next update of weights; else empty
+  int64_t dispatch_bytes = 0, combine_bytes = 0;  ///< drawn from other ranks' memory for the experts
+  int64_t exchange_wire_bytes = 0;                ///< of the exchange, received from other hosts for this one
   EplbStats eplb;
   KvTransferStats kv_transfer;
   StepSizes step_sizes;  ///< of the steps in which this rank had tokens: prompt rows and new tokens

@@ -137,7 +137,8 @@ void KvHandOff::Fetch(Sequence& sequence) {
                 .num_tokens = num_tokens,
                 .blocks = sequence.block_table,
                 .deadline = deadline,
-                .push = kv.push});
+                .push = kv.push,
+                .begun_by = kv.push ? Now() + options_.lease : TimePoint::max()});
 }
 
 void KvHandOff::LetGo(Sequence& sequence) {
@@ -190,13 +191,15 @@ std::vector<KvHandOff::Fetched> KvHandOff::Poll() {
       Release(fetching.blocks);
       continue;
     }
-    const int64_t there =
-        result.status ? fetching.num_tokens
-                      : std::clamp(result.valid_tokens, fetching.first_token, fetching.num_tokens);
+    const int64_t there = result.status
+                              ? fetching.num_tokens
+                              : std::clamp(result.valid_tokens, fetching.first_token, fetching.num_tokens);
     stats_.tokens_fetched += there - fetching.first_token;
     if (result.status) {
       stats_.seconds.Add(KvTransferStats::kSeconds, result.seconds);
       stats_.bytes.Add(KvTransferStats::kBytes, static_cast<double>(result.bytes));
+      stats_.post_seconds.Add(KvTransferStats::kPostSeconds, result.post_seconds);
+      stats_.descriptors.Add(KvTransferStats::kDescriptors, static_cast<double>(result.num_descriptors));
       LogDebug("{}: {}: {} tokens ({}) fetched from {} {} in {:.1f} ms", options_.name, fetching.request_id,
                there - fetching.first_token, sys::FormatBytes(result.bytes), fetching.source,
                result.within_host ? "through shared memory" : "over TCP", result.seconds * 1e3);

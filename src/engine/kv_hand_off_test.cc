@@ -11,6 +11,7 @@
 #include <random>
 
 #include "a2a/a2a.h"
+#include "base/check.h"
 #include "engine/agent_testing.h"
 #include "engine/local_engine.h"
 #include "eplb/placement.h"
@@ -46,19 +47,29 @@ class Collector : public EventSink {
   }
 };
 
+// A checkpoint that is gone with the process.
+struct TinyModel {
+  TinyModel() {
+    std::string name = (std::filesystem::temp_directory_path() / "cadre-hand-off-XXXXXX").string();
+    CADRE_CHECK(mkdtemp(name.data()) != nullptr);
+    folder = name;
+    EXPECT_TRUE(model::WriteTinyCheckpoint(folder, {.type = DType::kF32}).has_value());
+  }
+  ~TinyModel() { std::filesystem::remove_all(folder); }
+  TinyModel(const TinyModel&) = delete;
+  TinyModel& operator=(const TinyModel&) = delete;
+  std::string folder;
+};
+
 // An engine over a tiny model, with an agent in the net.
 class Instance {
  public:
   Instance(FakeNet& net, uint16_t port, bool recompute = true, int64_t num_blocks = 40,
            bool prefix_caching = true)
       : pool_({.num_threads = 1, .cpus = {}, .spin = false}) {
-    static const std::string folder = [] {
-      const auto path = std::filesystem::temp_directory_path() / Format("cadre-hand-off-{}", getpid());
-      std::filesystem::create_directories(path);
-      EXPECT_TRUE(model::WriteTinyCheckpoint(path, {.type = DType::kF32}).has_value());
-      return path.string();
-    }();
-    loaded_ = std::make_unique<model::LoadedModel>(*model::LoadModel(folder, {.type = DType::kF32}, pool_));
+    static const TinyModel tiny;
+    loaded_ =
+        std::make_unique<model::LoadedModel>(*model::LoadModel(tiny.folder, {.type = DType::kF32}, pool_));
     const model::ModelSpec& spec = loaded_->spec;
     const kernels::Device device{.isa = kernels::Isa::kPortable, .pool = &pool_};
     const kv::Layout layout{.num_layers = spec.num_layers(),

@@ -17,6 +17,17 @@ struct KvTransferInfo {
   bool produces = false;       ///< prefill is its role
   bool consumes = false;       ///< decode is
   bool holds_answers = false;  ///< what a decoding request has computed is held too, for the next turn
+  // Of by_request_id: which port is whose.
+  int first_port = 0;  ///< of rank 0; each rank has the next one
+  int tp_size = 1, dp_size = 1;
+
+  /// The DP rank that is reached at a port in a request's id; -1: there is but one. Rank 0 where the port is
+  /// none of ours: it is behind a translation, and most likely the one that was said.
+  int ReplicaAt(int port) const {
+    if (dp_size <= 1) return -1;
+    const int replica = (port - first_port) / std::max(tp_size, 1);
+    return port >= first_port && replica < dp_size ? replica : 0;
+  }
 };
 
 /// What a request wants. Both may be wanted: a conversation's next turn, whose blocks go back and forth.
@@ -66,8 +77,15 @@ struct KvTransferStats {
   static constexpr std::array<double, 12> kBytes = {2048,      8192,      32768,      131072,
                                                     524288,    2097152,   8388608,    33554432,
                                                     134217728, 536870912, 2147483648, 8589934592};
+  // Of vllm:nixl_post_time_seconds (one more bound than the transfer's) and vllm:nixl_num_descriptors.
+  static constexpr std::array<double, 13> kPostSeconds = {0.001, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1,
+                                                          0.2,   0.3,   0.5,  0.75,  1.0,  5.0};
+  static constexpr std::array<double, 14> kDescriptors = {10,  20,   30,   50,   75,    100,   200,
+                                                          400, 1000, 2000, 4000, 10000, 20000, 50000};
   Spread<kSeconds.size()> seconds;
   Spread<kBytes.size()> bytes;
+  Spread<kPostSeconds.size()> post_seconds;
+  Spread<kDescriptors.size()> descriptors;
 
   bool enabled = false;
   int64_t num_fetching = 0;  ///< requests that wait for their blocks

@@ -313,6 +313,7 @@ a2a::Phase PhaseOf(std::span<const ScheduledSequence> plan) {
 Status LocalEngine::Turn(bool& stop) {
   std::vector<ScheduledSequence> plan;
   if (!desk_.paused()) plan = scheduler_.Schedule(TokenBudget());
+  if (hand_off_ && plan.empty()) PublishStats();  // a fetch that has begun, before a long sleep
   const uint64_t order = desk_.NextOrder();
   bool draining = false;
   {
@@ -567,6 +568,12 @@ void LocalEngine::PublishStats() {
   stats_.prompt_tokens = prompt_tokens_;
   stats_.generation_tokens = generation_tokens_;
   stats_.num_steps = num_steps_;
+  if (runner_ != nullptr) {
+    const a2a::ByteCounts bytes = runner_->exchange_bytes();
+    stats_.dispatch_bytes = bytes.dispatch_physical;
+    stats_.combine_bytes = bytes.combine_physical;
+    stats_.exchange_wire_bytes = bytes.dispatch_wire + bytes.combine_wire;
+  }
   if (hand_off_) stats_.kv_transfer = hand_off_->Stats();
   stats_.step_sizes = step_sizes_;
   stats_.cpu_seconds = CpuSeconds();

@@ -64,6 +64,10 @@ class Runner {
   void SetWeightKeeper(WeightKeeper* keeper) { keeper_ = keeper; }
   /// The experts of a sequence's computed tokens from `start` on; empty where they are not kept.
   RoutedExperts RoutedOf(const Sequence& sequence, int64_t start) const;
+  /// What this rank drew from others for its experts since the start.
+  a2a::ByteCounts exchange_bytes() const {
+    return options_.exchange == nullptr ? a2a::ByteCounts() : options_.exchange->bytes();
+  }
   /// Null where experts do not move.
   const rebalance::Rebalancer* rebalancer() const { return rebalancer_; }
 

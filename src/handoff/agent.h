@@ -65,6 +65,9 @@ struct FetchOrder {
   /// The source may not have heard of the request yet (both were asked at once): wait for its Open, instead
   /// of failing at once because it knows no such request.
   bool push = false;
+  /// A push of which nothing has come by then fails: who was to ask the source may be gone, or the source may
+  /// wait for blocks that it holds for others, who wait for those of this fetch.
+  TimePoint begun_by = TimePoint::max();
 };
 
 struct FetchResult {
@@ -73,6 +76,8 @@ struct FetchResult {
   int64_t valid_tokens = 0;  ///< tokens [0, valid_tokens) can be used; also where the fetch failed midway
   int64_t bytes = 0;
   double seconds = 0;
+  double post_seconds = 0;      ///< of these until the source had granted it; 0: it never did
+  int64_t num_descriptors = 0;  ///< of the whole fetch: layers times blocks of the target's table
   bool within_host = false;
 };
 
@@ -117,6 +122,8 @@ struct AgentOptions {
   std::string group_key;
   /// Share memory with agents of this host that can be reached by Unix socket; false: bytes always.
   bool share_memory = true;
+  /// What is sent to other hosts, all targets together; 0: as fast as it goes.
+  double max_bytes_per_s = 0;
   Duration connect_timeout = std::chrono::seconds(5);
   /// A source whose agent says nothing for so long, though asked four times a second, is taken for lost
   /// (stopped, or cut off).

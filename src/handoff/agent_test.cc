@@ -1,5 +1,6 @@
 // Fetches between instances of every pair of shapes, compared byte by byte with pools written one element at
 // a time.
+#include <list>
 #include <thread>
 
 #include "handoff/agent_testing.h"
@@ -209,6 +210,54 @@ TEST(AgentTest, ManyAtOnce) {
       }
     }
     for (int i = 0; i < 20; ++i) EXPECT_EQ(a.AwaitEnded(Format("r{}", i)), LeaseEnd::kFetched);
+  }
+}
+
+// The limit holds for all targets together, and not for who reads from shared memory.
+TEST(PaceTest, NeverMoreThanTheLimit) {
+  constexpr double kLimit = 16e6;
+  const Shape shape = {.num_layers = 4, .num_kv_heads = 4, .k_dim = 32, .v_dim = 32};
+  const int64_t num_tokens = 512 * 16;
+  std::vector<int32_t> blocks(512);
+  for (size_t i = 0; i < blocks.size(); ++i) blocks[i] = static_cast<int32_t>(i);
+  for (const bool near : {false, true}) {
+    Rig source({.shape = shape,
+                .share_memory = near,
+                .num_blocks = 512,
+                .engine_id = "source",
+                .max_bytes_per_s = kLimit});
+    std::list<Rig> targets;
+    for (const char* name : {"a", "b"}) {
+      targets.emplace_back(
+          Rig::Options{.shape = shape, .share_memory = near, .num_blocks = 512, .engine_id = name});
+    }
+    const TimePoint start = Now();
+    for (Rig& target : targets) {
+      const std::string id = Format("r{}", &target == &targets.front());
+      source.Open(id, num_tokens);
+      source.agent().Blocks(id, blocks);
+      for (int32_t layer = 0; layer < shape.num_layers; ++layer)
+        source.agent().Written(id, layer, num_tokens);
+      source.agent().Lease(id, Now() + std::chrono::seconds(60));
+      FetchOrder order = target.Order(source, id, 0, 16);
+      order.num_tokens = num_tokens;
+      order.blocks = blocks;
+      target.agent().Fetch(order);
+    }
+    int64_t bytes = 0;
+    for (Rig& target : targets) {
+      const FetchResult result = target.AwaitFetched();
+      ASSERT_TRUE(result.status.has_value()) << result.status.error().message;
+      bytes += result.bytes;
+    }
+    // What the sockets hold at the end is not sent yet, so to speak.
+    const double at_least = 0.7 * static_cast<double>(bytes) / kLimit;
+    if (near) {
+      EXPECT_LT(SecondsSince(start), at_least);
+    } else {
+      EXPECT_GT(SecondsSince(start), at_least);
+    }
+    EXPECT_EQ(source.agent().stats().bytes_sent, near ? 0 : bytes);
   }
 }
 

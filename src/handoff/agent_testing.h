@@ -98,9 +98,11 @@ class Rig {
     bool share_memory = true;
     int64_t num_blocks = 40;
     std::string engine_id = "engine";
-    Duration silence_timeout = std::chrono::seconds(10);
+    // Long, so that a machine that stands still for a while looks like no failure; tests of one set it.
+    Duration silence_timeout = std::chrono::seconds(30), connect_timeout = std::chrono::seconds(30);
     std::string model = "m";
     int64_t generation = 0;
+    double max_bytes_per_s = 0;
   };
   explicit Rig(Options options) : options_(std::move(options)) {
     std::vector<PeerAddress> peers;
@@ -121,7 +123,8 @@ class Rig {
                                .num_blocks = options_.num_blocks,
                                .group_key = options_.engine_id + " secret",
                                .share_memory = options_.share_memory,
-                               .connect_timeout = std::chrono::seconds(2),
+                               .max_bytes_per_s = options_.max_bytes_per_s,
+                               .connect_timeout = options_.connect_timeout,
                                .silence_timeout = options_.silence_timeout,
                                .wake = [this] { Ring(); }});
       EXPECT_TRUE(agent.has_value()) << (agent ? "" : agent.error().message);
@@ -177,7 +180,7 @@ class Rig {
   }
 
   FetchOrder Order(Rig& source, const std::string& id, int64_t first, int64_t num_tokens, bool push = false,
-                   Duration within = std::chrono::seconds(20)) {
+                   Duration within = std::chrono::seconds(60)) {
     return {.id = FetchId(++next_fetch_),
             .source = source.Address(id),
             .first_token = first,
@@ -186,7 +189,7 @@ class Rig {
             .deadline = Now() + within,
             .push = push};
   }
-  FetchResult AwaitFetched(Duration within = std::chrono::seconds(30)) {
+  FetchResult AwaitFetched(Duration within = std::chrono::seconds(60)) {
     FetchResult result;
     result.status = Fail(Code::kDeadlineExceeded, "the test waited in vain");
     Await(within, [&] {
@@ -200,7 +203,7 @@ class Rig {
     return result;
   }
   /// Waits for the end of a lease; its reason, or nothing.
-  std::optional<LeaseEnd> AwaitEnded(const std::string& id, Duration within = std::chrono::seconds(10)) {
+  std::optional<LeaseEnd> AwaitEnded(const std::string& id, Duration within = std::chrono::seconds(60)) {
     Await(within, [&] {
       for (const EndedLease& e : agent().TakeEnded()) ended_[e.request_id] = e.why;
       return ended_.contains(id);

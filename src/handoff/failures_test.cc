@@ -75,7 +75,7 @@ INSTANTIATE_TEST_SUITE_P(Agents, FailureTest, testing::Bool(),
 TEST_P(FailureTest, UnknownRequestFailsAtOnce) {
   Rig source(Side("source")), target(Side("target"));
   target.agent().Fetch(target.Order(source, "r", 0, 40));
-  const FetchResult result = target.AwaitFetched(seconds(3));
+  const FetchResult result = target.AwaitFetched();
   EXPECT_EQ(result.status.error().code, Code::kNotFound);
   EXPECT_THAT(result.status.error().message, HasSubstr("knows no request 'r'"));
   EXPECT_EQ(result.valid_tokens, 0);
@@ -88,7 +88,6 @@ TEST_P(FailureTest, LeaseExpires) {
   source.Hold("r", 40, 1, milliseconds(200));
   EXPECT_EQ(source.AwaitEnded("r"), LeaseEnd::kExpired);
   EXPECT_GE(Now() - start, milliseconds(199));
-  EXPECT_LT(Now() - start, seconds(5));
   EXPECT_EQ(source.agent().stats().num_expired_leases, 1);
   target.agent().Fetch(target.Order(source, "r", 3, 40));
   const FetchResult result = target.AwaitFetched();
@@ -254,7 +253,7 @@ TEST_P(FailureTest, TargetLost) {
   Sleep(50);
   source.Write("r", source.Table(100, 3), 1, 40, 100);
   source.agent().Lease("r", Now() + seconds(30));
-  EXPECT_EQ(source.AwaitEnded("r", seconds(5)), LeaseEnd::kTargetLost);
+  EXPECT_EQ(source.AwaitEnded("r"), LeaseEnd::kTargetLost);
 }
 
 TEST_P(FailureTest, NobodyThere) {
@@ -262,7 +261,7 @@ TEST_P(FailureTest, NobodyThere) {
   FetchOrder order = target.Order(target, "r", 0, 40);
   order.source.port = 1;
   target.agent().Fetch(order);
-  const FetchResult result = target.AwaitFetched(seconds(10));
+  const FetchResult result = target.AwaitFetched();
   EXPECT_EQ(result.status.error().code, Code::kUnavailable);
   EXPECT_THAT(result.status.error().message, HasSubstr("127.0.0.1:1"));
 }
@@ -271,10 +270,43 @@ TEST_P(FailureTest, DeadlineOfAPushThatNeverBegins) {
   Rig source(Side("source")), target(Side("target"));
   const TimePoint start = Now();
   target.agent().Fetch(target.Order(source, "r", 0, 40, true, milliseconds(400)));
-  const FetchResult result = target.AwaitFetched(seconds(10));
+  const FetchResult result = target.AwaitFetched();
   EXPECT_EQ(result.status.error().code, Code::kDeadlineExceeded);
   EXPECT_THAT(result.status.error().message, HasSubstr("not heard of the request"));
   EXPECT_GE(Now() - start, milliseconds(399));
+}
+
+TEST_P(FailureTest, APushOfWhichNothingHasComeInTime) {
+  Rig source(Side("source")), target(Side("target"));
+  const TimePoint start = Now();
+  FetchOrder order = target.Order(source, "r", 0, 40, true);
+  order.begun_by = Now() + milliseconds(400);
+  target.agent().Fetch(order);
+  FetchResult result = target.AwaitFetched();
+  EXPECT_EQ(result.status.error().code, Code::kDeadlineExceeded);
+  EXPECT_THAT(result.status.error().message, HasSubstr("not heard of the request"));
+  EXPECT_GE(Now() - start, milliseconds(399));
+  EXPECT_EQ(result.post_seconds, 0);
+  // Known, but not begun.
+  source.Open("q", 40);
+  order = target.Order(source, "q", 0, 40, true);
+  order.begun_by = Now() + milliseconds(400);
+  target.agent().Fetch(order);
+  result = target.AwaitFetched();
+  EXPECT_THAT(result.status.error().message, HasSubstr("0 of 40 tokens are here"));
+  // One that has begun may take longer.
+  source.Open("s", 40);
+  source.Write("s", source.Table(40, 3), 1, 0, 32);
+  order = target.Order(source, "s", 0, 40, true);
+  order.begun_by = Now() + seconds(2);
+  target.agent().Fetch(order);
+  Sleep(2300);
+  source.Write("s", source.Table(40, 3), 1, 32, 40);
+  result = target.AwaitFetched();
+  EXPECT_TRUE(result.status.has_value()) << result.status.error().message;
+  EXPECT_GT(result.post_seconds, 0);
+  EXPECT_LT(result.post_seconds, result.seconds);
+  EXPECT_EQ(result.num_descriptors, 3 * 3);  // layers, and blocks of 16 tokens
 }
 
 TEST_P(FailureTest, SourceKilledDuringAPush) {
@@ -284,7 +316,7 @@ TEST_P(FailureTest, SourceKilledDuringAPush) {
   target.agent().Fetch(order);
   Sleep(1000);  // some questions whether the lease lives
   source.Signal(SIGKILL);
-  const FetchResult result = target.AwaitFetched(seconds(5));
+  const FetchResult result = target.AwaitFetched();
   EXPECT_EQ(result.status.error().code, Code::kUnavailable);
   EXPECT_THAT(result.status.error().message, HasSubstr("lost 127.0.0.1"));
   EXPECT_EQ(result.valid_tokens, 32);  // whole panels of the 40 tokens
@@ -298,7 +330,7 @@ TEST_P(FailureTest, SourceKilledAfterAFetch) {
   EXPECT_TRUE(target.AwaitFetched().status.has_value());
   source.Signal(SIGKILL);
   target.agent().Fetch(source.Order(target));
-  EXPECT_EQ(target.AwaitFetched(seconds(10)).status.error().code, Code::kUnavailable);
+  EXPECT_EQ(target.AwaitFetched().status.error().code, Code::kUnavailable);
 }
 
 TEST_P(FailureTest, SourceStopped) {
@@ -310,9 +342,7 @@ TEST_P(FailureTest, SourceStopped) {
   target.agent().Fetch(order);
   Sleep(700);
   source.Signal(SIGSTOP);
-  const TimePoint start = Now();
-  const FetchResult result = target.AwaitFetched(seconds(8));
-  EXPECT_LT(Now() - start, seconds(4));
+  const FetchResult result = target.AwaitFetched();
   EXPECT_EQ(result.status.error().code, Code::kUnavailable);
   EXPECT_THAT(result.status.error().message, HasSubstr("has said nothing for 0.7 s"));
   EXPECT_EQ(result.valid_tokens, 32);
@@ -327,13 +357,14 @@ TEST_P(FailureTest, SourceStopped) {
 
 TEST_P(FailureTest, SourceStoppedBeforeTheFirstContact) {
   ChildSource source(GetParam(), ChildSource::Does::kHoldAll);
-  Rig target(Side("target"));
+  Rig::Options side = Side("target");
+  side.connect_timeout = seconds(2);
+  Rig target(side);
   source.Signal(SIGSTOP);
-  const TimePoint start = Now();
   target.agent().Fetch(source.Order(target));
-  const FetchResult result = target.AwaitFetched(seconds(10));
+  const FetchResult result = target.AwaitFetched();
   EXPECT_EQ(result.status.error().code, Code::kDeadlineExceeded);
-  EXPECT_LT(Now() - start, seconds(5));  // the connect time-out, 2 s here
+  EXPECT_THAT(result.status.error().message, HasSubstr("does not answer"));
 }
 
 TEST_P(FailureTest, OneTargetOnly) {
@@ -382,14 +413,14 @@ TEST_P(FailureTest, ATpRankIsGone) {
   source.Hold("r", 40, 1);
   target.ranks()[1].agent.reset();
   target.agent().Fetch(target.Order(source, "r", 0, 40));
-  FetchResult result = target.AwaitFetched(seconds(10));
+  FetchResult result = target.AwaitFetched();
   EXPECT_THAT(result.status.error().message, HasSubstr("another tp rank of this instance"));
   EXPECT_EQ(source.AwaitEnded("r"), LeaseEnd::kRejected);
   source.Hold("q", 40, 1);
   source.ranks()[1].agent.reset();
   Rig single(Side("single"));
   single.agent().Fetch(single.Order(source, "q", 0, 40));
-  result = single.AwaitFetched(seconds(10));
+  result = single.AwaitFetched();
   EXPECT_EQ(result.status.error().code, Code::kUnavailable);
   EXPECT_EQ(source.AwaitEnded("q"), LeaseEnd::kRejected);
 }

@@ -53,6 +53,15 @@ void FrameStream::Break(std::string reason) {
   data_.reset();
 }
 
+void FrameStream::Pace(double bytes_per_s) {
+  if (bytes_per_s == pace_) return;
+  pace_ = bytes_per_s;
+  // All ones: no limit. The kernel takes 64 bits since 5.0.
+  const uint64_t rate =
+      bytes_per_s > 0 ? static_cast<uint64_t>(std::clamp(bytes_per_s, 1e3, 1e15)) : ~uint64_t{0};
+  setsockopt(fd_.get(), SOL_SOCKET, SO_MAX_PACING_RATE, &rate, sizeof(rate));
+}
+
 bool FrameStream::Read(FrameSink& sink) {
   int64_t taken = 0;
   while (!broken_ && taken < kReadTurn) {

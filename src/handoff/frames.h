@@ -40,6 +40,9 @@ class FrameStream {
   /// The runs must stay valid until they are sent or voided.
   void SendData(const DataHead& head, Runs runs);
   void Flush();
+  /// At most so many bytes a second go out (the kernel spaces the packets, of TCP alone); 0: as fast as it
+  /// goes. Needs no queueing discipline.
+  void Pace(double bytes_per_s);
   /// Bytes that could not go yet.
   int64_t num_unsent() const { return out_bytes_; }
   int64_t num_sent() const { return num_sent_; }
@@ -88,6 +91,7 @@ class FrameStream {
   std::deque<Out> out_;
   size_t out_at_ = 0;  // bytes of the front's `bytes` that are gone
   int64_t out_bytes_ = 0, num_sent_ = 0;
+  double pace_ = 0;
   bool broken_ = false;
   std::string reason_;
 };

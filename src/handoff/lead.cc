@@ -67,6 +67,7 @@ void Lead::Granted(fabric::WireReader& in) {
                     tp_size, sources.size()));
   }
   sources[0] = {order_.source.host, order_.source.port};  // as it was reached
+  post_seconds_ = SecondsSince(start_);
   OrderShares(sources);
 }
 
@@ -168,8 +169,17 @@ void Lead::End(Status status) {
              .status = std::move(status),
              .bytes = bytes_,
              .seconds = SecondsSince(start_),
+             .post_seconds = post_seconds_,
+             .num_descriptors = NumDescriptors(),
              .within_host = all_near_ && own_ != nullptr};
   result_.valid_tokens = result_.status ? order_.num_tokens : confirmed_;
+}
+
+int64_t Lead::NumDescriptors() const {
+  const kv::Layout& layout = options_.share.pool.layout;
+  const int64_t blocks =
+      kv::BlocksFor(order_.num_tokens, layout.block_size) - order_.first_token / layout.block_size;
+  return std::max<int64_t>(blocks, 0) * layout.num_layers;
 }
 
 std::string Lead::WhereItStands() const {
@@ -180,7 +190,7 @@ std::string Lead::WhereItStands() const {
 }
 
 bool Lead::Over(TimePoint now) {
-  if (!ended_ && now >= order_.deadline) {
+  if (!ended_ && now >= deadline()) {
     End(Fail(Code::kDeadlineExceeded, "the keys and values of request '{}' did not come within {:.3g} s: {}",
              Excerpt(order_.source.request_id), SecondsSince(start_), WhereItStands()));
   }
@@ -193,7 +203,7 @@ bool Lead::Over(TimePoint now) {
 }
 
 TimePoint Lead::next_time() const {
-  if (!ended_) return order_.deadline;
+  if (!ended_) return deadline();
   const bool waiting = std::ranges::any_of(remotes_, [](const Remote& remote) { return !remote.over; });
   return waiting ? give_up_ : TimePoint::min();
 }

@@ -1,5 +1,7 @@
 #pragma once
 // A fetch as tp rank 0 of the target leads it: the lease, the shares of all tp ranks, and the last question.
+#include <algorithm>
+
 #include "handoff/share.h"
 
 namespace cadre::handoff {
@@ -46,6 +48,12 @@ class Lead final : public StreamUser, public std::enable_shared_from_this<Lead> 
   void ShareEnded(const Outcome& outcome);
   void CheckAll();
   std::string WhereItStands() const;
+  int64_t NumDescriptors() const;
+  /// When it fails as it stands.
+  TimePoint deadline() const {
+    const bool begun = own_ && (own_->over() || own_->bytes() > 0);
+    return begun ? order_.deadline : std::min(order_.deadline, order_.begun_by);
+  }
 
   Options options_;
   FetchOrder order_;
@@ -57,6 +65,7 @@ class Lead final : public StreamUser, public std::enable_shared_from_this<Lead> 
   bool asked_ = false;   // whether all is valid
   bool all_near_ = true;
   int64_t bytes_ = 0;
+  double post_seconds_ = 0;
   int64_t snapshot_ = 0, confirmed_ = 0;  // tokens that were here when it was asked, and answered
   bool ended_ = false, given_ = false;
   bool unreachable_ = false, contacted_ = false, source_waits_ = false;

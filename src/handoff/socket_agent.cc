@@ -54,6 +54,7 @@ SocketAgent::SocketAgent(AgentOptions options)
       links_(Self(), options_.share_memory, options_.connect_timeout, [this] { Wake(); }),
       source_({.pool = {options_.identity.layout, options_.kv, options_.num_blocks},
                .tp_rank = options_.identity.tp_rank,
+               .max_bytes_per_s = options_.max_bytes_per_s,
                .links = &links_,
                .ended = [this](EndedLease ended) { GiveEnded(std::move(ended)); }}),
       target_({.share = {.pool = {options_.identity.layout, options_.kv, options_.num_blocks},

@@ -215,6 +215,7 @@ void Source::Serve(Held& held, Serving serving) {
     held.progress->watched.store(true);
   }
   held.servings.push_back(std::move(serving));
+  repace_ = true;
 }
 
 std::pair<Source::Held*, std::list<Source::Serving>::iterator> Source::Find(Caller* caller, uint32_t stream) {
@@ -258,6 +259,7 @@ void Source::HearStop(Caller* caller, uint32_t stream) {
   if (held == nullptr) return;
   const Want want = std::move(at->want);
   held->servings.erase(at);
+  repace_ = true;
   if (want.kind == WantKind::kLease) Unwanted(want.request_id, LeaseEnd::kRejected);
 }
 
@@ -293,6 +295,7 @@ void Source::HearEnd(Caller* caller, fabric::WireReader& in, uint32_t stream) {
 }
 
 void Source::Forget(Caller* caller) {
+  repace_ = true;
   std::erase_if(waiting_, [&](const Serving& serving) { return serving.caller == caller; });
   std::vector<std::string> left;
   for (auto& [id, held] : held_) {
@@ -311,6 +314,7 @@ void Source::Close(const std::string& request_id, const Error& error) {
   for (const Serving& serving : at->second.servings) Refuse(serving.caller, serving.want.stream, error);
   at->second.progress->closed.store(true);
   held_.erase(at);
+  repace_ = true;
 }
 
 void Source::End(const std::string& request_id, LeaseEnd why, const Error& error) {

@@ -49,6 +49,7 @@ class Source {
   struct Options {
     Pool pool;
     int32_t tp_rank = 0;
+    double max_bytes_per_s = 0;  ///< to all targets together; 0: no limit
     Links* links = nullptr;
     std::function<void(EndedLease)> ended;
   };
@@ -119,11 +120,13 @@ class Source {
   Status CheckComplete(const Held& held, const Want& want) const;
   void PumpNear(Held& held, Serving& serving);
   bool PumpData(Held& held, Serving& serving);
+  void SharePace();
   int64_t SendableTokens(const Held& held, const Serving& serving, int32_t layer) const;
   Error WhyUnknown(const std::string& request_id) const;
   std::pair<Held*, std::list<Serving>::iterator> Find(Caller* caller, uint32_t stream);
 
   Options options_;
+  bool repace_ = false;  // who is sent to has changed
   std::vector<PeerAddress> peers_;
   std::unordered_map<std::string, Held> held_;
   std::list<Serving> waiting_;  // for a request that is not known yet

@@ -1,5 +1,7 @@
 // What a source sends, and when: a step of each stream at a time, so that all of them go on.
 #include <algorithm>
+#include <set>
+#include <utility>
 
 #include "handoff/source.h"
 
@@ -68,8 +70,23 @@ bool Source::PumpData(Held& held, Serving& serving) {
   return false;
 }
 
+// The targets that are sent to share the limit evenly. Each has a connection of its own, so what one does not
+// use is not another's: never more than the limit, sometimes less.
+void Source::SharePace() {
+  if (options_.max_bytes_per_s <= 0 || !std::exchange(repace_, false)) return;
+  std::set<Caller*> callers;
+  for (const auto& [id, held] : held_) {
+    for (const Serving& serving : held.servings) {
+      if (serving.want.kind == WantKind::kData && serving.want.as_data) callers.insert(serving.caller);
+    }
+  }
+  for (Caller* caller : callers)
+    caller->stream.Pace(options_.max_bytes_per_s / static_cast<double>(callers.size()));
+}
+
 bool Source::Pump() {
   bool more = false;
+  SharePace();
   for (auto& [id, held] : held_) {
     for (Serving& serving : held.servings) {
       if (serving.want.kind != WantKind::kData || serving.caller->stream.broken()) continue;

@@ -180,7 +180,8 @@ void Visit(Archive& archive, HeldKv& h) {
 }
 template <typename Archive>
 void Visit(Archive& archive, KvTransferInfo& k) {
-  archive(k.enabled, k.by_request_id, k.produces, k.consumes, k.holds_answers);
+  archive(k.enabled, k.by_request_id, k.produces, k.consumes, k.holds_answers, k.first_port, k.tp_size,
+          k.dp_size);
 }
 template <typename Archive, size_t kNumBounds>
 void Visit(Archive& archive, Spread<kNumBounds>& s) {
@@ -188,9 +189,9 @@ void Visit(Archive& archive, Spread<kNumBounds>& s) {
 }
 template <typename Archive>
 void Visit(Archive& archive, KvTransferStats& k) {
-  archive(k.seconds, k.bytes, k.enabled, k.num_fetching, k.num_held, k.held_blocks, k.num_fetches,
-          k.num_failed_fetches, k.bytes_fetched, k.bytes_sent, k.tokens_fetched, k.num_recomputed,
-          k.num_expired, k.num_failed_notifications, k.fetch_seconds);
+  archive(k.seconds, k.bytes, k.post_seconds, k.descriptors, k.enabled, k.num_fetching, k.num_held,
+          k.held_blocks, k.num_fetches, k.num_failed_fetches, k.bytes_fetched, k.bytes_sent, k.tokens_fetched,
+          k.num_recomputed, k.num_expired, k.num_failed_notifications, k.fetch_seconds);
 }
 template <typename Archive>
 void Visit(Archive& archive, Request& r) {
@@ -245,7 +246,8 @@ template <typename Archive>
 void Visit(Archive& archive, RankStats& s) {
   archive(s.rank, s.num_running, s.num_waiting, s.kv_cache_usage, s.num_preemptions, s.prefix_cache_queries,
           s.prefix_cache_hits, s.prompt_tokens, s.generation_tokens, s.num_steps, s.cpu_seconds, s.eplb,
-          s.step_sizes, s.kv_transfer, s.paused, s.weight_generation, s.broken, s.adapters);
+          s.step_sizes, s.dispatch_bytes, s.combine_bytes, s.exchange_wire_bytes, s.kv_transfer, s.paused,
+          s.weight_generation, s.broken, s.adapters);
 }
 template <typename Archive>
 void Visit(Archive& archive, WeightOrder& o) {

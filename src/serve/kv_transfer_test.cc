@@ -145,6 +145,28 @@ TEST(KvTransferParams, RequestIdsOfPairs) {
   }
 }
 
+TEST(KvTransferParams, AnIdsPortNamesTheRank) {
+  engine::KvTransferInfo info{.first_port = 21001, .tp_size = 2, .dp_size = 3};
+  EXPECT_EQ(info.ReplicaAt(21001), 0);
+  EXPECT_EQ(info.ReplicaAt(21003), 1);
+  EXPECT_EQ(info.ReplicaAt(21005), 2);
+  EXPECT_EQ(info.ReplicaAt(21007), 0);
+  EXPECT_EQ(info.ReplicaAt(21000), 0);
+  info.dp_size = 1;
+  EXPECT_EQ(info.ReplicaAt(21001), -1);
+  FakeEngineOptions options = WithHandOff(true, true, false);
+  options.model.kv_transfer.first_port = 21001;
+  options.model.kv_transfer.dp_size = 2;
+  House house(options);
+  http::Headers headers = {{"X-Request-Id", "___prefill_addr_a:21002___decode_addr_b:2_x"}};
+  house.Post("/v1/completions", R"({"prompt":"x","max_tokens":1})", headers);
+  EXPECT_EQ(house.engine.last_request().data_parallel_rank, 1);
+  headers[0].second = "___prefill_addr_a:21002___decode_addr_b:2_y";
+  headers.emplace_back("X-data-parallel-rank", "0");  // who says so knows better
+  house.Post("/v1/completions", R"({"prompt":"x","max_tokens":1})", headers);
+  EXPECT_EQ(house.engine.last_request().data_parallel_rank, 0);
+}
+
 TEST(KvTransferParams, AnIdRunsOnceInARole) {
   RunningIds ids;
   auto first = ids.Claim("a", true);

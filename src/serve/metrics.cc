@@ -164,6 +164,20 @@ void ServeMetrics::Update(const engine::RankStats& stats) {
           stats.prefix_cache_hits);
   counter("vllm:prompt_tokens_total", "Number of prefill tokens processed.", stats.prompt_tokens);
   counter("vllm:generation_tokens_total", "Number of generation tokens processed.", stats.generation_tokens);
+  for (const auto& [phase, bytes] :
+       {std::pair("dispatch", stats.dispatch_bytes), {"combine", stats.combine_bytes}}) {
+    MetricLabels with_phase = labels;
+    with_phase["phase"] = phase;
+    engines_
+        .AddCounter(
+            "cadre:exchange_bytes_total",
+            "Bytes that a rank drew from other ranks for their experts; KV blocks are not among them.",
+            with_phase)
+        .RaiseTo(static_cast<double>(bytes));
+  }
+  counter("cadre:exchange_wire_bytes_total",
+          "Bytes of the exchange between experts' ranks that this rank received from other hosts.",
+          stats.exchange_wire_bytes);
   if (stats.kv_transfer.enabled) UpdateKvTransfer(stats, labels);
   UpdateSteps(stats, labels);
 }
@@ -195,6 +209,10 @@ void ServeMetrics::UpdateKvTransfer(const engine::RankStats& stats, const Metric
          kv.kSeconds, kv.seconds, printed.seconds);
   spread("vllm:nixl_bytes_transferred", "Histogram of bytes transferred per NIXL KV Cache transfers.",
          kv.kBytes, kv.bytes, printed.bytes);
+  spread("vllm:nixl_post_time_seconds", "Histogram of transfer post time for NIXL KV Cache transfers.",
+         kv.kPostSeconds, kv.post_seconds, printed.post_seconds);
+  spread("vllm:nixl_num_descriptors", "Histogram of number of descriptors per NIXL KV Cache transfers.",
+         kv.kDescriptors, kv.descriptors, printed.descriptors);
   count("vllm:nixl_num_failed_transfers_total", "Number of failed NIXL KV Cache transfers.",
         kv.num_failed_fetches);
   count("vllm:nixl_num_failed_notifications_total", "Number of failed NIXL KV Cache notifications.",

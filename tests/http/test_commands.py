@@ -7,7 +7,9 @@ import re
 import signal
 import subprocess
 import time
+import xml.etree.ElementTree
 
+import httpx
 import pytest
 
 from conftest import BIN, MODEL, ROOT
@@ -249,6 +251,57 @@ def test_bench_serve_chat_rate_and_append(server, tmp_path):
     assert [r["completed"] for r in results] == [6, 6]
     assert [r["total_output_tokens"] for r in results] == [24, 24]
     assert "itls" not in results[0] and results[0]["request_rate"] == 20
+
+
+def test_bench_serve_mixes_long_prompts_in(server, tmp_path):
+    done = bench(server, "--num-prompts", 12, "--random-input-len", 10, "--random-output-len", 5, "--ignore-eos",
+                 "--long-prompt-share", 0.25, "--long-input-len", 300, "--long-output-len", 2, "--save-result", "--save-detailed",
+                 "--result-filename", tmp_path / "r.json", "--svg", tmp_path / "r.svg")
+    for row in ("chats: between tokens, P99 (ms)", "long prompts: first token, P50 (ms)", "this server"):
+        assert row in done.stdout, done.stdout
+    result = json.loads((tmp_path / "r.json").read_text())
+    assert sorted(result["input_lens"]) == [10] * 9 + [300] * 3 and sorted(result["output_lens"]) == [2] * 3 + [5] * 9
+    assert result["chats"]["completed"] == 9 and result["long_prompts"]["completed"] == 3
+    assert result["long_prompts"]["total_input_tokens"] == 900
+    svg = xml.etree.ElementTree.parse(tmp_path / "r.svg").getroot()
+    words = "".join(svg.itertext())
+    assert "Time between tokens" in words and "25 % of them 300 in, 2 out" in words
+
+
+def test_bench_serve_compares_with_a_pair(tmp_path):
+    flags = ["bench", "serve", "--pd", "--model", MODEL, "--num-prompts", 8, "--num-warmups", 2, "--max-concurrency", 4,
+             "--random-input-len", 20, "--random-output-len", 8, "--ignore-eos", "--long-prompt-share", 0.25, "--long-input-len", 200]
+    if len(os.sched_getaffinity(0)) < 2:
+        return one_error(*flags, rc=2, says="--prefill-cores")
+    done = cadre(*flags, "--goodput", "ttft:1000000", "--serve-args=--kv-cache-memory-bytes 16M --dtype float32", "--json", tmp_path / "c.json", "--svg",
+                 tmp_path / "c.svg", timeout=240)
+    assert "one server" in done.stdout and "pair" in done.stdout and "chats: between tokens, P99 (ms)" in done.stdout
+    result = json.loads((tmp_path / "c.json").read_text())
+    one, pair = result["setups"]
+    assert [one["completed"], pair["completed"], pair["kv_recomputed_requests"]] == [8, 8, 0]
+    assert one["request_goodput"] == pytest.approx(one["request_throughput"])
+    assert one["total_output_tokens"] == pair["total_output_tokens"] and one["total_input_tokens"] == pair["total_input_tokens"]
+    assert len(one["commands"]) == 1 and len(pair["commands"]) == 3
+    cpus = lambda line: re.search(r"VLLM_CPU_OMP_THREADS_BIND=(\S+)", line).group(1)
+    assert cpus(one["commands"][0]) == result["cpus"]
+    assert not set(cpus(pair["commands"][0]).split(",")) & set(cpus(pair["commands"][1]).split(","))
+    assert xml.etree.ElementTree.parse(tmp_path / "c.svg").getroot().tag.endswith("svg")
+    # What they started is gone.
+    for command in one["commands"] + pair["commands"]:
+        port = re.search(r"--port (\d+)", command).group(1)
+        with pytest.raises(httpx.ConnectError):
+            httpx.get("http://127.0.0.1:%s/health" % port)
+
+
+def test_bench_serve_pair_refuses(server):
+    one_error("bench", "serve", "--pd", rc=2, says="--model")
+    one_error("bench", "serve", "--pd", "--model", MODEL, "--base-url", server.url, rc=2, says="--base-url")
+    for flags in (["--port", 8001], ["--save-result"], ["--label", "x"], ["--metadata", "a=b"]):
+        one_error("bench", "serve", "--pd", "--model", MODEL, *flags, rc=2, says=flags[0])
+    one_error("bench", "serve", "--pd", "--model", MODEL, "--prefill-cores", 4096, rc=2, says="--prefill-cores")
+    one_error("bench", "serve", "--base-url", server.url, "--serve-args=-x", rc=2, says="add --pd")
+    done = cadre("bench", "serve", "--pd", "--model", MODEL, "--serve-args=--no-such-flag", rc=7)
+    assert "the server exited with code 2; its last lines" in done.stderr and "unknown flag --no-such-flag" in done.stderr
 
 
 def test_bench_serve_is_reproducible(server, tmp_path):

@@ -284,6 +284,21 @@ def test_pairs_that_meet_by_the_request_id(one):
             assert text(post(d, prompt=other, max_tokens=24, ignore_eos=True, headers=headers)) == text(alone(one, prompt=other))
 
 
+def test_pairs_by_request_id_reach_the_rank_that_it_names(one):
+    kv = 20000 + os.getpid() % 20000
+    with serve(*config("kv_producer", "P2pNcclConnector", kv_ip="127.0.0.1", kv_port=str(kv)), "-dp", "2", "-ep") as p, \
+            serve(*config("kv_consumer", "P2pNcclConnector", kv_ip="127.0.0.1", kv_port=str(free_port()))) as d:
+        for i in range(6):
+            prompt = [(k * 29 + i * 7) % 500 + 3 for k in range(70)]
+            headers = {"X-Request-Id": "___prefill_addr_127.0.0.1:%d___decode_addr_127.0.0.1:9_%s" % (kv + i % 2, uuid.uuid4().hex)}
+            post(p, prompt=prompt, max_tokens=1, headers=headers)
+            assert text(post(d, prompt=prompt, max_tokens=24, ignore_eos=True, headers=headers)) == text(alone(one, prompt=prompt))
+        assert counter(d, "cadre:kv_recomputed_requests_total") == 0, "".join(d.lines)
+        # Two ranks exchange rows, one does not; blocks are counted elsewhere.
+        assert counter(p, "cadre:exchange_bytes_total") > 0 == counter(d, "cadre:exchange_bytes_total")
+        assert counter(p, "cadre:exchange_wire_bytes_total") == 0
+
+
 def pushed(prefill, decode, where, prompt, **body):
     """Both sides are asked at once."""
     headers = {"X-Request-Id": str(uuid.uuid4())}
@@ -369,7 +384,10 @@ def test_the_router_in_front(one, by_id):
                 events = [json.loads(line[6:]) for line in stream.iter_lines() if line.startswith("data: {")]
             assert "".join(e["choices"][0]["text"] for e in events if e["choices"]) == text(alone(one))
             assert counter(d, "cadre:kv_fetched_tokens_total") > 0
-            assert counter(d, "vllm:nixl_xfer_time_seconds_count") == counter(d, "vllm:nixl_bytes_transferred_count") == 1
+            for name in ("xfer_time_seconds", "bytes_transferred", "post_time_seconds", "num_descriptors"):
+                assert counter(d, "vllm:nixl_%s_count" % name) == 1
+            assert counter(d, "vllm:nixl_num_descriptors_sum") % 6 == 0  # layers times blocks
+            assert 0 < counter(d, "vllm:nixl_post_time_seconds_sum") < counter(d, "vllm:nixl_xfer_time_seconds_sum")
             until(lambda: free(p) and free(d))
         finally:
             router.kill()

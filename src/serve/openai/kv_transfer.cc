@@ -105,6 +105,8 @@ void FillFromPairId(const engine::KvTransferInfo& info, const Json& body, const 
   kv.fetch = !kv.hold;
   if (kv.hold) {
     kv.hold_id = id;
+    // Decode will ask the rank whose address the id has.
+    if (out.data_parallel_rank < 0) out.data_parallel_rank = info.ReplicaAt(pair.prefill_port);
   } else {
     kv.source_request = id;
     kv.source_host = pair.prefill_host;
