@@ -167,12 +167,21 @@ engine::KvHandOffOptions HandOffOptionsOf(const config::EngineOptions& options, 
           .name = Format("rank {}", place.rank())};
 }
 
-engine::KvTransferInfo KvTransferInfoOf(const config::KvTransferOptions& options) {
+engine::KvTransferInfo KvTransferInfoOf(const config::KvTransferOptions& options, RankPlace place,
+                                        const handoff::Agent* agent) {
+  engine::KvSource source;
+  if (agent != nullptr) {
+    source = {.engine_id = agent->engine_id(),
+              .host = agent->host(),
+              .port = agent->port(),
+              .tp_size = place.tp_size};
+  }
   return {.enabled = options.enabled(),
           .by_request_id = options.by_request_id(),
           .produces = options.enabled() && options.role != "kv_consumer",
           .consumes = options.enabled() && options.role != "kv_producer",
-          .holds_answers = options.bidirectional};
+          .holds_answers = options.bidirectional,
+          .source = std::move(source)};
 }
 
 }  // namespace cadre::deploy

@@ -10,6 +10,13 @@
 
 namespace cadre::engine {
 
+/// Where one rank's blocks are fetched from.
+struct KvSource {
+  std::string engine_id, host;
+  uint16_t port = 0;  ///< 0: nobody can
+  int32_t tp_size = 1;
+};
+
 /// What an engine can do of it, for the front.
 struct KvTransferInfo {
   bool enabled = false;
@@ -17,6 +24,7 @@ struct KvTransferInfo {
   bool produces = false;       ///< prefill is its role
   bool consumes = false;       ///< decode is
   bool holds_answers = false;  ///< what a decoding request has computed is held too, for the next turn
+  KvSource source = {};        ///< of this rank
 };
 
 /// What a request wants. Both may be wanted: a conversation's next turn, whose blocks go back and forth.

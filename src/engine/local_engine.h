@@ -94,6 +94,7 @@ class LocalEngine : public Engine {
   Result<EplbState> Eplb(TimePoint deadline) const override;
   Status ResetPrefixCache() override;
   void Control(ControlRequest request, ControlDone done) override;
+  void Prefixes(PrefixQuery query, PrefixDone done) override;
   void Drain(TimePoint deadline) override;
 
   /// The agent has something to tell. Any thread.
@@ -128,6 +129,7 @@ class LocalEngine : public Engine {
   LocalEngineOptions options_;
   std::unique_ptr<Runner> runner_;
   std::unique_ptr<StepGate> gate_;
+  PrefixDigest prefixes_;
   Scheduler scheduler_;
   std::optional<KvHandOff> hand_off_;
   ControlDesk desk_;
