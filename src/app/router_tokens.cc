@@ -29,7 +29,8 @@ Result<Ids> IdsOf(const Json& list) {
   Ids ids;
   ids.reserve(list.AsArray().size());
   for (const Json& id : list.AsArray()) {
-    if (!id.is_int() || id.AsInt() < 0 || id.AsInt() > INT32_MAX) return Unknown("it is no list of token ids");
+    if (!id.is_int() || id.AsInt() < 0 || id.AsInt() > INT32_MAX)
+      return Unknown("it is no list of token ids");
     ids.push_back(static_cast<int32_t>(id.AsInt()));
   }
   return ids;
@@ -53,8 +54,7 @@ Result<Ids> ChatIds(const session::TextModel& text, const Json& body) {
   }
   chat.add_generation_prompt = Flag(body, "add_generation_prompt", true);
   chat.continue_final_message = Flag(body, "continue_final_message", false);
-  CADRE_ASSIGN(const std::string rendered,
-               session::RenderPrompt(chat, text, session::ContentFormat::kAuto));
+  CADRE_ASSIGN(const std::string rendered, session::RenderPrompt(chat, text, session::ContentFormat::kAuto));
   return text.Encode(rendered, Flag(body, "add_special_tokens", false));
 }
 
@@ -78,8 +78,8 @@ Result<Ids> PromptIds(const session::TextModel& text, const Json& body) {
 Result<route::Tokenize> LoadTokenize(const config::RouterOptions& options) {
   CADRE_ASSIGN(const auto location,
                checkpoint::LocateModel(*options.tokenizer, "", {.hf_hub_cache = options.hub_cache}));
-  CADRE_ASSIGN(const auto text, session::LoadHfText(
-                                    {.folder = location.folder, .chat_template = options.chat_template}));
+  CADRE_ASSIGN(const auto text,
+               session::LoadHfText({.folder = location.folder, .chat_template = options.chat_template}));
   LogInfo("prompts are counted in tokens of {}", location.folder);
   return [text](std::string_view, const Json& body) -> Result<Ids> {
     try {

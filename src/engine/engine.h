@@ -130,9 +130,9 @@ class Engine {
   /// Where other instances reach each rank's KV blocks, in the order of ranks. Any thread; cheap.
   virtual std::vector<KvSource> KvSources() const { return {model_info().kv_transfer.source}; }
 
-  /// What a rank's prefix cache holds that the caller does not know yet. Any thread; never blocks. `done` hears
-  /// it once, on any thread, and must not block: kUnsupported where the engine cannot tell, kInvalidArgument
-  /// for a rank that is not there, kUnavailable when it has ended.
+  /// What a rank's prefix cache holds that the caller does not know yet. Any thread; never blocks. `done`
+  /// hears it once, on any thread, and must not block: kUnsupported where the engine cannot tell,
+  /// kInvalidArgument for a rank that is not there, kUnavailable when it has ended.
   virtual void Prefixes(PrefixQuery query, PrefixDone done);
 
   /// OK while requests can be served; else who is missing or what died.

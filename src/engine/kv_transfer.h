@@ -24,7 +24,7 @@ struct KvTransferInfo {
   bool produces = false;       ///< prefill is its role
   bool consumes = false;       ///< decode is
   bool holds_answers = false;  ///< what a decoding request has computed is held too, for the next turn
-  KvSource source = {};        ///< of this rank
+  KvSource source;             ///< of this rank
 };
 
 /// What a request wants. Both may be wanted: a conversation's next turn, whose blocks go back and forth.

@@ -55,8 +55,8 @@ class StepGate {
   virtual int64_t most_tokens() const = 0;
   /// Whether any rank's offer said so when they last agreed. False before.
   virtual bool anybody_generates() const = 0;
-  /// Sleeps until Wake() is called on any rank of the group, `most` at most; then all wake. Errors: a rank has
-  /// died.
+  /// Sleeps until Wake() is called on any rank of the group, `most` at most; then all wake. Errors: a rank
+  /// has died.
   virtual Status Sleep(Duration most) = 0;
   /// Any thread.
   virtual void Wake() = 0;

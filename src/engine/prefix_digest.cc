@@ -38,7 +38,8 @@ void PrefixDigest::Forgotten(uint64_t name) {
 
 PrefixChanges PrefixDigest::Since(const PrefixQuery& query) const {
   const std::lock_guard lock(mutex_);
-  const int64_t heard_of = std::max(query.since, query.base);  // what went before that is nothing to the caller
+  const int64_t heard_of =
+      std::max(query.since, query.base);  // what went before that is nothing to the caller
   const bool knows =
       query.epoch == epoch_ && query.since >= 0 && heard_of >= forgotten_ && heard_of <= version_;
   PrefixChanges out{.epoch = epoch_,

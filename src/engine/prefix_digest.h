@@ -5,8 +5,8 @@
 // Each change has a number, its version. Who asks says up to which version he knows; he hears the changes
 // behind it, oldest first, as many as he wants at a time. Names that are held now are found by their version
 // however long ago they came; of those that are gone the latest kMaxGone are remembered. Who knows less than
-// that, or another life of this rank (its epoch), begins anew. What was gone when he began (his base) he never
-// heard of, so a long first list may take its time.
+// that, or another life of this rank (its epoch), begins anew. What was gone when he began (his base) he
+// never heard of, so a long first list may take its time.
 #include <deque>
 #include <functional>
 #include <map>
@@ -28,14 +28,14 @@ struct PrefixQuery {
 };
 
 struct PrefixChanges {
-  uint64_t epoch = 0;       ///< drawn at the rank's start
-  int64_t version = 0;      ///< up to which this goes
-  int64_t base = 0;         ///< to be given back with the next questions
-  bool reset = false;       ///< forget all that you know first
-  bool more = false;        ///< ask again from `version` on
-  int32_t block_size = 0;   ///< tokens
-  int32_t num_ranks = 1;    ///< that can be asked
-  bool caches = true;       ///< false: nothing will ever be held
+  uint64_t epoch = 0;                    ///< drawn at the rank's start
+  int64_t version = 0;                   ///< up to which this goes
+  int64_t base = 0;                      ///< to be given back with the next questions
+  bool reset = false;                    ///< forget all that you know first
+  bool more = false;                     ///< ask again from `version` on
+  int32_t block_size = 0;                ///< tokens
+  int32_t num_ranks = 1;                 ///< that can be asked
+  bool caches = true;                    ///< false: nothing will ever be held
   std::vector<uint64_t> removed, added;  ///< to be applied in this order
 };
 
@@ -66,9 +66,9 @@ class PrefixDigest final : public kv::PrefixListener {
   mutable std::mutex mutex_;
   int64_t version_ = 0;  // of the last change; guarded by mutex_, as all below
   std::unordered_map<uint64_t, Held> held_;
-  std::map<int64_t, uint64_t> order_;                // the same by version
-  std::deque<std::pair<int64_t, uint64_t>> gone_;    // by version
-  int64_t forgotten_ = 0;                            // up to here not all that is gone is in gone_
+  std::map<int64_t, uint64_t> order_;              // the same by version
+  std::deque<std::pair<int64_t, uint64_t>> gone_;  // by version
+  int64_t forgotten_ = 0;                          // up to here not all that is gone is in gone_
 };
 
 }  // namespace cadre::engine

@@ -178,16 +178,16 @@ class Connection : public std::enable_shared_from_this<Connection> {
                     });
   }
   void SendPrefixes(const PrefixesWantedMessage& wanted) {
-    engine_.Prefixes(wanted.query,
-                     [self = shared_from_this(), id = wanted.id](Result<engine::PrefixChanges> changes) {
-                       PrefixesMessage answer{.id = id, .ok = changes.has_value(), .error = {}, .changes = {}};
-                       if (changes) {
-                         answer.changes = std::move(*changes);
-                       } else {
-                         answer.error = std::move(changes).error();
-                       }
-                       self->Send(MessageKind::kPrefixes, Encode(answer));
-                     });
+    engine_.Prefixes(
+        wanted.query, [self = shared_from_this(), id = wanted.id](Result<engine::PrefixChanges> changes) {
+          PrefixesMessage answer{.id = id, .ok = changes.has_value(), .error = {}, .changes = {}};
+          if (changes) {
+            answer.changes = std::move(*changes);
+          } else {
+            answer.error = std::move(changes).error();
+          }
+          self->Send(MessageKind::kPrefixes, Encode(answer));
+        });
   }
   void SendEplb(int64_t id) {
     EplbMessage answer{.id = id, .error = {}, .state = {}};

@@ -9,10 +9,10 @@
 namespace cadre::route {
 namespace {
 
-constexpr auto kLeastGap = std::chrono::milliseconds(2);    // between two rounds of questions
-constexpr auto kBusyGap = std::chrono::milliseconds(150);   // at most, while requests run there
-constexpr auto kQuietGap = std::chrono::seconds(1);         // at most: others may ask the worker too
-constexpr auto kMuteTime = std::chrono::seconds(30);        // after it has said that it does not tell
+constexpr auto kLeastGap = std::chrono::milliseconds(2);   // between two rounds of questions
+constexpr auto kBusyGap = std::chrono::milliseconds(150);  // at most, while requests run there
+constexpr auto kQuietGap = std::chrono::seconds(1);        // at most: others may ask the worker too
+constexpr auto kMuteTime = std::chrono::seconds(30);       // after it has said that it does not tell
 constexpr auto kPatience = std::chrono::milliseconds(5000);
 constexpr size_t kMaxAnswer = 4 << 20;
 
@@ -87,8 +87,8 @@ void DigestFeed::Heard(const std::shared_ptr<Worker>& worker, Timer& timer, bool
       // Lost connections are the probe's to judge; a worker that has no such route is left in peace.
       if (connected && code < 500) {
         if (mute_until_ == TimePoint::min())
-          LogInfo("{} does not tell which prefixes it holds ({}): what was sent there decides", worker->name(),
-                  took.error().message);
+          LogInfo("{} does not tell which prefixes it holds ({}): what was sent there decides",
+                  worker->name(), took.error().message);
         mute_until_ = Now() + kMuteTime;
       }
     }
@@ -107,8 +107,7 @@ void DigestFeed::Note(const PromptTokens& prompt) {
   // Which of several ranks it was the worker alone knows.
   const auto ranks = Ranks();
   if (ranks.size() != 1) return;
-  if (const int32_t block = ranks.front()->block_size(); block > 0)
-    ranks.front()->Note(prompt.Names(block));
+  if (const int32_t block = ranks.front()->block_size(); block > 0) ranks.front()->Note(prompt.Names(block));
 }
 
 DigestFeed::Match DigestFeed::Of(const PromptTokens& prompt) const {

@@ -43,7 +43,7 @@ class DigestFeed : public std::enable_shared_from_this<DigestFeed> {
   const Options& options_;
   mutable std::mutex mutex_;
   std::vector<std::shared_ptr<HeldPrefixes>> ranks_{std::make_shared<HeldPrefixes>()};  // guarded by mutex_
-  size_t asking_ = 0;             // the index of the rank that is asked; guarded by mutex_, as all below
+  size_t asking_ = 0;  // the index of the rank that is asked; guarded by mutex_, as all below
   bool busy_ = false, again_ = false;
   TimePoint asked_at_ = TimePoint::min(), mute_until_ = TimePoint::min();
 };

@@ -20,7 +20,7 @@ std::string Hex(const std::vector<uint64_t>& names) {
 std::string Answer(const std::vector<uint64_t>& added, const std::vector<uint64_t>& removed = {},
                    bool reset = false, bool more = false, int block_size = 4) {
   return Format(
-      R"({{"names":"cadre-1","rank":0,"num_ranks":1,"block_size":{},"prefix_caching":true,"epoch":"ab",)"
+      R"({{"names":"cadre-1","rank":0,"num_ranks":1,"block_size":{},"prefix_caching":true,"epoch":"00000000000000ab",)"
       R"("version":7,"base":0,"reset":{},"more":{},"removed":"{}","added":"{}"}})",
       block_size, reset, more, Hex(removed), Hex(added));
 }
@@ -65,10 +65,10 @@ TEST(HeldPrefixes, NonsenseIsAnErrorAndBeginsAnew) {
   };
   for (const std::string& bad :
        {std::string("[]"), std::string("nonsense"), with("cadre-1", "other-1"),
-        with(R"("block_size":4)", R"("block_size":0)"), with(R"("epoch":"ab")", R"("epoch":"a&b")"),
-        with(R"("version":7)", R"("version":-1)"), with(R"("more":false)", R"("more":1)"),
-        with("0000000000000001", "000000000000001"), with("0000000000000001", "00000000000000zz"),
-        with(R"("num_ranks":1)", R"("num_ranks":0)")}) {
+        with(R"("block_size":4)", R"("block_size":0)"), with("00000000000000ab", "0000000000000a&b"),
+        with("00000000000000ab", "ab"), with(R"("version":7)", R"("version":-1)"),
+        with(R"("more":false)", R"("more":1)"), with("0000000000000001", "000000000000001"),
+        with("0000000000000001", "00000000000000zz"), with(R"("num_ranks":1)", R"("num_ranks":0)")}) {
     HeldPrefixes held;
     ASSERT_TRUE(held.Take(good));
     EXPECT_FALSE(held.Take(bad)) << bad;
@@ -110,12 +110,11 @@ TEST(KvPlaces, ReadsWhatAWorkerSaysAndNothingElse) {
   EXPECT_TRUE(places->push);
   EXPECT_EQ(places->ranks[0].port, 5600);
   EXPECT_FALSE(ParseKvPlaces(R"({"push":false,"ranks":[]})")->push);
-  for (const char* bad :
-       {"", "[]", "{}", R"({"push":true,"ranks":[]})", R"({"push":true,"ranks":[1]})",
-        R"({"push":true,"ranks":[{"rank":1,"engine_id":"a","host":"h","port":1}]})",
-        R"({"push":true,"ranks":[{"rank":0,"engine_id":"a","host":"h","port":70000}]})",
-        R"({"push":true,"ranks":[{"rank":0,"engine_id":"a","host":"","port":1}]})",
-        R"({"push":1,"ranks":[]})"}) {
+  for (const char* bad : {"", "[]", "{}", R"({"push":true,"ranks":[]})", R"({"push":true,"ranks":[1]})",
+                          R"({"push":true,"ranks":[{"rank":1,"engine_id":"a","host":"h","port":1}]})",
+                          R"({"push":true,"ranks":[{"rank":0,"engine_id":"a","host":"h","port":70000}]})",
+                          R"({"push":true,"ranks":[{"rank":0,"engine_id":"a","host":"","port":1}]})",
+                          R"({"push":1,"ranks":[]})"}) {
     EXPECT_FALSE(ParseKvPlaces(bad)) << bad;
   }
 }
@@ -123,8 +122,8 @@ TEST(KvPlaces, ReadsWhatAWorkerSaysAndNothingElse) {
 // Two workers, one of which says to hold the prompt, though it was never sent there.
 TEST(Digests, ARequestGoesWhereItsPromptIsHeld) {
   const PromptTokens prompt({1, 2, 3, 4, 5, 6, 7, 8, 9, 10}, "");
-  const auto behave = Answers(
-      200, R"({"usage":{"prompt_tokens":10,"prompt_tokens_details":{"cached_tokens":4}}})");
+  const auto behave =
+      Answers(200, R"({"usage":{"prompt_tokens":10,"prompt_tokens_details":{"cached_tokens":4}}})");
   Stub has(behave), has_not(behave), mute(behave);
   has.prefix_digest = [&](const http::Request&) { return JsonText(Answer(prompt.Names(4), {}, true)); };
   has_not.prefix_digest = [&](const http::Request&) { return JsonText(Answer({}, {}, true)); };

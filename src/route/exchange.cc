@@ -183,8 +183,9 @@ void Exchange::SendPair() {
 void Exchange::SendPrefill() {
   stage_ = Stage::kPrefill;
   core_.pulled.Add();
-  leg_id_ = bare_ ? PairRequestId(prefill_->address().kv_address, answer_->address().kv_address, NewRequestId())
-                  : request_id_;
+  leg_id_ = bare_
+                ? PairRequestId(prefill_->address().kv_address, answer_->address().kv_address, NewRequestId())
+                : request_id_;
   Send(prefill_, PrefillBody(body_, bare_).Dump());
 }
 

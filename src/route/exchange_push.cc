@@ -1,8 +1,9 @@
-// Prefill and decode asked at once: decode reserves its blocks and gets each layer as prefill has computed it.
+// Prefill and decode asked at once: decode reserves its blocks and gets each layer as prefill has computed
+// it.
 //
 // They meet by one request id and by the prompt, which both read from the same body; so decode can compute
-// the prompt itself whenever prefill fails. Prefill's answer is worth nothing but its status: until decode has
-// begun to answer, a bad one means that decode waits for what will not come.
+// the prompt itself whenever prefill fails. Prefill's answer is worth nothing but its status: until decode
+// has begun to answer, a bad one means that decode waits for what will not come.
 #include <charconv>
 
 #include "base/log.h"
@@ -21,14 +22,16 @@ Result<Exchange::PushPlace> Exchange::FindPushPlace() {
                 answer_->name());
   // Prompts are cut by what max_tokens leaves of the context, and prefill has another max_tokens.
   if (body_.Find("truncate_prompt_tokens") != nullptr)
-    return Fail(Code::kUnsupported, "with truncate_prompt_tokens prefill and decode may read different prompts");
+    return Fail(Code::kUnsupported,
+                "with truncate_prompt_tokens prefill and decode may read different prompts");
   const auto num_ranks = static_cast<int>(source->ranks.size());
   int rank = prefill_->address().dp_rank;
   if (const std::string* wanted = request_.Header("X-data-parallel-rank")) {
     const auto [end, ec] = std::from_chars(wanted->data(), wanted->data() + wanted->size(), rank);
     if (ec != std::errc() || end != wanted->data() + wanted->size()) rank = num_ranks;
   }
-  if (rank >= num_ranks) return Fail(Code::kUnsupported, "prefill has {} ranks, not the one wanted", num_ranks);
+  if (rank >= num_ranks)
+    return Fail(Code::kUnsupported, "prefill has {} ranks, not the one wanted", num_ranks);
   if (rank < 0 && num_ranks > 1)
     rank = static_cast<int>(prefill_->NextTurn() % static_cast<size_t>(num_ranks));
   return PushPlace{source->ranks[static_cast<size_t>(std::max(rank, 0))], rank};
@@ -44,11 +47,11 @@ void Exchange::SendBoth(const PushPlace& place) {
            answer_->name());
   // A worker may not have seen the end of the last attempt, and refuses an id that runs.
   leg_id_ = attempts_ == 1 ? request_id_ : Format("{}-{}", request_id_, attempts_);
-  pushed_ = PushedPrefill::Start(
-      prefill_, RequestTo(prefill_, PushedPrefillBody(body_).Dump(), place.dp_rank),
-      [weak = weak_from_this()](const Gathered& heard) {
-        if (const auto self = weak.lock()) self->PushedPrefillDone(heard);
-      });
+  pushed_ =
+      PushedPrefill::Start(prefill_, RequestTo(prefill_, PushedPrefillBody(body_).Dump(), place.dp_rank),
+                           [weak = weak_from_this()](const Gathered& heard) {
+                             if (const auto self = weak.lock()) self->PushedPrefillDone(heard);
+                           });
   if (!pushed_) return AttemptFailed(prefill_, Format("{} has no connections", prefill_->name()));
   Send(answer_, PushedDecodeBody(body_, place.place).Dump());
 }
@@ -71,10 +74,10 @@ void Exchange::PushedPrefillDone(const Gathered& heard) {
       return Answer(std::move(refused));
     }
     case PrefillEnd::kRetryable:
-      return PushFailed(heard, Format("prefill {}: {}", prefill_->name(),
-                                      heard.status ? Format("answered {}: {}", heard.code,
-                                                            Excerpt(heard.body, 200))
-                                                   : heard.status.error().message));
+      return PushFailed(heard,
+                        Format("prefill {}: {}", prefill_->name(),
+                               heard.status ? Format("answered {}: {}", heard.code, Excerpt(heard.body, 200))
+                                            : heard.status.error().message));
   }
 }
 

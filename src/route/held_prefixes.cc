@@ -44,7 +44,7 @@ Result<bool> Flag(const Json& body, const char* member) {
 }  // namespace
 
 struct HeldPrefixes::Answer {
-  std::string epoch;
+  uint64_t epoch = 0;
   int64_t version = 0, base = 0, block_size = 0, num_ranks = 1;
   bool reset = false, more = false, caches = true;
   std::vector<uint64_t> removed, added;
@@ -57,11 +57,10 @@ Result<HeldPrefixes::Answer> HeldPrefixes::Parse(std::string_view text) {
   if (names == nullptr || !names->is_string() || names->AsString() != "cadre-1")
     return Fail(Code::kUnsupported, "its names are not of the kind cadre-1");
   Answer out;
-  const auto is_hex = [](char c) { return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f'); };
-  if (epoch == nullptr || !epoch->is_string() || epoch->AsString().empty() || epoch->AsString().size() > 16 ||
-      !std::ranges::all_of(epoch->AsString(), is_hex))
-    return Fail(Code::kDataLoss, "epoch must have up to 16 hexadecimal digits");
-  out.epoch = epoch->AsString();
+  if (epoch == nullptr || !epoch->is_string() || epoch->AsString().size() != 16)
+    return Fail(Code::kDataLoss, "epoch must have 16 hexadecimal digits");
+  CADRE_ASSIGN(const std::vector<uint64_t> one, Names(body, "epoch"));
+  out.epoch = one.front();
   CADRE_ASSIGN(out.version, Number(body, "version", 0, INT64_MAX));
   CADRE_ASSIGN(out.base, Number(body, "base", 0, INT64_MAX));
   CADRE_ASSIGN(out.block_size, Number(body, "block_size", 1, kMaxBlock));
@@ -79,7 +78,7 @@ Result<HeldPrefixes::Answer> HeldPrefixes::Parse(std::string_view text) {
 std::string HeldPrefixes::NextQuery(int rank) {
   const std::lock_guard lock(mutex_);
   ++asked_;
-  return Format("rank={}&epoch={}&since={}&base={}&limit={}", rank, epoch_, version_, base_, kNamesAtOnce);
+  return Format("rank={}&epoch={:x}&since={}&base={}&limit={}", rank, epoch_, version_, base_, kNamesAtOnce);
 }
 
 Result<HeldPrefixes::Heard> HeldPrefixes::Take(std::string_view body) {
@@ -120,7 +119,7 @@ void HeldPrefixes::Forget() {
   const std::lock_guard lock(mutex_);
   held_.clear();
   noted_.clear();
-  epoch_ = "0";
+  epoch_ = 0;
   version_ = base_ = 0;
   whole_ = too_many_ = false;
 }
@@ -133,8 +132,8 @@ int32_t HeldPrefixes::block_size() const {
 int64_t HeldPrefixes::Match(std::span<const uint64_t> names) const {
   const std::lock_guard lock(mutex_);
   if (!whole_ || too_many_) return -1;
-  const auto missing =
-      std::ranges::find_if(names, [&](uint64_t name) { return !held_.contains(name) && !noted_.contains(name); });
+  const auto missing = std::ranges::find_if(
+      names, [&](uint64_t name) { return !held_.contains(name) && !noted_.contains(name); });
   return missing - names.begin();
 }
 

@@ -48,9 +48,9 @@ class HeldPrefixes {
   static Result<Answer> Parse(std::string_view body);
 
   mutable std::mutex mutex_;
-  std::unordered_set<uint64_t> held_;                // guarded by mutex_, as all below
-  std::unordered_map<uint64_t, int64_t> noted_;      // name -> the last question asked before it
-  std::string epoch_ = "0";
+  std::unordered_set<uint64_t> held_;            // guarded by mutex_, as all below
+  std::unordered_map<uint64_t, int64_t> noted_;  // name -> the last question asked before it
+  uint64_t epoch_ = 0;
   int64_t version_ = 0, base_ = 0, asked_ = 0;
   int32_t block_size_ = 0;
   bool whole_ = false, too_many_ = false, caches_ = true;

@@ -15,7 +15,7 @@ struct KvPlace {
 };
 
 struct KvPlaces {
-  bool push = false;           ///< it can send blocks to, and take blocks from, one who was asked at the same time
+  bool push = false;  ///< it can send blocks to, and take blocks from, one who was asked at the same time
   std::vector<KvPlace> ranks;  ///< of each data parallel rank
 };
 

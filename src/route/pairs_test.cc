@@ -227,8 +227,10 @@ TEST(Push, PairsThatCannotPullUnlessToldOtherwise) {
 
 TEST(Push, APrefillThatFailsEndsWithAnotherOrWithDecodeAlone) {
   // Decode waits for what does not come, unless it is asked without a source.
-  const auto waits = [](const http::Request& request, const Writer& writer) {
-    if (request.body.find("push") == request.body.npos) writer->Send(JsonText(R"({"computed":"here"})"));
+  Keeper waiting, kept;
+  const auto waits = [&](const http::Request& request, const Writer& writer) {
+    if (request.body.find("push") != request.body.npos) return waiting.Behave()(request, writer);
+    writer->Send(JsonText(R"({"computed":"here"})"));
   };
   {
     Stub bad(Answers(500, "{}")), decode(waits);
@@ -242,7 +244,6 @@ TEST(Push, APrefillThatFailsEndsWithAnotherOrWithDecodeAlone) {
     EXPECT_TRUE(Eventually([&] { return decode.num_disconnects == 1; }));  // the one that waited
     EXPECT_EQ(house.Metric("cadre_router_push_recomputed_total"), 1);
   }
-  Keeper kept;
   Stub dies(kept.Behave()), decode(waits);
   {
     House house(PushOptions({&dies}, {&decode}), 2);
@@ -254,9 +255,10 @@ TEST(Push, APrefillThatFailsEndsWithAnotherOrWithDecodeAlone) {
   }
   // With another prefill the pair is asked anew.
   Stub bad(Answers(503, "{}")), good(Answers(200, "{}"));
-  Stub second([](const http::Request& request, const Writer& writer) {
-    static std::atomic<int> count{0};
-    if (++count == 2) writer->Send(JsonText(request.body));
+  std::atomic<int> count{0};
+  Stub second([&](const http::Request& request, const Writer& writer) {
+    if (++count < 2) return waiting.Behave()(request, writer);
+    writer->Send(JsonText(request.body));
   });
   House house(PushOptions({&bad, &good}, {&second}), 3);
   const auto got = house.Complete(R"({"prompt":"p"})");

@@ -160,11 +160,13 @@ class CacheAware final : public Policy {
     double best_share = 0;
     for (size_t i = 0; i < candidates.size(); ++i) {
       const double share = ShareOf(candidates[i], facts);
-      if (share < best_share || (share == best_share && candidates[i].load >= candidates[best].load)) continue;
+      if (share < best_share || (share == best_share && candidates[i].load >= candidates[best].load))
+        continue;
       best = i;
       best_share = share;
     }
-    return best_share > 0 && best_share > options_.cache_threshold ? best : least_load_.Pick(candidates, facts);
+    return best_share > 0 && best_share > options_.cache_threshold ? best
+                                                                   : least_load_.Pick(candidates, facts);
   }
   void Sent(size_t member, const Facts& facts) override { sent_.at(names_[member])->Insert(facts.chain); }
   size_t Held(size_t member, const Facts& facts) const override {

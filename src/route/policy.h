@@ -21,8 +21,8 @@ struct Candidate {
 
 /// What of a request decides.
 struct Facts {
-  std::string key;              ///< the session's, or of whatever stands for one
-  std::vector<uint64_t> chain;  ///< PrefixChain of the prompt
+  std::string key;                                       ///< the session's, or of whatever stands for one
+  std::vector<uint64_t> chain;                           ///< PrefixChain of the prompt
   std::shared_ptr<const PromptTokens> tokens = nullptr;  ///< null: not known
   int64_t num_tokens = 0;                                ///< of the prompt; a guess where tokens is null
 };

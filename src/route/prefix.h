@@ -25,15 +25,15 @@ std::vector<uint64_t> PrefixChain(std::string_view text, uint64_t seed);
 /// 64 bits of a string; not against adversaries: who can aim at a collision only misplaces his own requests.
 uint64_t HashText(std::string_view text, uint64_t seed = 0);
 
-/// What was sent to a worker, least recently used out first: a guess of what it holds, for workers that do not
-/// say it themselves (held_prefixes.h).
+/// What was sent to a worker, least recently used out first: a guess of what it holds, for workers that do
+/// not say it themselves (held_prefixes.h).
 class SentPrefixes {
  public:
   explicit SentPrefixes(size_t max_blocks) : max_blocks_(max_blocks) {}
   /// Number of leading blocks of `chain` that are held. Cost: log(chain).
   size_t Match(std::span<const uint64_t> chain) const;
   size_t size() const { return places_.size(); }  ///< blocks held
-  void Insert(std::span<const uint64_t> chain);  ///< cost: linear
+  void Insert(std::span<const uint64_t> chain);   ///< cost: linear
 
  private:
   const size_t max_blocks_;

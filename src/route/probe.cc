@@ -47,8 +47,9 @@ void ProbeWorker(const std::shared_ptr<Worker>& worker, const Options& options, 
       worker->ProbeSucceeded();
       done();
     };
-    if (asks_places && worker->Send(Question("/kv_transfer", options),
-                                    std::make_shared<GatherSink>(kMaxPlaces, GatherSink::Beyond::kFails, healthy)))
+    if (asks_places &&
+        worker->Send(Question("/kv_transfer", options),
+                     std::make_shared<GatherSink>(kMaxPlaces, GatherSink::Beyond::kFails, healthy)))
       return;
     worker->ProbeSucceeded();
     done();

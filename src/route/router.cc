@@ -114,9 +114,9 @@ Status Router::Impl::Start() {
                                   "Tokens that workers were expected to have in their caches.", {}),
       .cached_tokens = counter("cadre_router_cached_tokens_total",
                                "What they then said they had, of the same requests.", {}),
-      .prediction_error = metrics_.AddHistogram(
-          "cadre_router_prediction_error_blocks",
-          "By how many blocks of tokens the expectation was wrong.", {}, {0, 1, 2, 4, 8, 16, 64, 256})});
+      .prediction_error = metrics_.AddHistogram("cadre_router_prediction_error_blocks",
+                                                "By how many blocks of tokens the expectation was wrong.", {},
+                                                {0, 1, 2, 4, 8, 16, 64, 256})});
   http::ServerOptions http = options_.http;
   http.error_response = [](int status, const std::string& message) { return ErrorResponse(status, message); };
   CADRE_ASSIGN(server_, http::Server::Start(http, [this](http::Request request, Writer writer) {

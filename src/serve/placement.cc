@@ -65,7 +65,7 @@ Result<http::Response> KvTransferPlaces(Api& api, const http::Request&) {
                                    {"tp_size", static_cast<int64_t>(source.tp_size)}});
     }
   }
-  const char* role = !info.enabled                   ? "none"
+  const char* role = !info.enabled                    ? "none"
                      : info.produces == info.consumes ? "kv_both"
                      : info.produces                  ? "kv_producer"
                                                       : "kv_consumer";
