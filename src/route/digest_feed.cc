@@ -85,7 +85,7 @@ void DigestFeed::Heard(const std::shared_ptr<Worker>& worker, Timer& timer, bool
     } else {
       for (const auto& rank : ranks_) rank->Forget();
       // Lost connections are the probe's to judge; a worker that has no such route is left in peace.
-      if (connected && code < 500) {
+      if (connected && (code < 500 || code == 501)) {
         if (mute_until_ == TimePoint::min())
           LogInfo("{} does not tell which prefixes it holds ({}): what was sent there decides",
                   worker->name(), took.error().message);

@@ -1,6 +1,7 @@
 #include "route/exchange.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "base/log.h"
 #include "base/random.h"
@@ -160,7 +161,7 @@ void Exchange::Attempt() {
 void Exchange::DecidePairing(double held_share) {
   if (!generation_ || !core_.fleet.pairs() || std::exchange(decided_, true)) return;
   const int64_t num_tokens = facts_[Role::kDecode].num_tokens;
-  const int64_t missing = num_tokens - static_cast<int64_t>(static_cast<double>(num_tokens) * held_share);
+  const int64_t missing = num_tokens - std::llround(static_cast<double>(num_tokens) * held_share);
   if (paired_ && missing < core_.options.prefill_threshold) paired_ = false;
   (paired_ ? core_.pair_decisions : core_.alone_decisions).Add();
 }
@@ -176,6 +177,8 @@ void Exchange::SendPair() {
   } else if (mode == KvTransferMode::kAuto) {
     SendPrefill();
   } else {
+    prefill_.Done("unused");
+    answer_.Done("unused");
     Answer(ErrorResponse(503, Format("--kv-transfer-mode push: {}", place.error().message)));
   }
 }
