@@ -9,10 +9,10 @@
 namespace cadre::route {
 namespace {
 
-constexpr auto kLeastGap = std::chrono::milliseconds(2);   // between two rounds of questions
-constexpr auto kBusyGap = std::chrono::milliseconds(150);  // at most, while requests run there
-constexpr auto kQuietGap = std::chrono::seconds(1);        // at most: others may ask the worker too
-constexpr auto kMuteTime = std::chrono::seconds(30);       // after it has said that it does not tell
+constexpr auto kLeastGap = std::chrono::milliseconds(5);  // between two rounds of questions
+constexpr Duration kShortGap = std::chrono::milliseconds(20), kLongGap = std::chrono::seconds(1);
+constexpr auto kLively = std::chrono::seconds(1);     // so long after a change the next one is expected
+constexpr auto kMuteTime = std::chrono::seconds(30);  // after it has said that it does not tell
 constexpr auto kPatience = std::chrono::milliseconds(5000);
 constexpr size_t kMaxAnswer = 4 << 20;
 
@@ -34,7 +34,9 @@ void DigestFeed::Changed(const std::shared_ptr<Worker>& worker, Timer& timer) {
       return;
     }
     busy_ = true;
+    changed_ = false;
     asking_ = 0;
+    ++round_;
     if (asked_at_ != TimePoint::min()) wait = std::max(asked_at_ + kLeastGap - now, Duration::zero());
   }
   if (wait == Duration::zero()) return Ask(worker, timer);
@@ -44,8 +46,7 @@ void DigestFeed::Changed(const std::shared_ptr<Worker>& worker, Timer& timer) {
 void DigestFeed::Tend(const std::shared_ptr<Worker>& worker, Timer& timer) {
   {
     const std::lock_guard lock(mutex_);
-    const Duration gap = worker->in_flight() > 0 ? Duration(kBusyGap) : Duration(kQuietGap);
-    if (busy_ || (asked_at_ != TimePoint::min() && Now() - asked_at_ < gap)) return;
+    if (busy_ || (asked_at_ != TimePoint::min() && Now() - asked_at_ < kLongGap + 10 * kShortGap)) return;
   }
   if (worker->healthy()) Changed(worker, timer);
 }
@@ -71,7 +72,7 @@ void DigestFeed::Ask(const std::shared_ptr<Worker>& worker, Timer& timer) {
 
 void DigestFeed::Heard(const std::shared_ptr<Worker>& worker, Timer& timer, bool connected, int code,
                        const std::string& body) {
-  bool go_on = false;
+  bool go_on = false, good = false, changed = false;
   {
     const std::lock_guard lock(mutex_);
     Result<HeldPrefixes::Heard> took = Fail(Code::kUnavailable, "it answers {}", code);
@@ -80,6 +81,7 @@ void DigestFeed::Heard(const std::shared_ptr<Worker>& worker, Timer& timer, bool
       const size_t num_ranks = only_rank_ >= 0 ? 1 : static_cast<size_t>(took->num_ranks);
       while (ranks_.size() < num_ranks) ranks_.push_back(std::make_shared<HeldPrefixes>());
       ranks_.resize(num_ranks);
+      changed_ |= took->changed;
       asking_ = took->more ? asking_ : asking_ + 1;
       go_on = asking_ < ranks_.size();
     } else {
@@ -92,6 +94,8 @@ void DigestFeed::Heard(const std::shared_ptr<Worker>& worker, Timer& timer, bool
         mute_until_ = Now() + kMuteTime;
       }
     }
+    good = took.has_value();
+    changed = changed_;
     if (!go_on) busy_ = false;
   }
   if (go_on) return Ask(worker, timer);
@@ -100,14 +104,54 @@ void DigestFeed::Heard(const std::shared_ptr<Worker>& worker, Timer& timer, bool
     const std::lock_guard lock(mutex_);
     again = std::exchange(again_, false);
   }
-  if (again) Changed(worker, timer);
+  if (again) return Changed(worker, timer);
+  if (good) AskLater(worker, timer, changed);
 }
 
-void DigestFeed::Note(const PromptTokens& prompt) {
-  // Which of several ranks it was the worker alone knows.
+void DigestFeed::AskLater(const std::shared_ptr<Worker>& worker, Timer& timer, bool changed) {
+  Duration gap;
+  int64_t round = 0;
+  {
+    const std::lock_guard lock(mutex_);
+    const TimePoint now = Now();
+    if (changed) changed_at_ = now;
+    const bool lively = changed_at_ != TimePoint::min() && now - changed_at_ < kLively;
+    gap = gap_ = lively ? kShortGap : std::clamp(2 * gap_, kShortGap, kLongGap);
+    round = round_;
+  }
+  timer.After(gap, [self = shared_from_this(), worker, &timer, round] {
+    {
+      const std::lock_guard lock(self->mutex_);
+      if (self->round_ != round) return;  // somebody had a reason to ask before
+    }
+    if (!worker->leaving()) self->Changed(worker, timer);
+  });
+}
+
+DigestFeed::Promise::Promise(std::shared_ptr<HeldPrefixes> rank, std::shared_ptr<const PromptTokens> prompt,
+                             int32_t block_size)
+    : rank_(std::move(rank)), prompt_(std::move(prompt)), block_size_(block_size) {
+  rank_->Promise(prompt_->Names(block_size_));
+}
+
+DigestFeed::Promise& DigestFeed::Promise::operator=(Promise&& other) noexcept {
+  Settle(false);
+  rank_ = std::move(other.rank_);
+  prompt_ = std::move(other.prompt_);
+  block_size_ = other.block_size_;
+  return *this;
+}
+
+void DigestFeed::Promise::Settle(bool kept) {
+  if (const auto rank = std::exchange(rank_, nullptr)) rank->Settle(prompt_->Names(block_size_), kept);
+}
+
+DigestFeed::Promise DigestFeed::Expect(std::shared_ptr<const PromptTokens> prompt) {
+  // Which of several ranks it will be the worker alone knows.
   const auto ranks = Ranks();
-  if (ranks.size() != 1) return;
-  if (const int32_t block = ranks.front()->block_size(); block > 0) ranks.front()->Note(prompt.Names(block));
+  const int32_t block = ranks.size() == 1 ? ranks.front()->block_size() : 0;
+  if (block == 0 || !prompt) return {};
+  return Promise(ranks.front(), std::move(prompt), block);
 }
 
 DigestFeed::Match DigestFeed::Of(const PromptTokens& prompt) const {

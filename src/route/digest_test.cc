@@ -56,6 +56,26 @@ TEST(HeldPrefixes, WhatIsNotedStaysUntilAnAnswerThatMustKnowIt) {
   EXPECT_EQ(held.Match(names), 1);
 }
 
+TEST(HeldPrefixes, APromptOnItsWayCountsUntilItIsKeptOrBroken) {
+  HeldPrefixes held;
+  const std::vector<uint64_t> names = {1, 2}, longer = {1, 2, 3};
+  const auto ask = [&] {
+    held.NextQuery(0);
+    return held.Take(Answer({})).has_value();
+  };
+  ASSERT_TRUE(held.Take(Answer({}, {}, true)));
+  held.Promise(longer);
+  held.Promise(names);
+  ASSERT_TRUE(ask());
+  EXPECT_EQ(held.Match(longer), 3);  // no answer ends it
+  held.Settle(longer, false);
+  EXPECT_EQ(held.Match(longer), 2);
+  held.Settle(names, true);
+  EXPECT_EQ(held.Match(names), 2);
+  ASSERT_TRUE(ask());
+  EXPECT_EQ(held.Match(names), 0);  // computed, and evicted
+}
+
 TEST(HeldPrefixes, NonsenseIsAnErrorAndBeginsAnew) {
   const std::string good = Answer({1});
   const auto with = [&](const std::string& from, const std::string& to) {

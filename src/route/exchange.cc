@@ -144,9 +144,14 @@ void Exchange::Attempt() {
   }
   if (answer_ && !paired_) {
     body_ = Json();  // what of it decides is known; it travels as text
-    NotePrediction(picked);
+    // A pair's decode counts what it has fetched: that is no cache to be predicted.
+    predicted_ = picked.said;
   }
-  if (answer_ && (!paired_ || prefill_)) return paired_ ? SendPair() : SendAnswerLeg();
+  if (answer_ && (!paired_ || prefill_)) {
+    ExpectPrompt(answer_, answer_promise_);
+    if (paired_) ExpectPrompt(prefill_, prefill_promise_);
+    return paired_ ? SendPair() : SendAnswerLeg();
+  }
   const Role missing = answer_ ? Role::kPrefill : role;
   answer_.Done("unused");
   if (!last_failure_.empty()) return Answer(ErrorResponse(last_status_, last_failure_));
@@ -293,6 +298,7 @@ void Exchange::PrefillDone(const Status& status) {
   collected_ = {};
   if (!params) return AttemptFailed(prefill_, Format("{}: {}", name, params.error().message));
   prefill_.Succeeded();
+  PromptComputed(prefill_, prefill_promise_);
   if (params->is_null() && !bare_) {
     core_.missing_params.Add();
     LogDebug("{} answered without kv_transfer_params: decode computes the prompt again", name);
@@ -312,7 +318,10 @@ void Exchange::AnswerDone(const Status& status) {
   if (is_events_ && !streaming_ && request_.method != "HEAD")
     return AttemptFailed(answer_, Format("{} ended its stream without an event", name));
   EndPushed(status_ >= 400);
-  if (status_ / 100 == 2) AnswerEnded();
+  if (status_ / 100 == 2) {
+    PromptComputed(answer_, answer_promise_);
+    ComparePrediction();
+  }
   if (status_ >= 500) {
     answer_.Failed(Format("{} answered {}", name, status_));
   } else {
@@ -337,7 +346,7 @@ void Exchange::AnswerDone(const Status& status) {
 void Exchange::StartStream() {
   streaming_ = true;
   if (status_ < 500) answer_.Succeeded();
-  if (status_ / 100 == 2) AnswerBegins();
+  if (status_ / 100 == 2) PromptComputed(answer_, answer_promise_);
   writer_->StartStream(status_, content_type_, AnswerHeaders());
 }
 
@@ -349,25 +358,16 @@ http::Headers Exchange::AnswerHeaders() const {
   return headers;
 }
 
-// A pair's decode counts what it has fetched: that is no cache to be predicted.
-void Exchange::NotePrediction(const Fleet::Picked& picked) {
-  predicted_ = picked.said;
+void Exchange::ExpectPrompt(const Lease& lease, DigestFeed::Promise& promise) {
+  if (lease->digests() != nullptr) promise = lease->digests()->Expect(tokens_);
 }
 
-// The worker has computed the whole prompt.
-void Exchange::AnswerBegins() {
-  DigestFeed* feed = answer_->digests();
-  if (feed == nullptr || !generation_) return;
-  if (tokens_) feed->Note(*tokens_);
-  feed->Changed(answer_.shared(), core_.timer);
+void Exchange::PromptComputed(const Lease& lease, DigestFeed::Promise& promise) {
+  promise.Keep();
+  if (lease->digests() != nullptr && generation_) lease->digests()->Changed(lease.shared(), core_.timer);
 }
 
-void Exchange::AnswerEnded() {
-  if (!streaming_) {
-    AnswerBegins();
-  } else if (DigestFeed* feed = answer_->digests(); feed != nullptr && generation_) {
-    feed->Changed(answer_.shared(), core_.timer);
-  }
+void Exchange::ComparePrediction() {
   const auto cached = cached_.value();
   if (predicted_.tokens < 0 || !cached) return;
   core_.predicted_tokens.Add(static_cast<double>(predicted_.tokens));
@@ -388,6 +388,8 @@ bool Exchange::AnotherIsThere() {
 }
 
 void Exchange::GiveUpLeg() {
+  prefill_promise_ = {};
+  answer_promise_ = {};
   ++serial_;  // what it still says is not heard
   if (call_) call_->Cancel();
   call_ = nullptr;
@@ -461,6 +463,8 @@ void Exchange::Answer(http::Response response) {
 void Exchange::Finish() {
   if (!writer_) return;
   EndPushed(true);
+  prefill_promise_ = {};
+  answer_promise_ = {};
   writer_ = nullptr;
   core_.num_running.fetch_sub(1);
 }

@@ -82,9 +82,9 @@ class Exchange : public std::enable_shared_from_this<Exchange> {
   bool AnotherIsThere();
   void TryAgainLater();
   void GiveUpLeg();
-  void NotePrediction(const Fleet::Picked& picked);
-  void AnswerBegins();
-  void AnswerEnded();
+  void ExpectPrompt(const Lease& lease, DigestFeed::Promise& promise);
+  void PromptComputed(const Lease& lease, DigestFeed::Promise& promise);
+  void ComparePrediction();
   void BreakStream(const std::string& why);
   void Answer(http::Response response);
   void Finish();
@@ -114,6 +114,7 @@ class Exchange : public std::enable_shared_from_this<Exchange> {
   std::shared_ptr<const PromptTokens> tokens_;
   DigestFeed::Match predicted_;
   CachedTokensScan cached_;
+  DigestFeed::Promise prefill_promise_, answer_promise_;
 
   // Of the leg that runs.
   Stage stage_ = Stage::kAnswer;

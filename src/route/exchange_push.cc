@@ -62,6 +62,7 @@ void Exchange::PushedPrefillDone(const Gathered& heard) {
   switch (EndOf(heard)) {
     case PrefillEnd::kGood:
       prefill_.Succeeded();
+      PromptComputed(prefill_, prefill_promise_);
       return prefill_.Done("ok");
     case PrefillEnd::kRequestAtFault: {  // decode would say the same, or wait
       prefill_.Succeeded();
@@ -109,6 +110,7 @@ void Exchange::PushFailed(const Gathered& heard, const std::string& why) {
   if (begun) return;
   core_.push_recomputed.Add();
   GiveUpLeg();
+  ExpectPrompt(answer_, answer_promise_);
   leg_id_ = Format("{}-alone-{}", request_id_, attempts_);
   Send(answer_, request_.body);
 }

@@ -103,7 +103,9 @@ Result<HeldPrefixes::Heard> HeldPrefixes::Take(std::string_view body) {
   block_size_ = static_cast<int32_t>(answer->block_size);
   whole_ |= !answer->more;
   if (!answer->more) std::erase_if(noted_, [&](const auto& noted) { return noted.second < asked_; });
-  return Heard{.more = answer->more && !too_many_, .num_ranks = static_cast<int>(answer->num_ranks)};
+  return Heard{.more = answer->more && !too_many_,
+               .changed = answer->reset || !answer->removed.empty() || !answer->added.empty(),
+               .num_ranks = static_cast<int>(answer->num_ranks)};
 }
 
 void HeldPrefixes::Note(std::span<const uint64_t> names) {
@@ -113,6 +115,22 @@ void HeldPrefixes::Note(std::span<const uint64_t> names) {
     if (noted_.size() >= kMaxNoted) return;
     noted_[name] = asked_;
   }
+}
+
+void HeldPrefixes::Promise(std::span<const uint64_t> names) {
+  const std::lock_guard lock(mutex_);
+  for (const uint64_t name : names) ++promised_[name];
+}
+
+void HeldPrefixes::Settle(std::span<const uint64_t> names, bool kept) {
+  {
+    const std::lock_guard lock(mutex_);
+    for (const uint64_t name : names) {
+      const auto it = promised_.find(name);
+      if (it != promised_.end() && --it->second == 0) promised_.erase(it);
+    }
+  }
+  if (kept) Note(names);
 }
 
 void HeldPrefixes::Forget() {
@@ -132,8 +150,10 @@ int32_t HeldPrefixes::block_size() const {
 int64_t HeldPrefixes::Match(std::span<const uint64_t> names) const {
   const std::lock_guard lock(mutex_);
   if (!whole_ || too_many_) return -1;
-  const auto missing = std::ranges::find_if(
-      names, [&](uint64_t name) { return !held_.contains(name) && !noted_.contains(name); });
+  const auto is_there = [&](uint64_t name) {
+    return held_.contains(name) || noted_.contains(name) || (caches_ && promised_.contains(name));
+  };
+  const auto missing = std::ranges::find_if_not(names, is_there);
   return missing - names.begin();
 }
 

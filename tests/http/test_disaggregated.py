@@ -393,7 +393,7 @@ def test_the_router_asks_both_at_once(one, there, here):
 
 
 def test_a_pushed_pair_whose_prefill_dies_ends_all_the_same(one):
-    with serve(*config()) as d, serve(*config(), "--max-num-batched-tokens", "16") as p, router_before(p, d) as router:
+    with serve(*config()) as d, serve(*config(), "--max-num-batched-tokens", "16", "--max-num-seqs", "8") as p, router_before(p, d) as router:
         ids = [i * 13 % 500 + 3 for i in range(900)]
         with concurrent.futures.ThreadPoolExecutor(4) as pool:
             waiting = [pool.submit(alone, router, prompt=ids[k:]) for k in range(4)]

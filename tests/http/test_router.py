@@ -282,7 +282,7 @@ def test_a_worker_that_starts_again_holds_nothing(fleet):
         node.kill()
         fleet.worker(port)
     wait_healthy(router, 2)
-    time.sleep(1.5)
+    time.sleep(2)
     assert ask_and_compare(router, "/v1/completions", dict(body), stream=False) == (0, 0)
     predicted, cached = ask_and_compare(router, "/v1/completions", dict(body), stream=False)
     assert predicted == cached > 100
