@@ -392,6 +392,30 @@ def test_the_router_asks_both_at_once(one, there, here):
         until(lambda: free(p) and free(d), 15)
 
 
+@pytest.mark.parametrize("mode", ["push", "pull"])
+def test_what_decode_can_do_alone_goes_there_alone(one, mode):
+    flags = ["--prefill-threshold", "64", "--tokenizer", MODEL, "--decode-policy", "cache_aware", "--kv-transfer-mode", mode]
+    with serve(*config()) as p, serve(*config()) as d, router_before(p, d, *flags) as router:
+        def pairs_of(**body):
+            before = transfers(router, mode)
+            assert text(alone(router, **body)) == text(alone(one, **body))
+            return transfers(router, mode) - before
+
+        time.sleep(1.5)  # until it is known that decode holds nothing
+        ids = [i * 31 % 500 + 3 for i in range(400)]
+        assert pairs_of(prompt=ids[:63]) == 0
+        assert pairs_of(prompt=ids[:200]) == 1
+        assert pairs_of(prompt=ids[:200]) == 0  # decode has it now
+        assert pairs_of(prompt=ids[:200] + [7] * 40) == 0
+        assert pairs_of(prompt=ids[:200] + [8] * 90) == 1
+        assert pairs_of(prompt="x") == 0 and pairs_of(prompt=TEXT * 8) == 1
+        httpx.post(d.url + "/pause", params={"clear_cache": "true"}).raise_for_status()
+        httpx.post(d.url + "/resume").raise_for_status()
+        time.sleep(1.5)
+        assert pairs_of(prompt=ids[:200]) == 1  # it has it no more
+        until(lambda: free(p) and free(d), 15)
+
+
 def test_a_pushed_pair_whose_prefill_dies_ends_all_the_same(one):
     with serve(*config()) as d, serve(*config(), "--max-num-batched-tokens", "16", "--max-num-seqs", "8") as p, router_before(p, d) as router:
         ids = [i * 13 % 500 + 3 for i in range(900)]
