@@ -6,7 +6,7 @@
 // behind it, oldest first, as many as he wants at a time. Names that are held now are found by their version
 // however long ago they came; of those that are gone the latest kMaxGone are remembered. Who knows less than
 // that, or another life of this rank (its epoch), begins anew. What was gone when he began (his base) he
-// never heard of, so a long first list may take its time.
+// never heard of, so a long first list may take its time (until kMaxGone more are gone).
 #include <deque>
 #include <functional>
 #include <map>

@@ -102,8 +102,8 @@ RC_GTEST_PROP(PrefixDigest, AFollowerHoldsWhatIsHeld, ()) {
   RC_ASSERT(follower.held == std::set<uint64_t>(truth.begin(), truth.end()));
 }
 
-TEST(PrefixDigest, ALongFirstListEndsThoughMoreGoesThanIsRemembered) {
-  PrefixDigest digest(16, true, 8);
+TEST(PrefixDigest, ALongFirstListEndsThoughMoreWentBeforeThanIsRemembered) {
+  PrefixDigest digest(16, true, 16);
   for (uint64_t name = 0; name < 100; ++name) digest.Published(name);
   for (uint64_t name = 1000; name < 1050; ++name) {
     digest.Published(name);

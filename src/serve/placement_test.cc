@@ -49,7 +49,7 @@ TEST(Placement, TellsWhichPrefixesAreHeld) {
   house.Get("/prefix_digest?limit=0");
   EXPECT_EQ(asked.limit, 1);
   for (const char* bad :
-       {"rank=x", "rank=-1", "rank=2", "rank=99999999999", "epoch=xyz", "epoch=00112233445566778", "since=-1",
+       {"rank=x", "rank=-1", "rank=2", "rank=99999999999", "epoch=xyz", "epoch=11122233344455566", "since=-1",
         "since=1x", "base=99999999999999999999", "limit=+1"}) {
     const auto got = house.Get(std::string("/prefix_digest?") + bad);
     EXPECT_EQ(got.status, 400) << bad;
