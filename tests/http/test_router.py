@@ -247,7 +247,10 @@ def test_what_workers_hold_is_known(fleet, flags, at_once):
     def turn(i):
         with lock:
             path, body = talk.body()
-        return ask_and_compare(routers[i % 5 == 0], path, body, stream=i % 2 == 0)  # now and then through another router
+        # Now and then through another router, whose prompts are seen when they are computed; not among several at once,
+        # where the next turn of a conversation may overtake that.
+        other = at_once == 1 and i % 5 == 0
+        return ask_and_compare(routers[other], path, body, stream=i % 2 == 0)
 
     time.sleep(1.5)
     count = 240
