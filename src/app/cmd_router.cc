@@ -1,6 +1,7 @@
 // cadre router: one address for several servers.
 #include <algorithm>
 
+#include "app/router_tokens.h"
 #include "app/run.h"
 #include "deploy/signals.h"
 #include "route/router.h"
@@ -64,6 +65,12 @@ void TakePolicies(const config::RouterOptions& from, route::Options& to) {
   to.decode_policy.name = from.decode_policy.value_or(from.policy);
 }
 
+bool CountsTokens(const route::Options& options) {
+  const auto counts = [](const route::PolicyOptions& policy) { return policy.name == "cache_aware"; };
+  if (!options.pairs) return counts(options.policy);
+  return counts(options.prefill_policy) || counts(options.decode_policy) || options.prefill_threshold > 0;
+}
+
 Result<route::Options> OptionsOf(const config::RouterOptions& from) {
   route::Options to;
   to.pairs = from.pairs;
@@ -87,6 +94,15 @@ Result<route::Options> OptionsOf(const config::RouterOptions& from) {
   to.max_concurrent_requests = from.max_concurrent_requests;
   to.api_key = from.api_key;
   if (!from.request_id_headers.empty()) to.request_id_headers = from.request_id_headers;
+  to.kv_transfer_mode = from.kv_transfer_mode == "pull"   ? route::KvTransferMode::kPull
+                        : from.kv_transfer_mode == "push" ? route::KvTransferMode::kPush
+                                                          : route::KvTransferMode::kAuto;
+  to.prefill_threshold = from.prefill_threshold;
+  if (from.tokenizer && CountsTokens(to)) {
+    CADRE_ASSIGN(to.tokenize, LoadTokenize(from));
+  } else if (from.tokenizer) {
+    LogWarning("--tokenizer has no effect: no policy is cache_aware and there is no --prefill-threshold");
+  }
   to.metrics_port = from.prometheus_port.value_or(-1);
   to.metrics_host = from.prometheus_host;
   return to;

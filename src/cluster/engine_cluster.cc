@@ -227,6 +227,26 @@ void EngineCluster::Control(engine::ControlRequest request, engine::ControlDone 
   }
 }
 
+std::vector<engine::KvSource> EngineCluster::KvSources() const {
+  std::vector<engine::KvSource> all;
+  for (const engine::Engine* engine : engines_) all.push_back(engine->KvSources().front());
+  return all;
+}
+
+void EngineCluster::Prefixes(engine::PrefixQuery query, engine::PrefixDone done) {
+  const int rank = query.rank, num_ranks = static_cast<int>(engines_.size());
+  if (rank < 0 || rank >= num_ranks) {
+    return done(
+        FailParam(Code::kInvalidArgument, "rank", "rank {} is out of range [0, {})", rank, num_ranks));
+  }
+  query.rank = 0;
+  engines_[static_cast<size_t>(rank)]->Prefixes(
+      query, [done = std::move(done), num_ranks](Result<engine::PrefixChanges> changes) {
+        if (changes) changes->num_ranks = num_ranks;
+        done(std::move(changes));
+      });
+}
+
 void EngineCluster::Drain(TimePoint deadline) {
   std::vector<std::jthread> threads;
   for (engine::Engine* engine : engines_)

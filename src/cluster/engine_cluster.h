@@ -35,6 +35,9 @@ class EngineCluster : public engine::Engine {
   Status ResetPrefixCache() override;
   /// To all engines; answered when all have: with the state of the first, or the first error.
   void Control(engine::ControlRequest request, engine::ControlDone done) override;
+  std::vector<engine::KvSource> KvSources() const override;
+  /// Of the rank that is named; ranks are the engines' indices.
+  void Prefixes(engine::PrefixQuery query, engine::PrefixDone done) override;
   /// All at once: ranks that step together also end together.
   void Drain(TimePoint deadline) override;
 

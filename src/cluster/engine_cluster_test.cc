@@ -35,6 +35,10 @@ class HoldingEngine : public engine::Engine {
     orders.push_back(std::move(request));
     answers.push_back(std::move(done));
   }
+  void Prefixes(engine::PrefixQuery query, engine::PrefixDone done) override {
+    done(engine::PrefixChanges{.version = query.since, .block_size = 16, .removed = {}, .added = {name}});
+  }
+  uint64_t name = 0;
   std::vector<engine::ControlRequest> orders;
   std::vector<engine::ControlDone> answers;
   void Drain(TimePoint) override { drained = true; }
@@ -61,6 +65,28 @@ class Deaf : public engine::EventSink {
   void OnTokens(std::vector<engine::GeneratedToken>) override {}
   void OnFinish(std::vector<engine::GeneratedToken>, engine::Finish) override {}
 };
+
+TEST(Cluster, EachRankIsAskedForWhatItHoldsAndWhereItIsReached) {
+  std::vector<HoldingEngine> engines(2);
+  for (size_t i = 0; i < 2; ++i) {
+    engines[i].name = 10 + i;
+    engines[i].info.kv_transfer.source = {.engine_id = Format("e_dp{}", i), .host = "h", .port = 5600};
+  }
+  const auto cluster = *EngineCluster::Create({&engines[0], &engines[1]});
+  ASSERT_EQ(cluster->KvSources().size(), 2u);
+  EXPECT_EQ(cluster->KvSources()[1].engine_id, "e_dp1");
+  for (const int rank : {-1, 0, 1, 2}) {
+    std::optional<Result<engine::PrefixChanges>> heard;
+    cluster->Prefixes({.rank = rank, .since = 4},
+                      [&](Result<engine::PrefixChanges> c) { heard = std::move(c); });
+    ASSERT_TRUE(heard.has_value());
+    ASSERT_EQ(heard->has_value(), rank == 0 || rank == 1) << rank;
+    if (!heard->has_value()) continue;
+    EXPECT_EQ((*heard)->num_ranks, 2);
+    EXPECT_EQ((*heard)->version, 4);
+    EXPECT_EQ((*heard)->added.front(), static_cast<uint64_t>(10 + rank));
+  }
+}
 
 struct Ranks {
   explicit Ranks(size_t n, int num_fronts = 1) : engines(n) {

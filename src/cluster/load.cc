@@ -2,17 +2,12 @@
 
 #include <algorithm>
 
+#include "base/prefix_hash.h"
+
 namespace cadre::cluster {
 namespace {
 
 constexpr int64_t kFreeLead = 8;  // requests
-
-// splitmix64's last step: every bit of the input reaches every bit of the output.
-uint64_t Mix(uint64_t x) {
-  x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9;
-  x = (x ^ (x >> 27)) * 0x94D049BB133111EB;
-  return x ^ (x >> 31);
-}
 
 }  // namespace
 
@@ -35,13 +30,12 @@ size_t ChooseRank(std::span<const Candidate> ranks, int64_t prompt_tokens, uint6
   return best;
 }
 
-BlockNames::BlockNames(int block_size, std::string_view salt) : block_size_(block_size), hash_(salt.size()) {
-  for (const char c : salt) hash_ = Mix(hash_ + static_cast<unsigned char>(c) + 1);
-}
+BlockNames::BlockNames(int block_size, std::string_view salt)
+    : block_size_(block_size), hash_(PrefixRoot(salt)) {}
 
 void BlockNames::Add(std::span<const int32_t> tokens, std::vector<uint64_t>& names) {
   for (const int32_t token : tokens) {
-    hash_ = Mix(hash_ * 0x9E3779B97F4A7C15 + static_cast<uint32_t>(token) + 1);
+    hash_ = ExtendPrefix(hash_, {&token, 1});
     if (++filled_ < block_size_) continue;
     filled_ = 0;
     names.push_back(hash_ | 1);  // 0 is an empty place in the board's tables

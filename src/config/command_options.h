@@ -159,6 +159,12 @@ struct RouterOptions {
   std::vector<std::string> worker_dns, prefill_dns, decode_dns;
   double dns_interval_s = 10;
 
+  std::string kv_transfer_mode = "auto";
+  int64_t prefill_threshold = 0;
+  std::optional<std::string> tokenizer;  ///< folder or name of the model that the workers serve
+  std::string chat_template;             ///< as --chat-template of the workers
+  std::string hub_cache;
+
   std::string policy = "cache_aware";
   std::optional<std::string> prefill_policy, decode_policy;  ///< as `policy` if unset
   double cache_threshold = 0.3, balance_rel_threshold = 1.5;

@@ -314,6 +314,7 @@ Result<Parsed<RouterOptions>> ParseRouter(std::span<const std::string> args, con
   Targets targets{};
   std::get<RouterOptions*>(targets) = &options;
   auto outcome = Parse(Command::kRouter, args, env, targets);
+  options.hub_cache = FindHubCache(env).folder;
   LowerCase(options.log_level);
   return Finish(std::move(options), std::move(outcome));
 }

@@ -100,6 +100,14 @@ Status SettleRouter(RouterOptions& o, std::vector<Notice>& notices) {
   o.pairs =
       o.pairs || !o.prefill.empty() || !o.decode.empty() || !o.prefill_dns.empty() || !o.decode_dns.empty();
   if (o.disable_retries) o.retry_max_retries = 1;
+  if (!o.chat_template.empty() && !o.tokenizer) {
+    return FailParam(Code::kInvalidArgument, "--chat-template",
+                     "--chat-template is of use with --tokenizer alone: name the workers' model, too");
+  }
+  if (o.prefill_threshold > 0 && !o.pairs) {
+    return FailParam(Code::kInvalidArgument, "--prefill-threshold",
+                     "--prefill-threshold is for pairs: there are no --prefill and --decode workers");
+  }
   CADRE_TRY(CheckSources(o));
   return CheckKvAddresses(o);
 }

@@ -127,6 +127,21 @@ TEST(Router, VllmRoutersLine) {
   EXPECT_THAT(options.request_id_headers, ElementsAre("x-a", "x-b"));
 }
 
+TEST(Router, HowPairsAreAskedAndHowPromptsAreCounted) {
+  const RouterOptions options =
+      Router({"--prefill", "http://p:1", "--decode", "http://d:1", "--kv-transfer-mode", "push",
+              "--prefill-threshold", "64", "--tokenizer-path", "/models/m", "--chat-template", "/t.jinja"},
+             {{"HF_HOME", "/hf"}});
+  EXPECT_EQ(options.kv_transfer_mode, "push");
+  EXPECT_EQ(options.prefill_threshold, 64);
+  EXPECT_EQ(options.tokenizer, "/models/m");
+  EXPECT_EQ(options.chat_template, "/t.jinja");
+  EXPECT_EQ(options.hub_cache, "/hf/hub");
+  EXPECT_THAT(RouterError({"http://a:1", "--kv-transfer-mode", "shove"}), HasSubstr("--kv-transfer-mode"));
+  EXPECT_THAT(RouterError({"http://a:1", "--prefill-threshold", "64"}), HasSubstr("is for pairs"));
+  EXPECT_THAT(RouterError({"http://a:1", "--chat-template", "t"}), HasSubstr("--tokenizer"));
+}
+
 TEST(Router, TheKeyComesFromTheEnvironment) {
   EXPECT_EQ(Router({"http://a:1"}, {{"VLLM_API_KEY", "k"}}).api_key, "k");
   EXPECT_EQ(Router({"http://a:1", "--api-key", "j"}, {{"VLLM_API_KEY", "k"}}).api_key, "j");

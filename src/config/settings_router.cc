@@ -51,6 +51,14 @@ constexpr Setting kWorkers[] = {
     Works("decode-dns", Type::kAppended, "", Into<&R::decode_dns>, "The same for decode servers."),
     Works("dns-interval-secs", Type::kFloat, "10", Into<&R::dns_interval_s>, "Seconds between two look-ups.")
         .Range(0.1, 86400),
+    Works("kv-transfer-mode", Type::kString, "auto", Into<&R::kv_transfer_mode>,
+          "Pairs: pull asks decode when prefill has ended; push asks both at once, and answers 503 where a "
+          "pair cannot; auto pushes where both say that they can.")
+        .Choices("auto,pull,push"),
+    Works("prefill-threshold", Type::kInt, "0", Into<&R::prefill_threshold>,
+          "Pairs: prompts of which decode has to compute fewer tokens than this go to decode alone. What it "
+          "holds is known as cache_aware knows it; without --tokenizer four bytes are a token.")
+        .Range(0),
     Works("worker-startup-check-interval", Type::kFloat, "1", Into<&R::worker_startup_check_interval_s>,
           "Seconds between probes of a worker that has never been healthy.")
         .Range(0.01, 86400),
@@ -76,6 +84,12 @@ constexpr Setting kPolicy[] = {
         .Choices(kPolicies),
     Works("decode-policy", Type::kString, "", Into<&R::decode_policy>, "For decode; --policy if unset.")
         .Choices(kPolicies),
+    Works("tokenizer", Type::kString, "", Into<&R::tokenizer>,
+          "cache_aware: the workers' model (a folder, or a name in the local hub cache), to count its tokens "
+          "and follow what each worker says to hold of a prompt; unset: by the text that was sent there.")
+        .Alias("tokenizer-path"),
+    Works("chat-template", Type::kString, "", Into<&R::chat_template>,
+          "With --tokenizer: the workers' --chat-template, a file or the template itself."),
     Works("cache-threshold", Type::kFloat, "0.3", Into<&R::cache_threshold>,
           "cache_aware: share of the prompt that a worker must have seen to be preferred.")
         .Range(0, 1),

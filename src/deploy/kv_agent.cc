@@ -168,16 +168,25 @@ engine::KvHandOffOptions HandOffOptionsOf(const config::EngineOptions& options, 
           .name = Format("rank {}", place.rank())};
 }
 
-engine::KvTransferInfo KvTransferInfoOf(const config::EngineOptions& options) {
+engine::KvTransferInfo KvTransferInfoOf(const config::EngineOptions& options, RankPlace place,
+                                        const handoff::Agent* agent) {
   const config::KvTransferOptions& kv = options.kv_transfer;
+  engine::KvSource source;
+  if (agent != nullptr) {
+    source = {.engine_id = agent->engine_id(),
+              .host = agent->host(),
+              .port = agent->port(),
+              .tp_size = place.tp_size};
+  }
   return {.enabled = kv.enabled(),
           .by_request_id = kv.by_request_id(),
           .produces = kv.enabled() && kv.role != "kv_consumer",
           .consumes = kv.enabled() && kv.role != "kv_producer",
           .holds_answers = kv.bidirectional,
           .first_port = kv.port,
-          .tp_size = options.parallel.tensor_parallel_size,
-          .dp_size = options.parallel.data_parallel_size};
+          .tp_size = place.tp_size,
+          .dp_size = options.parallel.data_parallel_size,
+          .source = std::move(source)};
 }
 
 }  // namespace cadre::deploy

@@ -44,7 +44,9 @@ Result<std::unique_ptr<handoff::Agent>> StartKvAgent(const config::EngineOptions
 
 /// What the engine is told of it.
 engine::KvHandOffOptions HandOffOptionsOf(const config::EngineOptions& options, RankPlace place);
-engine::KvTransferInfo KvTransferInfoOf(const config::EngineOptions& options);
+/// `agent`: the rank's own; null: none.
+engine::KvTransferInfo KvTransferInfoOf(const config::EngineOptions& options, RankPlace place,
+                                        const handoff::Agent* agent);
 
 /// An address of this machine that others can reach, as far as it can be known: the side channel's host, what
 /// NodeAddresses says, the first address of an interface that is no loopback, or 127.0.0.1.

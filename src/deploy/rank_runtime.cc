@@ -193,7 +193,7 @@ Status RankRuntime::Connect(const config::EngineOptions& options, const ModelSet
                          .max_model_len = setup.max_model_len,
                          .num_kv_blocks = setup.memory.num_kv_blocks,
                          .block_size = layout.block_size,
-                         .kv_transfer = KvTransferInfoOf(options)},
+                         .kv_transfer = KvTransferInfoOf(options, place, agent_.get())},
           .scheduler = {.max_num_seqs = static_cast<int32_t>(scheduler.max_num_seqs),
                         .max_num_batched_tokens = static_cast<int32_t>(scheduler.max_num_batched_tokens),
                         .long_prefill_token_threshold =

@@ -10,6 +10,7 @@
 
 #include "base/error.h"
 #include "engine/control.h"
+#include "engine/prefix_digest.h"
 #include "engine/request.h"
 
 namespace cadre::engine {
@@ -128,6 +129,14 @@ class Engine {
 
   /// One entry a rank. Any thread; cheap.
   virtual std::vector<RankStats> Stats() const = 0;
+
+  /// Where other instances reach each rank's KV blocks, in the order of ranks. Any thread; cheap.
+  virtual std::vector<KvSource> KvSources() const { return {model_info().kv_transfer.source}; }
+
+  /// What a rank's prefix cache holds that the caller does not know yet. Any thread; never blocks. `done`
+  /// hears it once, on any thread, and must not block: kUnsupported where the engine cannot tell,
+  /// kInvalidArgument for a rank that is not there, kUnavailable when it has ended.
+  virtual void Prefixes(PrefixQuery query, PrefixDone done);
 
   /// OK while requests can be served; else who is missing or what died.
   virtual Status Health() const = 0;

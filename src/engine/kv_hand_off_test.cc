@@ -99,16 +99,15 @@ class Instance {
                                      static_cast<size_t>(spec.num_moe_layers()), &*map_),
                                  .agent = agent.get(),
                                  .vocab_size = spec.vocab_size});
-    engine = std::make_unique<LocalEngine>(
-        LocalEngineOptions{
-            .model_info = {.vocab_size = spec.vocab_size,
-                           .max_model_len = 256,
-                           .num_kv_blocks = num_blocks,
-                           .block_size = kBlockSize},
-            .scheduler = {.max_num_batched_tokens = kMaxTokens, .enable_prefix_caching = prefix_caching},
-            .agent = agent.get(),
-            .hand_off = {.recompute = recompute}},
-        std::move(runner), nullptr);
+    LocalEngineOptions options;  // g++ 12 takes strings of a nested initializer for uninitialized
+    options.model_info.vocab_size = spec.vocab_size;
+    options.model_info.max_model_len = 256;
+    options.model_info.num_kv_blocks = num_blocks;
+    options.model_info.block_size = kBlockSize;
+    options.scheduler = {.max_num_batched_tokens = kMaxTokens, .enable_prefix_caching = prefix_caching};
+    options.agent = agent.get();
+    options.hand_off.recompute = recompute;
+    engine = std::make_unique<LocalEngine>(std::move(options), std::move(runner), nullptr);
     agent->wake = [this] { engine->Wake(); };
   }
   ~Instance() {

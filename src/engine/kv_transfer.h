@@ -10,6 +10,13 @@
 
 namespace cadre::engine {
 
+/// Where one rank's blocks are fetched from.
+struct KvSource {
+  std::string engine_id, host;
+  uint16_t port = 0;  ///< 0: nobody can
+  int32_t tp_size = 1;
+};
+
 /// What an engine can do of it, for the front.
 struct KvTransferInfo {
   bool enabled = false;
@@ -17,8 +24,7 @@ struct KvTransferInfo {
   bool produces = false;       ///< prefill is its role
   bool consumes = false;       ///< decode is
   bool holds_answers = false;  ///< what a decoding request has computed is held too, for the next turn
-  // Of by_request_id: which port is whose.
-  int first_port = 0;  ///< of rank 0; each rank has the next one
+  int first_port = 0;          ///< of rank 0, where asked for; each rank has the next one
   int tp_size = 1, dp_size = 1;
 
   /// The DP rank that is reached at a port in a request's id; -1: there is but one. Rank 0 where the port is
@@ -28,6 +34,8 @@ struct KvTransferInfo {
     const int replica = (port - first_port) / std::max(tp_size, 1);
     return port >= first_port && replica < dp_size ? replica : 0;
   }
+
+  KvSource source;  ///< this rank's own
 };
 
 /// What a request wants. Both may be wanted: a conversation's next turn, whose blocks go back and forth.

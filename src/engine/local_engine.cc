@@ -77,11 +77,13 @@ LocalEngine::LocalEngine(LocalEngineOptions options, std::unique_ptr<Runner> run
     : options_(std::move(options)),
       runner_(std::move(runner)),
       gate_(std::move(gate)),
+      prefixes_(options_.model_info.block_size, options_.scheduler.enable_prefix_caching),
       scheduler_(options_.scheduler, options_.model_info.num_kv_blocks, options_.model_info.block_size),
       inbox_(std::make_shared<Inbox>()),
       pace_(options_.max_step_seconds) {
   if (options_.agent != nullptr)
     scheduler_.Attach(hand_off_.emplace(*options_.agent, scheduler_.pool(), options_.hand_off));
+  scheduler_.pool().SetListener(&prefixes_);
   inbox_->gate = gate_.get();
   inbox_->adapters = adapters_ = options_.adapters;
   stats_.rank = options_.rank;
@@ -163,6 +165,12 @@ void LocalEngine::Control(ControlRequest request, ControlDone done) {
     }
   }
   done(Fail(Code::kUnavailable, "the engine has ended"));
+}
+
+void LocalEngine::Prefixes(PrefixQuery query, PrefixDone done) {
+  if (query.rank != 0)
+    return done(FailParam(Code::kInvalidArgument, "rank", "rank {} is out of range [0, 1)", query.rank));
+  done(prefixes_.Since(query));
 }
 
 void LocalEngine::Drain(TimePoint deadline) {

@@ -55,8 +55,8 @@ class StepGate {
   virtual int64_t most_tokens() const = 0;
   /// Whether any rank's offer said so when they last agreed. False before.
   virtual bool anybody_generates() const = 0;
-  /// Sleeps until Wake() is called on any rank of the group, `most` at most; then all wake. Errors: a rank has
-  /// died.
+  /// Sleeps until Wake() is called on any rank of the group, `most` at most; then all wake. Errors: a rank
+  /// has died.
   virtual Status Sleep(Duration most) = 0;
   /// Any thread.
   virtual void Wake() = 0;
@@ -95,6 +95,7 @@ class LocalEngine : public Engine {
   Result<EplbState> Eplb(TimePoint deadline) const override;
   Status ResetPrefixCache() override;
   void Control(ControlRequest request, ControlDone done) override;
+  void Prefixes(PrefixQuery query, PrefixDone done) override;
   void Drain(TimePoint deadline) override;
 
   /// The agent has something to tell. Any thread.
@@ -133,6 +134,7 @@ class LocalEngine : public Engine {
   LocalEngineOptions options_;
   std::unique_ptr<Runner> runner_;
   std::unique_ptr<StepGate> gate_;
+  PrefixDigest prefixes_;
   Scheduler scheduler_;
   std::optional<KvHandOff> hand_off_;
   ControlDesk desk_;

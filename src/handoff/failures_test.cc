@@ -125,6 +125,14 @@ TEST_P(FailureTest, Rejected) {
   source.Write("q", source.Table(40, 3), 1, 0, 40);
   source.agent().Lease("q", Now() + seconds(30));
   EXPECT_EQ(source.AwaitEnded("q"), LeaseEnd::kRejected);
+  // Before its beginning: both sides were asked at once, and the target has it all.
+  target.agent().Reject(source.Address("early"));
+  Sleep(100);
+  source.Hold("early", 40, 1);
+  EXPECT_EQ(source.AwaitEnded("early"), LeaseEnd::kRejected);
+  source.Hold("early", 40, 1);  // said once, it counts once
+  Sleep(100);
+  EXPECT_TRUE(source.agent().TakeEnded().empty());
   SourceAddress nowhere = source.Address("q");
   nowhere.port = 1;
   target.agent().Reject(nowhere);

@@ -11,6 +11,9 @@ constexpr size_t kMaxWaiting = 4096, kMaxServings = 4096, kMaxPast = 256;
 constexpr auto kPeerTime = std::chrono::seconds(1);
 // A target that comes within this time of a drop is told of it, even if it would wait for the request.
 constexpr auto kDropMemory = std::chrono::seconds(2);
+// A target that was asked at the same time may say that it wants nothing before the request is known here.
+constexpr size_t kMaxRefused = 1024;
+constexpr auto kRefusedMemory = std::chrono::seconds(60);
 
 const char* WhyText(LeaseEnd why) {
   switch (why) {
@@ -98,7 +101,12 @@ void Source::Add(std::shared_ptr<Progress> progress, int64_t num_tokens, int64_t
 }
 
 void Source::Open(std::shared_ptr<Progress> progress, int64_t num_tokens, int64_t generation) {
+  const std::string id = progress->request_id;
   Add(std::move(progress), num_tokens, generation);
+  const auto refused = std::ranges::find(refused_, id, [](const auto& one) { return one.first; });
+  if (refused == refused_.end()) return;
+  if (Now() - refused->second < kRefusedMemory) Unwanted(id, LeaseEnd::kRejected);
+  refused_.erase(refused);
 }
 
 void Source::Blocks(const std::shared_ptr<Progress>& progress, std::vector<int32_t> blocks) {
@@ -274,6 +282,10 @@ void Source::HearTell(Caller* caller, fabric::WireReader& in, uint32_t stream) {
     held->second.until = std::max(held->second.until, Now() + held->second.length);
   }
   if (held != held_.end() && reject) Unwanted(request_id, LeaseEnd::kRejected);
+  if (held == held_.end() && reject) {
+    refused_.emplace_back(request_id, Now());
+    if (refused_.size() > kMaxRefused) refused_.pop_front();
+  }
   caller->stream.Send(kTold, outcome.Encode(stream));
 }
 

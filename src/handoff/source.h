@@ -129,8 +129,9 @@ class Source {
   bool repace_ = false;  // who is sent to has changed
   std::vector<PeerAddress> peers_;
   std::unordered_map<std::string, Held> held_;
-  std::list<Serving> waiting_;  // for a request that is not known yet
-  std::deque<PastEnd> past_;    // so that who comes late hears why
+  std::list<Serving> waiting_;                             // for a request that is not known yet
+  std::deque<PastEnd> past_;                               // so that who comes late hears why
+  std::deque<std::pair<std::string, TimePoint>> refused_;  // by a target, before they were opened; bounded
   std::list<std::shared_ptr<PeerEnd>> ending_;
   int64_t num_leases_ = 0, num_expired_ = 0, bytes_sent_ = 0;
 };

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/check.h"
+#include "base/prefix_hash.h"
 
 namespace cadre::kv {
 namespace {
@@ -60,8 +61,21 @@ void BlockPool::Release(BlockId block) {
 
 NodeId BlockPool::Root(const std::string& key) {
   if (const auto found = roots_.find(key); found != roots_.end()) return found->second;
-  if (roots_.size() >= kMaxRoots) roots_.clear();
-  return roots_[key] = NodeId(next_node_++);
+  if (roots_.size() >= kMaxRoots) ForgetRoots();
+  const NodeId root(next_node_++);
+  names_[root.value] = PrefixRoot(key);
+  return roots_[key] = root;
+}
+
+// What stands under a root that is forgotten stays, and is found no more.
+void BlockPool::ForgetRoots() {
+  for (const auto& [key, root] : roots_) names_.erase(root.value);
+  roots_.clear();
+}
+
+std::optional<uint64_t> BlockPool::NameOf(NodeId node) const {
+  const auto found = names_.find(node.value);
+  return found == names_.end() ? std::nullopt : std::optional(found->second);
 }
 
 std::unordered_multimap<uint64_t, BlockPool::Node>::iterator BlockPool::FindNode(
@@ -92,7 +106,12 @@ NodeId BlockPool::Publish(NodeId parent, std::span<const int32_t> tokens, BlockI
   CADRE_CHECK(At(block).holders > 0 && !At(block).node.valid());
   const NodeId id(next_node_++);
   const uint64_t hash = HashPlace(parent, tokens);
-  nodes_.emplace(hash, Node{id, parent, block, {tokens.begin(), tokens.end()}});
+  std::optional<uint64_t> name = NameOf(parent);
+  if (name) {
+    name = names_[id.value] = ExtendPrefix(*name, tokens);
+    if (listener_ != nullptr) listener_->Published(*name);
+  }
+  nodes_.emplace(hash, Node{id, parent, block, {tokens.begin(), tokens.end()}, name});
   node_hash_[id.value] = hash;
   At(block).node = id;
   return id;
@@ -104,6 +123,10 @@ void BlockPool::Forget(BlockId block) {
   auto [it, end] = nodes_.equal_range(place->second);
   while (it != end && it->second.id != b.node) ++it;
   CADRE_CHECK(it != end);
+  if (const auto name = it->second.name) {
+    names_.erase(b.node.value);
+    if (listener_ != nullptr) listener_->Forgotten(*name);
+  }
   nodes_.erase(it);
   node_hash_.erase(place);
   b.node = NodeId();
@@ -117,7 +140,7 @@ void BlockPool::ForgetAll() {
   for (size_t i = 0; i < blocks_.size(); ++i) {
     if (blocks_[i].node.valid()) Forget(BlockId(static_cast<int32_t>(i)));
   }
-  roots_.clear();
+  ForgetRoots();
 }
 
 void BlockPool::CheckIntegrity() const {

@@ -25,9 +25,21 @@ namespace cadre::kv {
 /// Place in the prefix trie. Never used again after its block is evicted.
 using NodeId = Id<struct NodeTag, int64_t>;
 
+/// Hears which prefixes can be found, by their names (base/prefix_hash.h). On the engine thread; must be
+/// cheap.
+class PrefixListener {
+ public:
+  virtual ~PrefixListener() = default;
+  virtual void Published(uint64_t name) = 0;
+  virtual void Forgotten(uint64_t name) = 0;  ///< as often as it was published
+};
+
 class BlockPool {
  public:
   BlockPool(int64_t num_blocks, int32_t block_size);
+
+  /// `listener` hears of all that is published from now on; null: nobody. Outlives the pool.
+  void SetListener(PrefixListener* listener) { listener_ = listener; }
 
   int64_t num_blocks() const { return static_cast<int64_t>(blocks_.size()); }
   int32_t block_size() const { return block_size_; }
@@ -75,10 +87,13 @@ class BlockPool {
     NodeId parent;
     BlockId block;
     std::vector<int32_t> tokens;
+    std::optional<uint64_t> name;  // if it can be found: not if its parent was evicted before it came
   };
+  std::optional<uint64_t> NameOf(NodeId node) const;
 
   std::unordered_multimap<uint64_t, Node>::iterator FindNode(NodeId parent, std::span<const int32_t> tokens);
   void Forget(BlockId block);
+  void ForgetRoots();
   Block& At(BlockId block) { return blocks_[static_cast<size_t>(block.value)]; }
 
   int32_t block_size_;
@@ -88,6 +103,8 @@ class BlockPool {
   std::unordered_multimap<uint64_t, Node> nodes_;    // by hash of (parent, tokens)
   std::unordered_map<int64_t, uint64_t> node_hash_;  // node id -> its key in nodes_
   std::unordered_map<std::string, NodeId> roots_;
+  std::unordered_map<int64_t, uint64_t> names_;  // of roots and nodes that can be found, by id
+  PrefixListener* listener_ = nullptr;
   int64_t next_node_ = 0;
 };
 

@@ -33,6 +33,7 @@ struct EngineClient::State {
   int64_t next_id = 0;
   std::map<int64_t, std::optional<Result<engine::EplbState>>> asked_eplb;  // an entry a caller that waits
   std::map<int64_t, engine::ControlDone> controls;
+  std::map<int64_t, engine::PrefixDone> prefixes;
   engine::RankStats stats;
   Status health;
   bool draining = false;
@@ -202,6 +203,18 @@ bool EngineClient::HandleFrame(uint32_t kind, std::string_view body) {
       message->ok ? done(message->state) : done(std::unexpected(std::move(message->error)));
       return true;
     }
+    case MessageKind::kPrefixes: {
+      auto message = Decode<PrefixesMessage>(body);
+      if (!message) return false;
+      engine::PrefixDone done;
+      {
+        const std::lock_guard lock(state_->mutex);
+        if (const auto node = state_->prefixes.extract(message->id); !node.empty()) done = node.mapped();
+      }
+      if (!done) return true;
+      message->ok ? done(std::move(message->changes)) : done(std::unexpected(std::move(message->error)));
+      return true;
+    }
     case MessageKind::kDrained: {
       const std::lock_guard lock(state_->mutex);
       state_->drained = true;
@@ -216,9 +229,11 @@ bool EngineClient::HandleFrame(uint32_t kind, std::string_view body) {
 void EngineClient::Fail(const Error& error) {
   std::map<int64_t, std::shared_ptr<engine::EventSink>> sinks;
   std::map<int64_t, engine::ControlDone> controls;
+  std::map<int64_t, engine::PrefixDone> prefixes;
   {
     const std::lock_guard lock(state_->mutex);
     controls.swap(state_->controls);
+    prefixes.swap(state_->prefixes);
     if (state_->health) state_->health = std::unexpected(error);
     sinks.swap(state_->sinks);
     state_->drained = true;
@@ -227,6 +242,7 @@ void EngineClient::Fail(const Error& error) {
   for (const auto& [id, sink] : sinks)
     sink->OnFinish({}, {.reason = engine::FinishReason::kError, .error = error});
   for (const auto& [id, done] : controls) done(std::unexpected(error));
+  for (const auto& [id, done] : prefixes) done(std::unexpected(error));
 }
 
 std::vector<engine::RankStats> EngineClient::Stats() const {
@@ -252,6 +268,19 @@ void EngineClient::Control(engine::ControlRequest request, engine::ControlDone d
     if (state_->health) {
       state_->controls[id] = std::move(done);
       state_->outbox->Put(Number(MessageKind::kControl), Encode(ControlMessage{id, std::move(request)}));
+      return;
+    }
+  }
+  done(std::unexpected(state_->health.error()));
+}
+
+void EngineClient::Prefixes(engine::PrefixQuery query, engine::PrefixDone done) {
+  {
+    const std::lock_guard lock(state_->mutex);
+    if (state_->health) {
+      const int64_t id = state_->next_id++;
+      state_->prefixes[id] = std::move(done);
+      state_->outbox->Put(Number(MessageKind::kPrefixesWanted), Encode(PrefixesWantedMessage{id, query}));
       return;
     }
   }

@@ -36,6 +36,7 @@ class EngineClient : public engine::Engine {
   Result<engine::EplbState> Eplb(TimePoint deadline) const override;
   Status ResetPrefixCache() override;
   void Control(engine::ControlRequest request, engine::ControlDone done) override;
+  void Prefixes(engine::PrefixQuery query, engine::PrefixDone done) override;
   /// Of an engine that others use too: refuses new requests here, and ends with those of this front.
   void Drain(TimePoint deadline) override;
 

@@ -138,6 +138,11 @@ class Connection : public std::enable_shared_from_this<Connection> {
           Control(std::move(control));
           break;
         }
+        case MessageKind::kPrefixesWanted: {
+          CADRE_ASSIGN(const PrefixesWantedMessage wanted, Decode<PrefixesWantedMessage>(frame.body));
+          SendPrefixes(wanted);
+          break;
+        }
         case MessageKind::kEplbWanted: {
           CADRE_ASSIGN(const EplbWantedMessage wanted, Decode<EplbWantedMessage>(frame.body));
           SendEplb(wanted.id);
@@ -171,6 +176,18 @@ class Connection : public std::enable_shared_from_this<Connection> {
                       self->Send(MessageKind::kControlled, Encode(answer));
                       self->stats_.Changed();
                     });
+  }
+  void SendPrefixes(const PrefixesWantedMessage& wanted) {
+    engine_.Prefixes(
+        wanted.query, [self = shared_from_this(), id = wanted.id](Result<engine::PrefixChanges> changes) {
+          PrefixesMessage answer{.id = id, .ok = changes.has_value(), .error = {}, .changes = {}};
+          if (changes) {
+            answer.changes = std::move(*changes);
+          } else {
+            answer.error = std::move(changes).error();
+          }
+          self->Send(MessageKind::kPrefixes, Encode(answer));
+        });
   }
   void SendEplb(int64_t id) {
     EplbMessage answer{.id = id, .error = {}, .state = {}};

@@ -57,9 +57,14 @@ TEST(Wire, ARequestComesBackWhole) {
 
 TEST(Wire, WhatIsHeldComesBackWhole) {
   FinishMessage message{.id = 3, .last_tokens = {}, .finish = {}};
-  message.finish.held = engine::HeldKv{
-      .engine_id = "e", .request_id = "r", .host = "h", .port = 1, .tp_size = 2, .expires_s = 0.5,
-      .blocks = {4, 5}, .tokens = {6, 7, 8}};
+  message.finish.held = engine::HeldKv{.engine_id = "e",
+                                       .request_id = "r",
+                                       .host = "h",
+                                       .port = 1,
+                                       .tp_size = 2,
+                                       .expires_s = 0.5,
+                                       .blocks = {4, 5},
+                                       .tokens = {6, 7, 8}};
   const auto back = Decode<FinishMessage>(Encode(message));
   ASSERT_TRUE(back.has_value() && back->finish.held.has_value());
   EXPECT_EQ(back->finish.held->tokens, (std::vector<int32_t>{6, 7, 8}));
@@ -136,6 +141,16 @@ class EchoEngine : public engine::Engine {
   Result<engine::EplbState> Eplb(TimePoint deadline) const override {
     while (eplb_hangs) std::this_thread::sleep_for(std::chrono::milliseconds(1));
     return balanced ? engine::LargeEplbState(40, 256) : Engine::Eplb(deadline);
+  }
+  void Prefixes(engine::PrefixQuery query, engine::PrefixDone done) override {
+    if (query.since == 99) return;  // for ever
+    if (query.limit == 0) return done(Fail(Code::kInvalidArgument, "nothing is wanted"));
+    done(engine::PrefixChanges{.epoch = query.epoch,
+                               .version = query.since + query.base,
+                               .reset = true,
+                               .block_size = static_cast<int32_t>(query.limit),
+                               .removed = {~0ull},
+                               .added = {1, 2}});
   }
   void Control(engine::ControlRequest request, engine::ControlDone done) override {
     if (request.weights.folder == "hang") return;
@@ -372,6 +387,28 @@ TEST_F(Link, OrdersAreAnsweredAndEndWithTheRank) {
   client_->Fail({Code::kUnavailable, "rank 3 was killed", {}});
   EXPECT_EQ(hanging.get().error().message, "rank 3 was killed");
   EXPECT_EQ(tell({.kind = engine::ControlKind::kProbe}).get().error().message, "rank 3 was killed");
+}
+
+TEST_F(Link, WhatARankHoldsIsAskedForAndEndsWithIt) {
+  const auto ask = [&](const engine::PrefixQuery& query) {
+    auto heard = std::make_shared<std::promise<Result<engine::PrefixChanges>>>();
+    client_->Prefixes(
+        query, [heard](Result<engine::PrefixChanges> changes) { heard->set_value(std::move(changes)); });
+    return heard->get_future();
+  };
+  const auto changes = ask({.epoch = 5, .since = 7, .base = 3, .limit = 16}).get();
+  ASSERT_TRUE(changes.has_value());
+  EXPECT_EQ(changes->epoch, 5u);
+  EXPECT_EQ(changes->version, 10);
+  EXPECT_TRUE(changes->reset);
+  EXPECT_EQ(changes->block_size, 16);
+  EXPECT_EQ(changes->removed, std::vector<uint64_t>{~0ull});
+  EXPECT_EQ(changes->added, (std::vector<uint64_t>{1, 2}));
+  EXPECT_EQ(ask({.limit = 0}).get().error().message, "nothing is wanted");
+  auto hanging = ask({.since = 99});
+  client_->Fail({Code::kUnavailable, "it died", {}});
+  EXPECT_EQ(hanging.get().error().message, "it died");
+  EXPECT_EQ(ask({}).get().error().message, "it died");
 }
 
 TEST_F(Link, AFailedRankEndsEveryRequestOnce) {

@@ -179,9 +179,22 @@ void Visit(Archive& archive, HeldKv& h) {
           h.with_answer);
 }
 template <typename Archive>
+void Visit(Archive& archive, KvSource& s) {
+  archive(s.engine_id, s.host, s.port, s.tp_size);
+}
+template <typename Archive>
 void Visit(Archive& archive, KvTransferInfo& k) {
   archive(k.enabled, k.by_request_id, k.produces, k.consumes, k.holds_answers, k.first_port, k.tp_size,
-          k.dp_size);
+          k.dp_size, k.source);
+}
+template <typename Archive>
+void Visit(Archive& archive, PrefixQuery& q) {
+  archive(q.rank, q.epoch, q.since, q.base, q.limit);
+}
+template <typename Archive>
+void Visit(Archive& archive, PrefixChanges& c) {
+  archive(c.epoch, c.version, c.base, c.reset, c.more, c.block_size, c.num_ranks, c.caches, c.removed,
+          c.added);
 }
 template <typename Archive, size_t kNumBounds>
 void Visit(Archive& archive, Spread<kNumBounds>& s) {
@@ -303,6 +316,14 @@ void Visit(Archive& archive, ControlledMessage& m) {
   archive(m.id, m.ok, m.error, m.state);
 }
 template <typename Archive>
+void Visit(Archive& archive, PrefixesWantedMessage& m) {
+  archive(m.id, m.query);
+}
+template <typename Archive>
+void Visit(Archive& archive, PrefixesMessage& m) {
+  archive(m.id, m.ok, m.error, m.changes);
+}
+template <typename Archive>
 void Visit(Archive& archive, PromptMessage& m) {
   archive(m.id, m.num_cached_tokens, m.logprobs);
 }
@@ -344,6 +365,8 @@ CADRE_LINK_MESSAGE(EplbWantedMessage)
 CADRE_LINK_MESSAGE(EplbMessage)
 CADRE_LINK_MESSAGE(ControlMessage)
 CADRE_LINK_MESSAGE(ControlledMessage)
+CADRE_LINK_MESSAGE(PrefixesWantedMessage)
+CADRE_LINK_MESSAGE(PrefixesMessage)
 CADRE_LINK_MESSAGE(PromptMessage)
 CADRE_LINK_MESSAGE(TokensMessage)
 CADRE_LINK_MESSAGE(FinishMessage)

@@ -24,6 +24,7 @@ enum class MessageKind : uint32_t {
   kDrained,     ///< everything has ended; the rank closes next
   kEplb,        ///< EplbMessage
   kControlled,  ///< ControlledMessage
+  kPrefixes,    ///< PrefixesMessage
   // front -> rank
   kSubmit = 64,       ///< SubmitMessage
   kCancel,            ///< CancelMessage
@@ -32,6 +33,7 @@ enum class MessageKind : uint32_t {
   kAddFront,          ///< AddFrontMessage, perhaps with a descriptor
   kEplbWanted,        ///< EplbWantedMessage: answered by one kEplb
   kControl,           ///< ControlMessage: answered by one kControlled
+  kPrefixesWanted,    ///< PrefixesWantedMessage: answered by one kPrefixes
 };
 
 struct ReadyMessage {
@@ -69,6 +71,16 @@ struct ControlledMessage {
   bool ok = false;
   Error error;                 ///< where not ok
   engine::ControlState state;  ///< where ok
+};
+struct PrefixesWantedMessage {
+  int64_t id = 0;  ///< chosen by the front
+  engine::PrefixQuery query;
+};
+struct PrefixesMessage {
+  int64_t id = 0;
+  bool ok = false;
+  Error error;                    ///< where not ok
+  engine::PrefixChanges changes;  ///< where ok
 };
 struct PromptMessage {
   int64_t id = 0;

@@ -1,6 +1,7 @@
 #include "route/exchange.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "base/log.h"
 #include "base/random.h"
@@ -17,6 +18,7 @@ namespace {
 constexpr int64_t kCollectBytes = 1 << 20;
 constexpr size_t kMaxPrefillAnswer = 64 << 20;
 constexpr int kMaxJsonDepth = 128;
+constexpr int64_t kBytesOfToken = 4;  // where nobody counts tokens; ids are counted as four bytes each
 
 // Rounded up: what has run out for the client has run out for us.
 std::chrono::milliseconds Ms(Duration d) {
@@ -102,11 +104,11 @@ Status Exchange::ReadBody() {
   auto parsed = Json::Parse(request_.body, kMaxJsonDepth);
   parsed_ = parsed && parsed->is_object();
   if (parsed_) body_ = *std::move(parsed);
+  generation_ = generation;
   if (!generation || !pairs) return {};
   if (!parsed) return std::unexpected(parsed.error());
   if (!parsed_) return Fail(Code::kInvalidArgument, "the body must be a JSON object");
   paired_ = IsForPair(body_);
-  (paired_ ? core_.pair_decisions : core_.alone_decisions).Add();
   return {};
 }
 
@@ -114,7 +116,18 @@ void Exchange::GatherFacts(Role role) {
   if (facts_.contains(role)) return;
   Facts& facts = facts_[role];
   if (core_.fleet.WantsKey(role)) facts.key = SessionKey(request_, parsed_ ? &body_ : nullptr);
-  if (core_.fleet.WantsChain(role) && parsed_) facts.chain = PromptChain(body_);
+  const bool decides = paired_ && role == Role::kDecode && core_.options.prefill_threshold > 0;
+  if (!parsed_ || (!core_.fleet.WantsChain(role) && !decides)) return;
+  int64_t num_bytes = 0;
+  facts.chain = PromptChain(body_, &num_bytes);
+  facts.num_tokens = num_bytes / kBytesOfToken;
+  if (!tokens_ && generation_ && core_.options.tokenize) {
+    if (auto ids = core_.options.tokenize(request_.path, body_); ids && !ids->empty())
+      tokens_ = std::make_shared<const PromptTokens>(*std::move(ids), CacheSalt(body_));
+  }
+  if (!tokens_) return;
+  facts.tokens = tokens_;
+  facts.num_tokens = tokens_->size();
 }
 
 void Exchange::Attempt() {
@@ -122,16 +135,23 @@ void Exchange::Attempt() {
   ++attempts_;
   const Role role = core_.fleet.pairs() ? Role::kDecode : Role::kPlain;
   GatherFacts(role);
-  if (paired_) {
-    GatherFacts(Role::kPrefill);
-  } else {
-    body_ = Json();  // what of it decides is known; it travels as text
-  }
-  answer_ = core_.fleet.Pick(role, facts_[role], tried_);
+  Fleet::Picked picked = core_.fleet.Pick(role, facts_[role], tried_);
+  answer_ = std::move(picked.lease);
+  if (answer_) DecidePairing(picked.share);
   if (answer_ && paired_) {
-    prefill_ = core_.fleet.Pick(Role::kPrefill, facts_[Role::kPrefill], tried_);
+    GatherFacts(Role::kPrefill);
+    prefill_ = core_.fleet.Pick(Role::kPrefill, facts_[Role::kPrefill], tried_).lease;
   }
-  if (answer_ && (!paired_ || prefill_)) return paired_ ? SendPrefill() : SendAnswerLeg();
+  if (answer_ && !paired_) {
+    body_ = Json();  // what of it decides is known; it travels as text
+    // A pair's decode counts what it has fetched: that is no cache to be predicted.
+    predicted_ = picked.said;
+  }
+  if (answer_ && (!paired_ || prefill_)) {
+    ExpectPrompt(answer_, answer_promise_);
+    if (paired_) ExpectPrompt(prefill_, prefill_promise_);
+    return paired_ ? SendPair() : SendAnswerLeg();
+  }
   const Role missing = answer_ ? Role::kPrefill : role;
   answer_.Done("unused");
   if (!last_failure_.empty()) return Answer(ErrorResponse(last_status_, last_failure_));
@@ -142,13 +162,39 @@ void Exchange::Attempt() {
                                 core_.fleet.Of(missing).size())));
 }
 
+// Once for a request: what it has to compute does not depend on who fails.
+void Exchange::DecidePairing(double held_share) {
+  if (!generation_ || !core_.fleet.pairs() || std::exchange(decided_, true)) return;
+  const int64_t num_tokens = facts_[Role::kDecode].num_tokens;
+  const int64_t missing = num_tokens - std::llround(static_cast<double>(num_tokens) * held_share);
+  if (paired_ && missing < core_.options.prefill_threshold) paired_ = false;
+  (paired_ ? core_.pair_decisions : core_.alone_decisions).Add();
+}
+
+void Exchange::SendPair() {
+  const std::string &p = prefill_->address().kv_address, &d = answer_->address().kv_address;
+  bare_ = !p.empty() && !d.empty();
+  transfer_params_ = Json();
+  const KvTransferMode mode = core_.options.kv_transfer_mode;
+  if (mode == KvTransferMode::kPull || (bare_ && mode == KvTransferMode::kAuto)) return SendPrefill();
+  if (const auto place = FindPushPlace()) {
+    SendBoth(*place);
+  } else if (mode == KvTransferMode::kAuto) {
+    SendPrefill();
+  } else {
+    prefill_.Done("unused");
+    answer_.Done("unused");
+    Answer(ErrorResponse(503, Format("--kv-transfer-mode push: {}", place.error().message)));
+  }
+}
+
 void Exchange::SendPrefill() {
   stage_ = Stage::kPrefill;
-  const std::string &p = prefill_->address().kv_address, &d = answer_->address().kv_address;
-  const bool bare = !p.empty() && !d.empty();
-  leg_id_ = bare ? PairRequestId(p, d, NewRequestId()) : request_id_;
-  transfer_params_ = Json();
-  Send(prefill_, PrefillBody(body_, bare).Dump());
+  core_.pulled.Add();
+  leg_id_ = bare_
+                ? PairRequestId(prefill_->address().kv_address, answer_->address().kv_address, NewRequestId())
+                : request_id_;
+  Send(prefill_, PrefillBody(body_, bare_).Dump());
 }
 
 void Exchange::SendAnswerLeg() {
@@ -158,19 +204,25 @@ void Exchange::SendAnswerLeg() {
        paired_ && !transfer_params_.is_null() ? DecodeBody(body_, transfer_params_).Dump() : request_.body);
 }
 
-void Exchange::Send(Lease& lease, std::string body) {
+http::ClientRequest Exchange::RequestTo(const Lease& lease, std::string body, int dp_rank) {
   http::ClientRequest out;
   out.method = request_.method;
   out.target = TargetOf(request_);
   out.headers = ForwardedHeaders(request_.headers);
   out.headers.emplace_back("X-Request-Id", leg_id_);
-  if (leg_id_ != request_id_) out.headers.emplace_back("X-KV-Target", answer_->address().HostPort());
-  if (lease->address().dp_rank >= 0 && request_.Header("X-data-parallel-rank") == nullptr)
-    out.headers.emplace_back("X-data-parallel-rank", Format("{}", lease->address().dp_rank));
+  if (bare_) out.headers.emplace_back("X-KV-Target", answer_->address().HostPort());
+  if (dp_rank < 0) dp_rank = lease->address().dp_rank;
+  if (dp_rank >= 0 && request_.Header("X-data-parallel-rank") == nullptr)
+    out.headers.emplace_back("X-data-parallel-rank", Format("{}", dp_rank));
   if (!core_.options.api_key.empty() && request_.Header("Authorization") == nullptr)
     out.headers.emplace_back("Authorization", "Bearer " + core_.options.api_key);
   out.body = std::move(body);
   out.idle_timeout = out.total_timeout = Ms(start_ + core_.options.request_timeout - Now());
+  return out;
+}
+
+void Exchange::Send(Lease& lease, std::string body) {
+  http::ClientRequest out = RequestTo(lease, std::move(body));
   ++serial_;
   status_ = 0;
   last_status_ = 502;
@@ -202,6 +254,7 @@ void Exchange::OnHead(int status, const http::Headers& headers) {
 
 void Exchange::OnBody(std::string_view bytes) {
   if (bytes.empty()) return;
+  if (stage_ == Stage::kAnswer && tokens_ && !paired_) cached_.Push(bytes);
   if (stage_ == Stage::kPrefill || collecting_) {
     if (collected_.size() + bytes.size() > kMaxPrefillAnswer)
       return AttemptFailed(stage_ == Stage::kPrefill ? prefill_ : answer_, "the answer is too long");
@@ -245,7 +298,8 @@ void Exchange::PrefillDone(const Status& status) {
   collected_ = {};
   if (!params) return AttemptFailed(prefill_, Format("{}: {}", name, params.error().message));
   prefill_.Succeeded();
-  if (params->is_null() && leg_id_ == request_id_) {
+  PromptComputed(prefill_, prefill_promise_);
+  if (params->is_null() && !bare_) {
     core_.missing_params.Add();
     LogDebug("{} answered without kv_transfer_params: decode computes the prompt again", name);
   }
@@ -263,6 +317,11 @@ void Exchange::AnswerDone(const Status& status) {
   }
   if (is_events_ && !streaming_ && request_.method != "HEAD")
     return AttemptFailed(answer_, Format("{} ended its stream without an event", name));
+  EndPushed(status_ >= 400);
+  if (status_ / 100 == 2) {
+    PromptComputed(answer_, answer_promise_);
+    ComparePrediction();
+  }
   if (status_ >= 500) {
     answer_.Failed(Format("{} answered {}", name, status_));
   } else {
@@ -287,13 +346,34 @@ void Exchange::AnswerDone(const Status& status) {
 void Exchange::StartStream() {
   streaming_ = true;
   if (status_ < 500) answer_.Succeeded();
+  if (status_ / 100 == 2) PromptComputed(answer_, answer_promise_);
   writer_->StartStream(status_, content_type_, AnswerHeaders());
 }
 
 http::Headers Exchange::AnswerHeaders() const {
   http::Headers headers = headers_;
   headers.emplace_back("X-Request-Id", request_id_);
+  if (predicted_.tokens >= 0)
+    headers.emplace_back("X-Cadre-Predicted-Cached-Tokens", Format("{}", predicted_.tokens));
   return headers;
+}
+
+void Exchange::ExpectPrompt(const Lease& lease, DigestFeed::Promise& promise) {
+  if (lease->digests() != nullptr) promise = lease->digests()->Expect(tokens_);
+}
+
+void Exchange::PromptComputed(const Lease& lease, DigestFeed::Promise& promise) {
+  promise.Keep();
+  if (lease->digests() != nullptr && generation_) lease->digests()->Changed(lease.shared(), core_.timer);
+}
+
+void Exchange::ComparePrediction() {
+  const auto cached = cached_.value();
+  if (predicted_.tokens < 0 || !cached) return;
+  core_.predicted_tokens.Add(static_cast<double>(predicted_.tokens));
+  core_.cached_tokens.Add(static_cast<double>(*cached));
+  const int64_t error = std::abs(predicted_.tokens - *cached);
+  core_.prediction_error.Observe(static_cast<double>(error) / predicted_.block_size);
 }
 
 bool Exchange::MayTryAgain() const {
@@ -308,9 +388,12 @@ bool Exchange::AnotherIsThere() {
 }
 
 void Exchange::GiveUpLeg() {
+  prefill_promise_ = {};
+  answer_promise_ = {};
   ++serial_;  // what it still says is not heard
   if (call_) call_->Cancel();
   call_ = nullptr;
+  EndPushed(true);
 }
 
 void Exchange::AttemptFailed(Lease& lease, const std::string& why) {
@@ -379,6 +462,9 @@ void Exchange::Answer(http::Response response) {
 
 void Exchange::Finish() {
   if (!writer_) return;
+  EndPushed(true);
+  prefill_promise_ = {};
+  answer_promise_ = {};
   writer_ = nullptr;
   core_.num_running.fetch_sub(1);
 }

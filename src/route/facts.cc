@@ -56,11 +56,17 @@ std::string SessionKey(const http::Request& request, const Json* body) {
   return Format("{:016x}", HashText(request.body));
 }
 
-std::vector<uint64_t> PromptChain(const Json& body) {
+std::string CacheSalt(const Json& body) {
+  const Json* salt = body.Find("cache_salt");
+  return salt != nullptr && salt->is_string() ? salt->AsString() : "";
+}
+
+std::vector<uint64_t> PromptChain(const Json& body, int64_t* num_bytes) {
   std::string text;
   for (const char* name : {"tools", "messages", "prompt", "tokens", "token_ids", "input"}) {
     if (const Json* value = body.Find(name); value != nullptr) AppendValue(*value, text);
   }
+  if (num_bytes != nullptr) *num_bytes = static_cast<int64_t>(text.size());
   return PrefixChain(text, SeedOf(body));
 }
 

@@ -18,7 +18,10 @@ std::string KeyOf(std::string_view name);
 std::string SessionKey(const http::Request& request, const Json* body);
 
 /// Digests of the prompt, the messages or the token ids of a body; prompts of different models or cache salts
-/// share none. Empty for a body without a prompt.
-std::vector<uint64_t> PromptChain(const Json& body);
+/// share none. Empty for a body without a prompt. `num_bytes`, if not null: how long it is, an id being four.
+std::vector<uint64_t> PromptChain(const Json& body, int64_t* num_bytes = nullptr);
+
+/// The body's cache_salt; empty: none.
+std::string CacheSalt(const Json& body);
 
 }  // namespace cadre::route

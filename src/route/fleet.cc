@@ -5,41 +5,9 @@
 
 #include "base/log.h"
 #include "base/random.h"
+#include "route/probe.h"
 
 namespace cadre::route {
-namespace {
-
-std::chrono::milliseconds Ms(Duration d) {
-  return std::max(std::chrono::duration_cast<std::chrono::milliseconds>(d), std::chrono::milliseconds(1));
-}
-
-// Hears one probe.
-class ProbeSink final : public http::ResponseSink {
- public:
-  ProbeSink(std::shared_ptr<Worker> worker, std::function<void()> next)
-      : worker_(std::move(worker)), next_(std::move(next)) {}
-  void OnHead(int status, const http::Headers&) override { status_ = status; }
-  void OnBody(std::string_view) override {}
-  void OnDone(Status status) override {
-    if (!status) {
-      if (status.error().code != Code::kCancelled) worker_->ProbeFailed(status.error().message);
-    } else if (status_ / 100 != 2) {
-      worker_->ProbeFailed(Format("its probe answers {}", status_));
-    } else {
-      worker_->ProbeSucceeded();
-    }
-    worker_->EndProbe();
-    next_();
-  }
-
- private:
-  const std::shared_ptr<Worker> worker_;
-  const std::function<void()> next_;
-  int status_ = 0;
-};
-
-}  // namespace
-
 Result<std::unique_ptr<Fleet>> Fleet::Create(const Options& options, MetricsRegistry& metrics) {
   std::unique_ptr<Fleet> fleet(new Fleet(options, metrics));
   const auto add = [&](Role role, const PolicyOptions& policy) -> Status {
@@ -109,20 +77,17 @@ void Fleet::Probe(const std::shared_ptr<Worker>& worker, Timer& timer, bool agai
                 [this, worker, &timer] { Probe(worker, timer, true); });
   };
   if (!worker->TakeProbe()) return next();
-  http::ClientRequest request;
-  request.target = options_.health.path;
-  request.idle_timeout = request.total_timeout = Ms(options_.health.timeout);
-  if (!options_.api_key.empty()) request.headers.emplace_back("Authorization", "Bearer " + options_.api_key);
-  if (worker->Send(std::move(request), std::make_shared<ProbeSink>(worker, next))) return;
-  worker->EndProbe();
-  next();
+  ProbeWorker(worker, options_, [worker, next] {
+    worker->EndProbe();
+    next();
+  });
 }
 
 void Fleet::ProbeSoon(const std::shared_ptr<Worker>& worker, Timer& timer) {
   timer.After(Duration::zero(), [this, worker, &timer] { Probe(worker, timer, false); });
 }
 
-void Fleet::Tend(const http::Server& server) {
+void Fleet::Tend(const http::Server& server, Timer& timer) {
   std::vector<std::shared_ptr<Worker>> drained;
   {
     const std::lock_guard lock(mutex_);
@@ -136,7 +101,10 @@ void Fleet::Tend(const http::Server& server) {
     worker->Disconnect();
     LogInfo("{} {} has drained", RoleName(worker->address().role), worker->name());
   }
-  for (const auto& worker : All()) worker->Connect(server, options_);
+  for (const auto& worker : All()) {
+    worker->Connect(server, options_);
+    if (worker->digests() != nullptr) worker->digests()->Tend(worker, timer);
+  }
 }
 
 void Fleet::Disconnect() {
@@ -155,7 +123,7 @@ std::vector<Candidate> Fleet::Pool::Candidates(const std::vector<const Worker*>&
   const TimePoint now = Now();
   for (size_t i = 0; i < members.size(); ++i) {
     if (std::ranges::find(tried, members[i].get()) != tried.end() || !members[i]->Usable(now)) continue;
-    candidates.push_back({i, members[i]->in_flight()});
+    candidates.push_back({.member = i, .load = members[i]->in_flight()});
   }
   return candidates;
 }
@@ -167,12 +135,38 @@ bool Fleet::WantsChain(Role role) {
   return PoolOf(role).policy->wants_chain();
 }
 
-Lease Fleet::Pick(Role role, const Facts& facts, const std::vector<const Worker*>& tried) {
+// What each candidate has said to hold of the prompt.
+void Fleet::AskHeld(std::vector<Candidate>& candidates, const Pool& pool, const Facts& facts,
+                    std::vector<DigestFeed::Match>& said) {
+  said.resize(candidates.size());
+  if (!facts.tokens) return;
+  for (size_t i = 0; i < candidates.size(); ++i) {
+    const DigestFeed* feed = pool.members[candidates[i].member]->digests();
+    if (feed == nullptr) continue;
+    said[i] = feed->Of(*facts.tokens);
+    if (said[i].tokens >= 0)
+      candidates[i].share = static_cast<double>(said[i].tokens) / static_cast<double>(facts.tokens->size());
+  }
+}
+
+Fleet::Picked Fleet::Pick(Role role, const Facts& facts, const std::vector<const Worker*>& tried) {
   Pool& pool = PoolOf(role);
   const std::lock_guard lock(pool.mutex);  // counts the choice before the next one is made
-  const auto candidates = pool.Candidates(tried);
+  auto candidates = pool.Candidates(tried);
   if (candidates.empty()) return {};
-  return Lease(pool.members[candidates[pool.policy->Pick(candidates, facts)].member]);
+  std::vector<DigestFeed::Match> said;
+  AskHeld(candidates, pool, facts, said);
+  const size_t chosen = pool.policy->Pick(candidates, facts);
+  const Candidate& candidate = candidates[chosen];
+  Picked picked{.lease = Lease(pool.members[candidate.member]), .said = said[chosen]};
+  if (candidate.share >= 0) {
+    picked.share = candidate.share;
+  } else if (!facts.chain.empty()) {
+    picked.share = static_cast<double>(pool.policy->Held(candidate.member, facts)) /
+                   static_cast<double>(facts.chain.size());
+  }
+  pool.policy->Sent(candidate.member, facts);
+  return picked;
 }
 
 bool Fleet::CanPick(Role role, const std::vector<const Worker*>& tried) {

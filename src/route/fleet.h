@@ -24,14 +24,19 @@ class Fleet {
   /// their last request has.
   void Apply(const std::vector<WorkerAddress>& wanted, const http::Server& server, Timer& timer);
   /// Resolves what is not resolved, and lets go who has drained. Every second or so.
-  void Tend(const http::Server& server);
+  void Tend(const http::Server& server, Timer& timer);
   /// Ends all connections. After this nobody is picked.
   void Disconnect();
 
   bool WantsKey(Role role);
   bool WantsChain(Role role);
-  /// A worker that may be chosen and is not in `tried`; empty if there is none.
-  Lease Pick(Role role, const Facts& facts, const std::vector<const Worker*>& tried);
+  /// A worker that may be chosen and is not in `tried`, and what of the prompt it is believed to hold.
+  struct Picked {
+    Lease lease;                  ///< empty if there is none
+    double share = 0;             ///< of the prompt's beginning that is held, 0 to 1
+    DigestFeed::Match said = {};  ///< what the worker has said
+  };
+  Picked Pick(Role role, const Facts& facts, const std::vector<const Worker*>& tried);
   /// Would Pick find one?
   bool CanPick(Role role, const std::vector<const Worker*>& tried);
   bool FinishSession(const std::string& key);
@@ -50,6 +55,8 @@ class Fleet {
     std::vector<Candidate> Candidates(const std::vector<const Worker*>& tried) const;
   };
 
+  static void AskHeld(std::vector<Candidate>& candidates, const Pool& pool, const Facts& facts,
+                      std::vector<DigestFeed::Match>& said);
   explicit Fleet(const Options& options, MetricsRegistry& metrics) : options_(options), metrics_(metrics) {}
   Pool& PoolOf(Role role) { return *pools_.at(role); }
   void Probe(const std::shared_ptr<Worker>& worker, Timer& timer, bool again);

@@ -2,11 +2,13 @@
 // What the room can be told. Times are durations, sizes are bytes.
 #include <chrono>
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <string>
 #include <vector>
 
 #include "base/clock.h"
+#include "base/json.h"
 #include "http/server.h"
 #include "route/address.h"
 
@@ -45,6 +47,17 @@ struct RetryOptions {
   double jitter = 0.2;  ///< a wait is drawn from 1 +- jitter
 };
 
+/// How a pair is asked: decode when prefill has ended (pull), or both at once (push).
+enum class KvTransferMode {
+  kAuto,  ///< push where both sides say that they can
+  kPull,
+  kPush,  ///< a pair that cannot gets no request
+};
+
+/// The tokens of a request's prompt as a worker will count them. Errors: there is no prompt, or nothing of it
+/// can be in a cache. Any thread.
+using Tokenize = std::function<Result<std::vector<int32_t>>(std::string_view path, const Json& body)>;
+
 /// A headless service: each address of the name is a worker.
 struct DnsSource {
   WorkerAddress service;
@@ -67,6 +80,11 @@ struct Options {
   int64_t max_concurrent_requests = 32768;
   std::string api_key;  ///< sent to workers with requests that bring no Authorization; empty: none
   std::vector<std::string> request_id_headers = {"X-Request-Id"};
+  KvTransferMode kv_transfer_mode = KvTransferMode::kAuto;
+  /// Prompts of which decode does not hold as many tokens go to decode alone; 0: none.
+  int64_t prefill_threshold = 0;
+  /// Null: nothing is known of tokens, and what was sent to a worker stands for what it holds.
+  Tokenize tokenize;
   int metrics_port = -1;  ///< a listener for /metrics alone; -1: none
   std::string metrics_host = "127.0.0.1";
 };

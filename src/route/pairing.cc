@@ -49,6 +49,22 @@ Json PrefillBody(const Json& body, bool bare) {
   return out;
 }
 
+Json PushedPrefillBody(const Json& body) {
+  Json out = PrefillBody(body, true);
+  out.Set("kv_transfer_params", Json::Object{{"do_remote_decode", true}, {"push", true}});
+  return out;
+}
+
+Json PushedDecodeBody(const Json& body, const KvPlace& source) {
+  Json out = body;
+  out.Set("kv_transfer_params", Json::Object{{"do_remote_prefill", true},
+                                             {"push", true},
+                                             {"remote_engine_id", source.engine_id},
+                                             {"remote_host", source.host},
+                                             {"remote_port", static_cast<int64_t>(source.port)}});
+  return out;
+}
+
 Json DecodeBody(const Json& body, const Json& kv_transfer_params) {
   Json out = body;
   if (!kv_transfer_params.is_null()) out.Set("kv_transfer_params", kv_transfer_params);

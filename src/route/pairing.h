@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "base/json.h"
+#include "route/kv_places.h"
 
 namespace cadre::route {
 
@@ -19,6 +20,10 @@ bool IsForPair(const Json& body);
 /// stream, no lower bounds of tokens; kv_transfer_params with do_remote_decode unless `bare`
 /// (P2pNcclConnector matches by the request's id alone).
 Json PrefillBody(const Json& body, bool bare);
+
+/// The same where both are asked at once and meet by the request's id and prompt.
+Json PushedPrefillBody(const Json& body);
+Json PushedDecodeBody(const Json& body, const KvPlace& source);
 
 /// The client's body with what prefill answered; null: as it is.
 Json DecodeBody(const Json& body, const Json& kv_transfer_params);

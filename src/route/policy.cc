@@ -135,8 +135,8 @@ class Sticky final : public Policy {
   std::unordered_map<std::string, decltype(recent_)::iterator> places_;
 };
 
-// The worker that has seen the longest part of the prompt, unless the loads are far apart or it is too
-// little; then the least loaded.
+// The worker that holds the longest part of the prompt, as it says itself or as has been sent there, unless
+// the loads are far apart or it is too little; then the least loaded.
 class CacheAware final : public Policy {
  public:
   explicit CacheAware(const PolicyOptions& options) : options_(options) {}
@@ -152,28 +152,32 @@ class CacheAware final : public Policy {
     sent_ = std::move(kept);
   }
   size_t Pick(std::span<const Candidate> candidates, const Facts& facts) override {
-    const size_t chosen = Choose(candidates, facts);
-    sent_.at(names_[candidates[chosen].member])->Insert(facts.chain);
-    return chosen;
-  }
-
- private:
-  size_t Choose(std::span<const Candidate> candidates, const Facts& facts) {
     const auto [low, high] = std::ranges::minmax(candidates, {}, &Candidate::load);
     const bool uneven = high.load - low.load > options_.balance_abs &&
                         static_cast<double>(high.load) > static_cast<double>(low.load) * options_.balance_rel;
-    if (uneven || facts.chain.empty()) return least_load_.Pick(candidates, facts);
-    size_t best = 0, best_blocks = 0;
+    if (uneven) return least_load_.Pick(candidates, facts);
+    size_t best = 0;
+    double best_share = 0;
     for (size_t i = 0; i < candidates.size(); ++i) {
-      const PrefixView& held = *sent_.at(names_[candidates[i].member]);
-      const size_t blocks = held.Match(facts.chain);
-      if (blocks < best_blocks || (blocks == best_blocks && candidates[i].load >= candidates[best].load))
+      const double share = ShareOf(candidates[i], facts);
+      if (share < best_share || (share == best_share && candidates[i].load >= candidates[best].load))
         continue;
       best = i;
-      best_blocks = blocks;
+      best_share = share;
     }
-    const double share = static_cast<double>(best_blocks) / static_cast<double>(facts.chain.size());
-    return best_blocks > 0 && share > options_.cache_threshold ? best : least_load_.Pick(candidates, facts);
+    return best_share > 0 && best_share > options_.cache_threshold ? best
+                                                                   : least_load_.Pick(candidates, facts);
+  }
+  void Sent(size_t member, const Facts& facts) override { sent_.at(names_[member])->Insert(facts.chain); }
+  size_t Held(size_t member, const Facts& facts) const override {
+    return sent_.at(names_[member])->Match(facts.chain);
+  }
+
+ private:
+  double ShareOf(const Candidate& candidate, const Facts& facts) const {
+    if (candidate.share >= 0) return candidate.share;
+    if (facts.chain.empty()) return 0;
+    return static_cast<double>(Held(candidate.member, facts)) / static_cast<double>(facts.chain.size());
   }
 
   const PolicyOptions options_;

@@ -110,14 +110,40 @@ TEST(Policy, CacheAwareFollowsThePrefixUnlessLoadsAreFarApart) {
   same.chain = PrefixChain(system + std::string(200, 'b'), 0);
   other.chain = PrefixChain(std::string(2000, 'x'), 0);
   const std::vector<Candidate> idle = {{0, 0}, {1, 0}};
-  const size_t home = policy->Pick(idle, first);
-  for (int i = 0; i < 4; ++i) EXPECT_EQ(policy->Pick(idle, same), home);
-  EXPECT_NE(policy->Pick(idle, other), home);  // nobody has it: the next in turn
+  const auto pick = [&](const std::vector<Candidate>& candidates, const Facts& facts) {
+    const size_t chosen = policy->Pick(candidates, facts);
+    policy->Sent(candidates[chosen].member, facts);
+    return chosen;
+  };
+  EXPECT_EQ(policy->Held(0, first) + policy->Held(1, first), 0u);
+  const size_t home = pick(idle, first);
+  EXPECT_EQ(policy->Held(home, first), first.chain.size());
+  for (int i = 0; i < 4; ++i) EXPECT_EQ(pick(idle, same), home);
+  EXPECT_NE(pick(idle, other), home);  // nobody has it: the next in turn
   std::vector<Candidate> uneven = idle;
   uneven[home].load = 100;
-  EXPECT_NE(policy->Pick(uneven, same), home);
+  EXPECT_NE(pick(uneven, same), home);
   uneven[home].load = 60;  // within --balance-abs-threshold
-  EXPECT_EQ(policy->Pick(uneven, first), home);
+  EXPECT_EQ(pick(uneven, first), home);
+}
+
+TEST(Policy, CacheAwareBelievesAWorkerMoreThanWhatWasSentThere) {
+  const auto policy = Make("cache_aware", 2);
+  Facts facts;
+  facts.chain = PrefixChain(std::string(640, 'p'), 0);
+  policy->Sent(0, facts);
+  std::vector<Candidate> candidates = {{0, 0}, {1, 0}};
+  EXPECT_EQ(policy->Pick(candidates, facts), 0u);
+  candidates[0].share = 0.1;  // it has evicted most of it
+  candidates[1].share = 0.8;
+  for (int i = 0; i < 3; ++i) EXPECT_EQ(policy->Pick(candidates, facts), 1u);
+  candidates[1].share = 0.2;  // too little on either side: by load
+  std::set<size_t> seen;
+  for (int i = 0; i < 2; ++i) seen.insert(policy->Pick(candidates, facts));
+  EXPECT_EQ(seen.size(), 2u);
+  // What one does not say is guessed, beside what the other says.
+  candidates[0].share = -1;
+  for (int i = 0; i < 3; ++i) EXPECT_EQ(policy->Pick(candidates, facts), 0u);
 }
 
 TEST(Policy, NamesAreThoseOfTheList) {

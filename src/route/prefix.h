@@ -25,23 +25,15 @@ std::vector<uint64_t> PrefixChain(std::string_view text, uint64_t seed);
 /// 64 bits of a string; not against adversaries: who can aim at a collision only misplaces his own requests.
 uint64_t HashText(std::string_view text, uint64_t seed = 0);
 
-/// What a worker is believed to hold. The router's own estimate is SentPrefixes; digests that workers publish
-/// themselves are to be another.
-class PrefixView {
- public:
-  virtual ~PrefixView() = default;
-  /// Number of leading blocks of `chain` that are held.
-  virtual size_t Match(std::span<const uint64_t> chain) const = 0;
-  virtual size_t size() const = 0;  ///< blocks held
-};
-
-/// What was sent there, least recently used out first.
-class SentPrefixes final : public PrefixView {
+/// What was sent to a worker, least recently used out first: a guess of what it holds, for workers that do
+/// not say it themselves (held_prefixes.h).
+class SentPrefixes {
  public:
   explicit SentPrefixes(size_t max_blocks) : max_blocks_(max_blocks) {}
-  size_t Match(std::span<const uint64_t> chain) const override;  ///< cost: log(chain)
-  size_t size() const override { return places_.size(); }
-  void Insert(std::span<const uint64_t> chain);  ///< cost: linear
+  /// Number of leading blocks of `chain` that are held. Cost: log(chain).
+  size_t Match(std::span<const uint64_t> chain) const;
+  size_t size() const { return places_.size(); }  ///< blocks held
+  void Insert(std::span<const uint64_t> chain);   ///< cost: linear
 
  private:
   const size_t max_blocks_;

@@ -90,6 +90,8 @@ Status Router::Impl::Start() {
     return metrics_.AddCounter(name, help, labels);
   };
   const char* decisions = "cadre_router_disagg_decision_total";
+  const char* transfers = "cadre_router_kv_transfers_total";
+  const char* of_transfers = "Requests to pairs, by whether decode was asked after prefill or with it.";
   const char* of_decisions = "Requests to pairs, by whether prefill had a part in them.";
   core_ = std::unique_ptr<Core>(new Core{
       .options = options_,
@@ -102,7 +104,19 @@ Status Router::Impl::Start() {
       .alone_decisions = counter(decisions, of_decisions, {{"decision_type", "decode-only"}}),
       .missing_params =
           counter("cadre_router_missing_kv_transfer_params_total",
-                  "Prefill answers without kv_transfer_params: decode computed the prompt.", {})});
+                  "Prefill answers without kv_transfer_params: decode computed the prompt.", {}),
+      .pulled = counter(transfers, of_transfers, {{"mode", "pull"}}),
+      .pushed = counter(transfers, of_transfers, {{"mode", "push"}}),
+      .push_recomputed =
+          counter("cadre_router_push_recomputed_total",
+                  "Pushed requests whose prefill failed and that decode was asked for alone.", {}),
+      .predicted_tokens = counter("cadre_router_predicted_cached_tokens_total",
+                                  "Tokens that workers were expected to have in their caches.", {}),
+      .cached_tokens = counter("cadre_router_cached_tokens_total",
+                               "What they then said they had, of the same requests.", {}),
+      .prediction_error = metrics_.AddHistogram("cadre_router_prediction_error_blocks",
+                                                "By how many blocks of tokens the expectation was wrong.", {},
+                                                {0, 1, 2, 4, 8, 16, 64, 256})});
   http::ServerOptions http = options_.http;
   http.error_response = [](int status, const std::string& message) { return ErrorResponse(status, message); };
   CADRE_ASSIGN(server_, http::Server::Start(http, [this](http::Request request, Writer writer) {
@@ -127,7 +141,7 @@ void Router::Impl::Control() {
   while (!stopping_) {
     lock.unlock();
     if (const auto wanted = discovery_.Poll(Now())) fleet_->Apply(*wanted, *server_, timer_);
-    fleet_->Tend(*server_);
+    fleet_->Tend(*server_, timer_);
     lock.lock();
     signal_.wait_for(lock, kTendEvery, [this] { return stopping_; });
   }

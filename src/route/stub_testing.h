@@ -62,6 +62,10 @@ class Stub {
   int num_requests() const { return static_cast<int>(Requests().size()); }
 
   int port = 0;
+  /// What it says of how its KV is reached, and of what it holds; empty: no such route. Set before a router
+  /// knows it.
+  std::string kv_transfer;
+  std::function<http::Response(const http::Request&)> prefix_digest;
   std::atomic<bool> healthy{true};
   std::atomic<int> num_probes{0}, num_disconnects{0};
 
@@ -71,6 +75,10 @@ class Stub {
       ++num_probes;
       return writer->Send(JsonText("{}", healthy ? 200 : 503));
     }
+    if (request.path == "/kv_transfer")
+      return writer->Send(kv_transfer.empty() ? JsonText("{}", 404) : JsonText(kv_transfer));
+    if (request.path == "/prefix_digest")
+      return writer->Send(prefix_digest ? prefix_digest(request) : JsonText("{}", 404));
     writer->OnDisconnect([this] { ++num_disconnects; });
     {
       const std::lock_guard lock(mutex_);

@@ -24,6 +24,7 @@ bool IsAddress(const std::string& host) {
 Worker::Worker(WorkerAddress address, const Options& options, MetricsRegistry& metrics)
     : address_(std::move(address)),
       name_(address_.Name()),
+      digests_(options.tokenize ? std::make_shared<DigestFeed>(address_.dp_rank, options) : nullptr),
       health_(options.health),
       breaker_(options.breaker),
       metrics_(metrics),
@@ -102,6 +103,20 @@ void Worker::ProbeSucceeded() {
   if (!health_.Success()) return;
   up_.Set(1);
   LogInfo("{} {} is healthy", RoleName(address_.role), name_);
+}
+
+void Worker::SetKvPlaces(std::shared_ptr<const KvPlaces> places) {
+  const std::lock_guard lock(mutex_);
+  const bool pushes = places && places->push;
+  if (pushes != (kv_places_ && kv_places_->push))
+    LogInfo("{} {} {} be asked at the same time as its pair", RoleName(address_.role), name_,
+            pushes ? "can" : "cannot");
+  kv_places_ = std::move(places);
+}
+
+std::shared_ptr<const KvPlaces> Worker::kv_places() const {
+  const std::lock_guard lock(mutex_);
+  return kv_places_;
 }
 
 void Worker::ProbeFailed(const std::string& why) {

@@ -9,6 +9,8 @@
 #include "base/metrics.h"
 #include "http/client.h"
 #include "route/breaker.h"
+#include "route/digest_feed.h"
+#include "route/kv_places.h"
 
 namespace cadre::route {
 
@@ -41,6 +43,13 @@ class Worker {
   bool TakeProbe() { return !probing_.exchange(true); }  ///< one probe at a time
   void EndProbe() { probing_ = false; }
 
+  /// How its KV is reached; null: it does not say.
+  void SetKvPlaces(std::shared_ptr<const KvPlaces> places);
+  std::shared_ptr<const KvPlaces> kv_places() const;
+  size_t NextTurn() { return turns_.fetch_add(1, std::memory_order_relaxed); }  ///< 0, 1, ...
+  /// Null where nobody wants to know.
+  DigestFeed* digests() const { return digests_.get(); }
+
   // Of requests.
   bool Begin(TimePoint now);  ///< true: a trial of the breaker
   void TrialGone();
@@ -53,6 +62,8 @@ class Worker {
   const std::string name_;
   std::atomic<int64_t> in_flight_{0};
   std::atomic<bool> leaving_{false}, probing_{false};
+  std::atomic<size_t> turns_{0};
+  const std::shared_ptr<DigestFeed> digests_;
   mutable std::mutex mutex_;
   HealthState health_;  // guarded by mutex_, as all below
   Breaker breaker_;
@@ -60,6 +71,7 @@ class Worker {
   std::vector<std::unique_ptr<http::Client>> retired_;  // calls may still run there
   TimePoint resolved_at_ = TimePoint::min();
   std::string last_failure_;
+  std::shared_ptr<const KvPlaces> kv_places_;
 
   MetricsRegistry& metrics_;
   const MetricLabels labels_;
@@ -87,6 +99,7 @@ class Lease {
 
   explicit operator bool() const { return worker_ != nullptr; }
   Worker& operator*() const { return *worker_; }
+  const std::shared_ptr<Worker>& shared() const { return worker_; }
   Worker* operator->() const { return worker_.get(); }
 
   /// The first byte of a good answer.

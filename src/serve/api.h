@@ -69,6 +69,9 @@ Status Load(Api& api, const http::Request& request, const WriterPtr& writer);
 Status Metrics(Api& api, const http::Request& request, const WriterPtr& writer);
 Status Eplb(Api& api, const http::Request& request, const WriterPtr& writer);
 Result<http::Response> ResetPrefixCache(Api& api, const http::Request& request);
+// placement.cc
+Result<http::Response> KvTransferPlaces(Api& api, const http::Request& request);
+Status HeldPrefixes(Api& api, const http::Request& request, const WriterPtr& writer);
 
 // rl.cc
 Status Pause(Api& api, const http::Request& request, const WriterPtr& writer);

@@ -61,6 +61,8 @@ bool IsAuthorized(const ServeOptions& options, const http::Request& request) {
                                            "/load_lora_adapter",
                                            "/init_weight_transfer_engine",
                                            "/start_weight_update",
+                                           "/kv_transfer",
+                                           "/prefix_digest",
                                            "/finish_weight_update",
                                            "/chat/completions/tokens"};
   const bool listed = std::find(std::begin(kForKeys), std::end(kForKeys), path) != std::end(kForKeys);

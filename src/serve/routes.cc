@@ -27,6 +27,8 @@ constexpr Route kRoutes[] = {
     {.method = "GET", .path = "/load", .async = Load, .always = true},
     {.method = "GET", .path = "/metrics", .async = Metrics, .always = true},
     {.method = "GET", .path = "/eplb", .async = Eplb},
+    {.method = "GET", .path = "/kv_transfer", .sync = KvTransferPlaces},
+    {.method = "GET", .path = "/prefix_digest", .async = HeldPrefixes},
     {.method = "POST", .path = "/reset_prefix_cache", .sync = ResetPrefixCache, .dev_only = true},
     {.method = "POST", .path = "/pause", .async = Pause},
     {.method = "POST", .path = "/resume", .async = Resume},

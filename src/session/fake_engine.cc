@@ -194,6 +194,10 @@ Status FakeEngine::ResetPrefixCache() {
   return {};
 }
 
+void FakeEngine::Prefixes(engine::PrefixQuery query, engine::PrefixDone done) {
+  options_.prefixes ? done(options_.prefixes(query)) : Engine::Prefixes(query, std::move(done));
+}
+
 void FakeEngine::Control(engine::ControlRequest request, engine::ControlDone done) {
   done(options_.control ? options_.control(request) : engine::ControlState());
 }

@@ -23,6 +23,8 @@ struct FakeEngineOptions {
   std::function<Result<engine::EplbState>(TimePoint deadline)> eplb_state;  ///< empty: not balanced
   /// What becomes of an order; empty: it is done.
   std::function<Result<engine::ControlState>(const engine::ControlRequest&)> control;
+  /// What is held; empty: the engine does not tell.
+  std::function<Result<engine::PrefixChanges>(const engine::PrefixQuery&)> prefixes;
   /// The next token of a request; empty: the prompt over and over.
   std::function<int32_t(const engine::Request&, int index)> next_token;
 };
@@ -40,6 +42,7 @@ class FakeEngine final : public engine::Engine {
   Result<engine::EplbState> Eplb(TimePoint deadline) const override;
   Status ResetPrefixCache() override;
   void Control(engine::ControlRequest request, engine::ControlDone done) override;
+  void Prefixes(engine::PrefixQuery query, engine::PrefixDone done) override;
   void Drain(TimePoint deadline) override;
 
   void Kill(const std::string& why);  ///< from now on dead: running requests end with kError

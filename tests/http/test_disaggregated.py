@@ -365,6 +365,85 @@ def test_families(name):
         assert counter(d, "cadre:kv_fetched_tokens_total") == len(ids) - 1, "".join(d.lines)
 
 
+@contextlib.contextmanager
+def router_before(prefill, decode, *flags):
+    port = free_port()
+    node = Node([BIN, "router", "--port", port, "--prefill", prefill.url, "--decode", decode.url, "--health-check-interval-secs", "0.2",
+                 "--worker-startup-check-interval", "0.1", "--health-success-threshold", "1", "--policy", "round_robin", *flags])
+    try:
+        node.wait_for("ready")
+        node.url = "http://127.0.0.1:%d" % port
+        until(lambda: httpx.get(node.url + "/health").json()["status"] == "ok")
+        yield node
+    finally:
+        node.kill()
+
+
+def transfers(router, mode):
+    found = re.findall(r'^cadre_router_kv_transfers_total\{mode="%s"\} (\S+)$' % mode, httpx.get(router.url + "/metrics").text, re.M)
+    return float(found[0]) if found else 0
+
+
+@pytest.mark.parametrize("there, here", [([], []), (["-dp", "2", "-ep"], []), (["-tp", "2"], ["-dp", "2", "-ep"])])
+def test_the_router_asks_both_at_once(one, there, here):
+    with serve(*config(), *there) as p, serve(*config(), *here) as d, router_before(p, d) as router:
+        places = httpx.get(p.url + "/kv_transfer").json()
+        assert places["push"] is True and [r["rank"] for r in places["ranks"]] == list(range(2 if "-dp" in there else 1))
+        prompts = [[(k * 59 + i * 7) % 500 + 3 for i in range(3 + 41 * k)] for k in range(8)]
+        with concurrent.futures.ThreadPoolExecutor(4) as pool:
+            got = list(pool.map(lambda ids: text(alone(router, prompt=ids)), prompts))
+        assert got == [text(alone(one, prompt=ids)) for ids in prompts]
+        chat = {"messages": [{"role": "user", "content": TEXT}], "max_tokens": 20, "stream": True}
+        events = httpx.post(router.url + "/v1/chat/completions", json={"model": "m", "temperature": 0, **chat}, timeout=60).text
+        pieces = [json.loads(line[6:])["choices"] for line in events.splitlines() if line.startswith("data: {")]
+        wanted = post(one, "/v1/chat/completions", **{**chat, "stream": False})["choices"][0]["message"]["content"]
+        assert "".join(c[0]["delta"].get("content") or "" for c in pieces if c) == wanted
+        assert transfers(router, "push") == len(prompts) + 1 and transfers(router, "pull") == 0
+        assert counter(d, "cadre:kv_recomputed_requests_total") == 0, "".join(d.lines)
+        assert counter(d, "cadre:kv_fetched_tokens_total") >= sum(len(ids) - 1 for ids in prompts)
+        # What decode has already it does not want, and prefill need not keep it.
+        again = [text(alone(router, prompt=ids)) for ids in prompts]
+        assert again == got
+        until(lambda: free(p) and free(d), 15)
+
+
+@pytest.mark.parametrize("mode", ["push", "pull"])
+def test_what_decode_can_do_alone_goes_there_alone(one, mode):
+    flags = ["--prefill-threshold", "64", "--tokenizer", MODEL, "--decode-policy", "cache_aware", "--kv-transfer-mode", mode]
+    with serve(*config()) as p, serve(*config()) as d, router_before(p, d, *flags) as router:
+        def pairs_of(**body):
+            before = transfers(router, mode)
+            assert text(alone(router, **body)) == text(alone(one, **body))
+            return transfers(router, mode) - before
+
+        time.sleep(1.5)  # until it is known that decode holds nothing
+        ids = [i * 31 % 500 + 3 for i in range(400)]
+        assert pairs_of(prompt=ids[:63]) == 0
+        assert pairs_of(prompt=ids[:200]) == 1
+        assert pairs_of(prompt=ids[:200]) == 0  # decode has it now
+        assert pairs_of(prompt=ids[:200] + [7] * 40) == 0
+        assert pairs_of(prompt=ids[:200] + [8] * 90) == 1
+        assert pairs_of(prompt="x") == 0 and pairs_of(prompt=TEXT * 8) == 1
+        httpx.post(d.url + "/pause", params={"clear_cache": "true"}).raise_for_status()
+        httpx.post(d.url + "/resume").raise_for_status()
+        time.sleep(1.5)
+        assert pairs_of(prompt=ids[:200]) == 1  # it has it no more
+        until(lambda: free(p) and free(d), 15)
+
+
+def test_a_pushed_pair_whose_prefill_dies_ends_all_the_same(one):
+    with serve(*config()) as d, serve(*config(), "--max-num-batched-tokens", "16", "--max-num-seqs", "8") as p, router_before(p, d) as router:
+        ids = [i * 13 % 500 + 3 for i in range(900)]
+        with concurrent.futures.ThreadPoolExecutor(4) as pool:
+            waiting = [pool.submit(alone, router, prompt=ids[k:]) for k in range(4)]
+            until(lambda: counter(d, "cadre:kv_fetching_requests") > 0)
+            p.process.kill()
+            p.process.wait()
+            got = [text(w.result()) for w in waiting]
+        assert got == [text(alone(one, prompt=ids[k:])) for k in range(4)]
+        until(lambda: free(d))
+
+
 @pytest.mark.parametrize("by_id", [False, True])
 def test_the_router_in_front(one, by_id):
     kv = free_port(), free_port()
