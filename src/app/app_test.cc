@@ -48,7 +48,7 @@ TEST(Commands, AnswerWrongWords) {
   EXPECT_EQ(RunArgs({"bench"}), 2);
   EXPECT_EQ(RunArgs({"bench", "x"}), 2);
   EXPECT_EQ(RunArgs({"serve"}), 2);
-  EXPECT_EQ(RunArgs({"serve", "m", "--enable-lora"}), 5);
+  EXPECT_EQ(RunArgs({"serve", "m", "--pipeline-parallel-size", "2"}), 5);
   EXPECT_EQ(RunArgs({"serve", "m", "--config", "/no/such.yaml"}), 3);
 }
 

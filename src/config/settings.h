@@ -103,8 +103,9 @@ inline constexpr std::string_view kNoSpeculation = "Speculative decoding is not 
 inline constexpr std::string_view kLaterTools =
     "Parsing tool calls and reasoning out of answers comes later; tools are rendered by the chat template "
     "and the raw text comes back.";
-inline constexpr std::string_view kLaterRl =
-    "Updating weights of a running server comes later; leave the flag out.";
+inline constexpr std::string_view kNoSleep =
+    "Sleeping and waking up are not built; /pause stops a server's steps and /update_weights replaces its "
+    "weights.";
 inline constexpr std::string_view kOneTransport =
     "Ranks talk over shared memory in a host and over TCP or UCX between hosts; no NCCL or GPU transport is "
     "used.";
