@@ -143,7 +143,9 @@ class Reader {
     // Of an open table's member nobody knows whether it is a switch.
     if (!value && row != nullptr && !is_switch && row->type != Type::kJson && !WordFollows())
       return FailParam(Code::kInvalidArgument, name, "{} wants a value", Excerpt(name));
-    words_.Set(Rooted(path), value ? MemberValue(*value) : is_switch ? Switch() : Words(), name);
+    RlTree said;
+    said.Set(Rooted(path), value ? MemberValue(*value) : is_switch ? Switch() : Words(), name);
+    words_.Lay(said);  // a table joins what earlier words have said of its members
     return {};
   }
 

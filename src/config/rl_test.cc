@@ -233,6 +233,12 @@ TEST_F(Rl, EplbConfigIsOpenInFull) {
   EXPECT_THAT(
       After(PlanOf(text, {"--inference.eplb-config.window_size", "16"}).processes[0], "--eplb-config"),
       HasSubstr("\"window_size\":16"));
+  EXPECT_THAT(After(PlanOf(text, {"--inference.eplb-config.window_size", "16", "--inference.eplb_config",
+                                  R"({"step_interval":32})", "--inference.eplb_config.use_async", "true"})
+                        .processes[0],
+                    "--eplb-config"),
+              AllOf(HasSubstr("\"window_size\":16"), HasSubstr("\"step_interval\":32"),
+                    HasSubstr("\"num_redundant_experts\":4"), HasSubstr("\"use_async\":true")));
   EXPECT_THAT(ErrorOf(text + "windowsize = 3\n"),
               AllOf(HasSubstr("inference.eplb_config"), HasSubstr("did you mean 'window_size'")));
 }
