@@ -25,8 +25,11 @@ install(CODE "
   set(man \"${CMAKE_INSTALL_MANDIR}\")
   include(\"${CMAKE_SOURCE_DIR}/cmake/install_pages.cmake\")
 ")
-file(GLOB pages ${CMAKE_SOURCE_DIR}/docs/*.md ${CMAKE_SOURCE_DIR}/docs/*.svg)
-install(FILES ${pages} ${CMAKE_SOURCE_DIR}/README.md ${CMAKE_SOURCE_DIR}/LICENSE DESTINATION ${CMAKE_INSTALL_DOCDIR})
-install(DIRECTORY ${CMAKE_SOURCE_DIR}/docs/guides/ DESTINATION ${CMAKE_INSTALL_DOCDIR}/guides)
-install(DIRECTORY ${CMAKE_SOURCE_DIR}/examples/ DESTINATION ${CMAKE_INSTALL_DOCDIR}/examples
-        PATTERN "__pycache__" EXCLUDE)
+# As in the source tree, so that pages find each other, the examples and the files that their commands name.
+foreach(file README.md CONTRIBUTING.md LICENSE)
+  install(FILES ${CMAKE_SOURCE_DIR}/${file} DESTINATION ${CMAKE_INSTALL_DOCDIR})
+endforeach()
+foreach(folder docs examples configs scripts)
+  install(DIRECTORY ${CMAKE_SOURCE_DIR}/${folder} DESTINATION ${CMAKE_INSTALL_DOCDIR} USE_SOURCE_PERMISSIONS
+          PATTERN "__pycache__" EXCLUDE PATTERN "setup.sh" EXCLUDE)
+endforeach()

@@ -185,7 +185,8 @@ class Pending:
         """Ends what has not ended."""
         self.model.cancel(self)
         for sequence in self.sequences:
-            sequence.finish_reason = sequence.finish_reason or "abort"
+            if sequence.finish_reason is None:
+                sequence.finish_reason, sequence.news = "abort", True
         self.ended = True
 
     def output(self, delta=False):

@@ -27,6 +27,7 @@ constexpr const char* kUsage = R"(usage: cadre COMMAND ...
   bench throughput MODEL     time many requests at once
   bench serve                send requests to a running server
   bench a2a                  time the exchanges between ranks of this host
+  bench eplb MODEL           even, hot and balanced experts beside each other
   bench step MODEL           time steps of data and expert parallel ranks beside one process
   plan MODEL                 memory, layout and launch lines of a deployment, from config.json alone
   rl @ FILE.toml             start what prime-rl's TOML asks for: servers, a router, trainer, orchestrator

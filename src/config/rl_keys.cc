@@ -207,6 +207,11 @@ const Setting* FindRlKey(std::string_view path) {
   return open;
 }
 
+bool IsRlTable(std::string_view name) {
+  const Setting* row = FindRlKey(name);
+  return HoldsRows(name) || (row != nullptr && row->type == Type::kJson);
+}
+
 const Setting* FindServeKey(std::string_view path) {
   for (const std::string_view table : kInferenceTables) {
     if (!path.starts_with(table)) continue;

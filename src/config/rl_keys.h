@@ -21,6 +21,9 @@ std::vector<Group> RlGroups();
 /// is unknown. "teacher_inference." has the rows of "inference.".
 const Setting* FindRlKey(std::string_view path);
 
+/// Whether a name at the top is that of a table, of known or of any keys.
+bool IsRlTable(std::string_view name);
+
 /// The flag of `cadre serve` that a path below [inference] or [inference.vllm] names; nullptr for others.
 const Setting* FindServeKey(std::string_view path);
 

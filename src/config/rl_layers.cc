@@ -59,8 +59,7 @@ class Reader {
   }
 
   Status File(const std::string& below) {
-    if (next_ >= args_.size())
-      return Fail(Code::kInvalidArgument, "a file's name is missing behind the last @");
+    if (!WordFollows()) return Fail(Code::kInvalidArgument, "a file's name is missing behind an @");
     return Lay(args_[next_++], below);
   }
 
@@ -139,9 +138,14 @@ class Reader {
     }
     if (const std::string yes = WithoutNo(path); !value && row == nullptr && !yes.empty()) {
       words_.Set(Rooted(yes), Json(false), name);
-    } else {
-      words_.Set(Rooted(path), value ? MemberValue(*value) : is_switch ? Switch() : Words(), name);
+      return {};
     }
+    // Of an open table's member nobody knows whether it is a switch.
+    if (!value && row != nullptr && !is_switch && row->type != Type::kJson && !WordFollows())
+      return FailParam(Code::kInvalidArgument, name, "{} wants a value", Excerpt(name));
+    RlTree said;
+    said.Set(Rooted(path), value ? MemberValue(*value) : is_switch ? Switch() : Words(), name);
+    words_.Lay(said);  // a table joins what earlier words have said of its members
     return {};
   }
 
@@ -159,11 +163,14 @@ class Reader {
     return said ? Json(args_[next_++]) : Json(true);
   }
 
+  bool WordFollows() const {
+    return next_ < args_.size() && !IsFlag(args_[next_]) && !args_[next_].starts_with('@');
+  }
+
   // No word: a switch. Several: a list.
   Json Words() {
     Json::Array words;
-    while (next_ < args_.size() && !IsFlag(args_[next_]) && !args_[next_].starts_with('@'))
-      words.push_back(MemberValue(args_[next_++]));
+    while (WordFollows()) words.push_back(MemberValue(args_[next_++]));
     if (words.empty()) return Json(true);
     return words.size() == 1 ? words.front() : Json(std::move(words));
   }
@@ -176,7 +183,8 @@ class Reader {
   RlLayers layers_;
 };
 
-// PRIME_INFERENCE__PARALLEL__TP. Others of this beginning belong to other programs.
+// PRIME_INFERENCE__PARALLEL__TP. What lies in one of our tables is ours, right or wrong; others of this
+// beginning belong to other programs.
 void TakeVariables(const Environment& env, RlTree& tree) {
   for (const auto& [name, text] : env) {
     if (!name.starts_with("PRIME_") || text.empty()) continue;
@@ -186,7 +194,11 @@ void TakeVariables(const Environment& env, RlTree& tree) {
       path[at] = '.';
       path.erase(at + 1, 1);
     }
-    if (FindRlKey(path) != nullptr) tree.Set(path, MemberValue(text), name);
+    const size_t dot = path.find('.');
+    const bool in_a_table = dot != path.npos && IsRlTable(std::string_view(path).substr(0, dot));
+    const auto parts = SplitPath(path);
+    if (parts.size() > kMaxDepth || std::ranges::any_of(parts, &std::string::empty)) continue;
+    if (in_a_table || FindRlKey(path) != nullptr) tree.Set(path, MemberValue(text), name);
   }
 }
 

@@ -143,6 +143,19 @@ TEST_F(Rl, LaterFilesWinAndWordsWinOverAll) {
             "-");
 }
 
+TEST_F(Rl, AVariableOfOneOfOurTablesIsNeverDropped) {
+  const std::string file = File("a.toml", kMinimal);
+  const auto server = [&](const Environment& env) { return Plan({"@", file}, env).processes.at(0); };
+  EXPECT_EQ(After(server({{"PRIME_INFERENCE__MAX_NUM_SEQS", "7"}}), "--max-num-seqs"), "7");
+  EXPECT_EQ(After(server({{"PRIME_INFERENCE__VLLM__MAX_NUM_SEQS", "7"}}), "--max-num-seqs"), "7");
+  EXPECT_THAT(
+      Try({"@", file}, {{"PRIME_INFERENCE__PARALEL__TP", "2"}}).error().message,
+      AllOf(HasSubstr("PRIME_INFERENCE__PARALEL__TP"), HasSubstr("did you mean inference.parallel.tp?")));
+  EXPECT_EQ(After(server({{"PRIME_OTHERS__KEY", "1"}, {"PRIME_TEAM_ID", "1"}, {"PRIME_INFERENCE__", "1"}}),
+                  "--max-num-seqs"),
+            "-");
+}
+
 TEST_F(Rl, WordsAreWrittenAsPydanticAndAsFlags) {
   const std::string file = File("a.toml", kMinimal);
   const auto with = [&](Args words) {
@@ -160,6 +173,9 @@ TEST_F(Rl, WordsAreWrittenAsPydanticAndAsFlags) {
   EXPECT_EQ(Plan({"@", file, "--dump-config", "d"}).dump_config, "d");
   EXPECT_THAT(Try({"a.toml"}).error().message, HasSubstr("behind an @"));
   EXPECT_THAT(Try({"@"}).error().message, HasSubstr("missing"));
+  EXPECT_THAT(Try({"@", "--dry-run"}).error().message, HasSubstr("missing"));
+  for (const char* word : {"--dump-config", "--model.name", "--inference.parallel.tp", "--inference.seed"})
+    EXPECT_THAT(Try({"@", file, word, "--dry-run"}).error().message, HasSubstr("wants a value")) << word;
   EXPECT_THAT(Try({}).error().message, HasSubstr("nothing to start"));
   EXPECT_THAT(Try({"@", file, "--a..b", "1"}).error().message, HasSubstr("empty name"));
 }
@@ -217,6 +233,12 @@ TEST_F(Rl, EplbConfigIsOpenInFull) {
   EXPECT_THAT(
       After(PlanOf(text, {"--inference.eplb-config.window_size", "16"}).processes[0], "--eplb-config"),
       HasSubstr("\"window_size\":16"));
+  EXPECT_THAT(After(PlanOf(text, {"--inference.eplb-config.window_size", "16", "--inference.eplb_config",
+                                  R"({"step_interval":32})", "--inference.eplb_config.use_async", "true"})
+                        .processes[0],
+                    "--eplb-config"),
+              AllOf(HasSubstr("\"window_size\":16"), HasSubstr("\"step_interval\":32"),
+                    HasSubstr("\"num_redundant_experts\":4"), HasSubstr("\"use_async\":true")));
   EXPECT_THAT(ErrorOf(text + "windowsize = 3\n"),
               AllOf(HasSubstr("inference.eplb_config"), HasSubstr("did you mean 'window_size'")));
 }

@@ -6,6 +6,7 @@
 
 #include "base/log.h"
 #include "deploy/expert_start.h"
+#include "deploy/load_recorder.h"
 #include "deploy/process_deployment.h"
 #include "deploy/progress.h"
 #include "deploy/rank_runtime.h"
@@ -113,6 +114,10 @@ class LocalDeployment : public Deployment {
 
 Result<std::unique_ptr<Deployment>> Deployment::Start(const config::EngineOptions& options, ModelSetup setup,
                                                       const StartOptions& start) {
+  // Here and not in rank 0, whose peers would end with errors about it beside its own.
+  if (const auto& record = options.parallel.eplb.record_file;
+      record && setup.launch.num_local_ranks > 0 && setup.launch.first_rank == 0)
+    CADRE_TRY(CheckRecordFile(*record));
   LogSetup(options, setup);
   if (options.parallel.expert_parallel_size() > 1 || start.num_fronts > 0 || !setup.launch.one_node())
     return StartProcesses(options, std::move(setup), start);

@@ -13,8 +13,6 @@ Result<std::unique_ptr<RankRuntime>> RankRuntime::Start(const config::EngineOpti
   std::unique_ptr<RankRuntime> rank(new RankRuntime());
   rank->links_ = std::move(links);
   rank->spec_ = setup.spec;
-  if (const auto& record = options.parallel.eplb.record_file; record && place.rank() == 0)
-    CADRE_TRY(CheckRecordFile(*record));
   const auto local_rank = static_cast<size_t>(setup.local_rank(place));
   rank->pool_ = std::make_unique<sys::ThreadPool>(sys::ThreadPoolOptions{
       .num_threads = setup.threads_per_rank,

@@ -240,7 +240,7 @@ Status CheckSampling(const SamplingRequest& request) {
   SamplingRequest rest = request;  // words need a tokenizer
   rest.bad_words.clear();
   rest.stop.clear();
-  const SamplingLimits widest{.vocab_size = INT32_MAX, .max_logprobs = -1, .max_sequences = INT32_MAX};
+  const SamplingLimits widest{.vocab_size = INT32_MAX, .max_logprobs = -1};
   if (auto resolved = ResolveSampling(rest, {}, widest, nullptr); !resolved)
     return std::unexpected(std::move(resolved).error());
   return {};

@@ -16,6 +16,7 @@ TEST(CheckSampling, RefusesWithoutAModelInTheWordsOfTheChecksWithOne) {
       {"temperature", [](auto& s) { s.temperature = -1; }},
       {"top_p", [](auto& s) { s.top_p = 0; }},
       {"n", [](auto& s) { s.n = 2, s.temperature = 0; }},
+      {"n", [](auto& s) { s.n = 1'000'000'000; }},
       {"min_tokens", [](auto& s) { s.min_tokens = 5, s.max_tokens = 4; }},
       {"logprobs", [](auto& s) { s.logprobs = -2; }},
       {"stop",

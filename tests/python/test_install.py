@@ -46,13 +46,23 @@ def test_everything_is_in_its_place(prefix):
         "lib/systemd/system/cadre.service",
         "lib/systemd/system/cadre-first.service",
         "lib/systemd/system/cadre-node.service",
-        "share/doc/cadre/install.md",
-        "share/doc/cadre/guides/expert-parallel.md",
+        "share/doc/cadre/docs/install.md",
+        "share/doc/cadre/docs/guides/expert-parallel.md",
         "share/doc/cadre/examples/launch/leader_worker_set.yaml",
+        "share/doc/cadre/configs/debug/rl_ep.toml",
     ):
         assert file in there, file
     assert not [file for file in there if "gtest" in file or file.endswith((".cc", ".o", ".a"))]
     assert run(prefix / "bin/cadre", "version").stdout == run(BIN, "version").stdout
+
+
+def test_links_between_installed_pages_lead_somewhere(prefix):
+    root = prefix / "share/doc/cadre"
+    pages = [page for page in root.rglob("*.md")]
+    assert len(pages) > 20
+    for page in pages:
+        for link in re.findall(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)", page.read_text()):
+            assert (page.parent / link).exists(), (page.relative_to(root), link)
 
 
 def test_the_shells_read_their_completions(prefix):

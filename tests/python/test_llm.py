@@ -784,6 +784,13 @@ def test_async_cancel_and_abort(engine):
                 await engine.abort("aborted")
         assert outputs[-1].finished and outputs[-1].outputs[0].finish_reason == "abort"
         assert 0 < len(outputs[-1].outputs[0].token_ids) < 490
+        parts = cadre.SamplingParams(max_tokens=490, ignore_eos=True, output_kind=cadre.RequestOutputKind.DELTA)
+        reasons = []
+        async for output in engine.generate("x", parts, "aborted in parts"):
+            reasons.append(output.outputs[0].finish_reason)
+            if len(reasons) == 2:
+                await engine.abort("aborted in parts")
+        assert reasons[-1] == "abort" and set(reasons[:-1]) == {None}
         until = time.monotonic() + 10
         while await settle() > 1 and time.monotonic() < until:
             await asyncio.sleep(0.05)
