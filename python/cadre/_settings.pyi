@@ -80,11 +80,11 @@ class Settings(TypedDict, total=False):
     pooler_config: Mapping[str, Any] | str | None
     """Not built: Pooling, embedding and draft models are not built; Cadre generates text."""
     enable_sleep_mode: bool | None
-    """Not built: Updating weights of a running server comes later; leave the flag out."""
+    """Not built: Sleeping and waking up are not built; /pause stops a server's steps and /update_weights replaces its weights."""
     sleep_mode_offload_cudagraph: bool | None
     """No effect here: There are no CUDA graphs and no compiler here: every step runs eagerly on the CPU."""
     sleep_preserve_parameter_names: Sequence[str] | str | None
-    """Not built: Updating weights of a running server comes later; leave the flag out."""
+    """Not built: Sleeping and waking up are not built; /pause stops a server's steps and /update_weights replaces its weights."""
     enable_cumem_allocator: bool | None
     """No effect here: There is no CUDA memory here."""
     enable_nccl_comm_suspend: bool | None
