@@ -140,10 +140,11 @@ void Scheduler::Fetched(SeqId id, int64_t num_tokens) {
 
 namespace {
 
-// Whatever a client salts with, it is not the key of an adapter's prefixes.
+// The model's own prefixes go by the salt alone, as routers name them (base/prefix_hash.h). Whatever a client
+// salts with, it is not the key of an adapter's: salts are UTF-8, which has no byte 0xFF.
 std::string PrefixKey(const Sequence& sequence) {
   const std::string& salt = sequence.request.cache_salt;
-  return sequence.adapter < 0 ? "model " + salt : Format("adapter {} {}", sequence.adapter_version, salt);
+  return sequence.adapter < 0 ? salt : Format("\xFF{} {}", sequence.adapter_version, salt);
 }
 
 }  // namespace
