@@ -4,10 +4,9 @@
 
 namespace cadre::serve {
 
-/// True if the path may be asked for with these headers. Paths under /v1, /v2 and /inference, those
-/// that pause the engine or replace its weights, and those that tell what it holds, need a key if there are
-/// any. Cost does not depend on how
-/// much of a key was right.
+/// True if the path may be asked for with these headers. Paths under /v1, /v2 and /inference, those that
+/// pause the engine or replace its weights, and those that tell what it holds, need a key if there are any.
+/// Cost does not depend on how much of a key was right.
 bool IsAuthorized(const ServeOptions& options, const http::Request& request);
 
 /// Headers that CORS wants on the answer to a request with an Origin; empty if it has none or is not allowed.
