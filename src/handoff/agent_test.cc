@@ -250,12 +250,9 @@ TEST(PaceTest, NeverMoreThanTheLimit) {
       ASSERT_TRUE(result.status.has_value()) << result.status.error().message;
       bytes += result.bytes;
     }
-    // What the sockets hold at the end is not sent yet, so to speak.
-    const double at_least = 0.7 * static_cast<double>(bytes) / kLimit;
-    if (near) {
-      EXPECT_LT(SecondsSince(start), at_least);
-    } else {
-      EXPECT_GT(SecondsSince(start), at_least);
+    // A host's own memory has no limit. What the sockets hold at the end is not sent yet, so to speak.
+    if (!near) {
+      EXPECT_GT(SecondsSince(start), 0.7 * static_cast<double>(bytes) / kLimit);
     }
     EXPECT_EQ(source.agent().stats().bytes_sent, near ? 0 : bytes);
   }

@@ -436,7 +436,9 @@ def test_a_pushed_pair_whose_prefill_dies_ends_all_the_same(one):
         ids = [i * 13 % 500 + 3 for i in range(900)]
         with concurrent.futures.ThreadPoolExecutor(4) as pool:
             waiting = [pool.submit(alone, router, prompt=ids[k:]) for k in range(4)]
-            until(lambda: counter(d, "cadre:kv_fetching_requests") == 4)  # all are on their way
+            until(lambda: counter(d, "cadre:kv_fetching_requests") > 0)
+            os.kill(p.process.pid, signal.SIGSTOP)  # nothing more comes from it, and all get on their way
+            until(lambda: counter(d, "cadre:kv_fetching_requests") + sum(w.done() for w in waiting) == 4)
             p.process.kill()
             p.process.wait()
             got = [text(w.result()) for w in waiting]
