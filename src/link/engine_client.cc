@@ -65,6 +65,14 @@ class Handle : public engine::RequestHandle {
   int rank_;
 };
 
+/// Whether its histograms are those of this build.
+bool HasOurBuckets(const engine::RankStats& stats) {
+  const engine::RankStats own;
+  return stats.step_sizes.counts.size() == own.step_sizes.counts.size() &&
+         stats.kv_transfer.seconds.counts.size() == own.kv_transfer.seconds.counts.size() &&
+         stats.kv_transfer.bytes.counts.size() == own.kv_transfer.bytes.counts.size();
+}
+
 }  // namespace
 
 Result<std::unique_ptr<EngineClient>> EngineClient::Connect(sys::Fd connection, EngineClientOptions options,
@@ -74,17 +82,22 @@ Result<std::unique_ptr<EngineClient>> EngineClient::Connect(sys::Fd connection, 
     return cadre::Fail(Code::kDataLoss, "rank {} began with message {} instead of its announcement",
                        options.rank, frame.kind);
   }
-  CADRE_ASSIGN(const ReadyMessage ready, Decode<ReadyMessage>(frame.body));
+  CADRE_ASSIGN(ReadyMessage ready, Decode<ReadyMessage>(frame.body));
   if (ready.version != kWireVersion) {
     return cadre::Fail(Code::kDataLoss,
                        "rank {} speaks version {} of the link and this process {}; start both from one build",
                        options.rank, ready.version, kWireVersion);
   }
-  return std::unique_ptr<EngineClient>(new EngineClient(std::move(connection), options, ready.model_info));
+  if (!HasOurBuckets(ready.stats))
+    return cadre::Fail(Code::kDataLoss, "rank {} sent a damaged announcement", options.rank);
+  return std::unique_ptr<EngineClient>(
+      new EngineClient(std::move(connection), options, ready.model_info, std::move(ready.stats)));
 }
 
-EngineClient::EngineClient(sys::Fd connection, EngineClientOptions options, engine::ModelInfo model_info)
+EngineClient::EngineClient(sys::Fd connection, EngineClientOptions options, engine::ModelInfo model_info,
+                           engine::RankStats stats)
     : options_(options), model_info_(model_info), state_(std::make_shared<State>(std::move(connection))) {
+  state_->stats = std::move(stats);
   state_->stats.rank = options.rank;
   reader_ = std::thread([this] { ReadLoop(); });
 }
@@ -155,11 +168,7 @@ bool EngineClient::HandleFrame(uint32_t kind, std::string_view body) {
     }
     case MessageKind::kStats: {
       auto stats = Decode<engine::RankStats>(body);
-      if (!stats || stats->step_sizes.counts.size() != engine::StepSizes().counts.size()) return false;
-      const engine::KvTransferStats shape;
-      if (stats->kv_transfer.seconds.counts.size() != shape.seconds.counts.size() ||
-          stats->kv_transfer.bytes.counts.size() != shape.bytes.counts.size())
-        return false;
+      if (!stats || !HasOurBuckets(*stats)) return false;
       const std::lock_guard lock(state_->mutex);
       engine::EplbStats &before = state_->stats.eplb, &now = stats->eplb;
       if (now.version == before.version &&
