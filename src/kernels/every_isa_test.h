@@ -36,7 +36,13 @@ class EveryIsa : public ::testing::TestWithParam<Isa> {
 };
 
 inline auto AllIsas() {
-  return ::testing::Values(Isa::kPortable, Isa::kAvx2, Isa::kAvx512, Isa::kAvx512Bf16);
+  return ::testing::Values(Isa::kPortable, Isa::kAvx2, Isa::kAvx512, Isa::kAvx512Bf16, Isa::kAmx);
+}
+/// What this CPU supports, and the kernels of AMX over emulated tiles: for tests of products of bf16 rows.
+inline std::vector<Isa> IsasForProducts() {
+  std::vector<Isa> isas = SupportedIsas();
+  if (IsaSupported(Isa::kAmxEmulated)) isas.push_back(Isa::kAmxEmulated);
+  return isas;
 }
 inline std::string IsaParamName(const ::testing::TestParamInfo<Isa>& info) {
   return IsaName(info.param);

@@ -175,6 +175,35 @@ TEST_P(GemmTest, ARowsResultIsRightAndTheSameInAnyCompany) {
   }
 }
 
+// Each count makes other blocks and tiles of rows.
+TEST_P(GemmTest, EveryCountOfRowsUpTo70GivesEachRowItsBits) {
+  SKIP_UNLESS_SUPPORTED(GetParam());
+  const int64_t n = 83, k = 101, most = 70;
+  sys::ThreadPool pool({.num_threads = 1, .cpus = {}, .spin = false});
+  for (const Kind& kind : {kKinds[1], kKinds[2], kKinds[7], kKinds[10]}) {
+    const Weight weight = MakeWeight(kind, n, k);
+    Rows a(DType::kBf16, most, k, k + 1, 1, RandomFloats(most * k, 2));
+    std::vector<float> alone(static_cast<size_t>(most * n));
+    GemmArgs args{.m = 1, .a_stride = k + 1, .w = weight.matrix(), .c_stride = n};
+    for (int64_t r = 0; r < most; ++r) {
+      args.a = a.Row(r);
+      args.c = alone.data() + r * n;
+      Gemm({GetParam(), &pool}, args);
+    }
+    for (int64_t m = 2; m <= most; ++m) {
+      std::vector<float> together(static_cast<size_t>(m * n) + 1, kUntouched);
+      args.m = m;
+      args.a = a.Row(most - m);
+      args.c = together.data();
+      Gemm({GetParam(), &pool}, args);
+      ASSERT_EQ(std::memcmp(together.data(), alone.data() + (most - m) * n, static_cast<size_t>(m * n) * 4),
+                0)
+          << kind.name << " m " << m;
+      ASSERT_EQ(together.back(), kUntouched);
+    }
+  }
+}
+
 TEST_P(GemmTest, ManyRowsAreCutIntoSegmentsAndAgree) {
   SKIP_UNLESS_SUPPORTED(GetParam());
   const int64_t n = 40, k = 1537, m = 700;
