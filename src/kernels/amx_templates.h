@@ -108,30 +108,36 @@ template <class T, int kRowTiles, int kPanels>
   }
 }
 
+template <int kPanels>
+[[gnu::always_inline]] inline void FetchStep(const std::byte* from, int64_t panel_bytes) {
+#pragma GCC unroll 4
+  for (int p = 0; p < kPanels; ++p, from += panel_bytes) {
+    asm("" : "+r"(from));  // one pointer with displacements; else g++ 12 keeps 64 sums of pointers
+#pragma GCC unroll 16
+    for (int i = 0; i < kTileLines; ++i) __builtin_prefetch(from + i * 64, 0, 2);
+  }
+}
+
 // Weights of bf16. What of the last step lies past the panel is not ours to read.
 template <class T, int kRowTiles, int kPanels>
 void PairsTile(const TileArgs& args) {
   const std::byte* a = static_cast<const std::byte*>(args.a);
   const std::byte* b = args.b;
-  const int64_t panel_bytes = args.panel_bytes;
+  const int64_t panel_bytes = args.panel_bytes, row_bytes = args.rows * kRowBytes, lines = args.steps;
+  const int64_t tail = lines - args.tail_steps;
+  int64_t ahead = args.ahead, line = 0;
   ZeroSums<T, kRowTiles, kPanels>();
-  int64_t line = 0;
-  for (; line + kTileLines <= args.steps; line += kTileLines) {
-    const bool tail = line + kTileLines > args.steps - args.tail_steps;
-    const std::byte* fetch = b + (tail ? args.tail_ahead : args.ahead);
-#pragma GCC unroll 4
-    for (int p = 0; p < kPanels; ++p) {
-#pragma GCC unroll 16
-      for (int i = 0; i < kTileLines; ++i) __builtin_prefetch(fetch + p * panel_bytes + i * 64, 0, 2);
-    }
+  for (; line + kTileLines <= lines; line += kTileLines) {
+    if (line + kTileLines > tail) ahead = args.tail_ahead;
+    if (ahead != 0) FetchStep<kPanels>(b + ahead, panel_bytes);
     MultiplyStep<T, kRowTiles, kPanels>(a, b, panel_bytes);
-    a += args.rows * kRowBytes;
+    a += row_bytes;
     b += kTileBytes;
   }
-  if (line < args.steps) {
+  if (line < lines) {
     alignas(64) std::byte last[kPanels * kTileBytes] = {};
     for (int p = 0; p < kPanels; ++p) {
-      for (int64_t i = 0; i < args.steps - line; ++i)
+      for (int64_t i = 0; i < lines - line; ++i)
         __builtin_memcpy(last + p * kTileBytes + i * 64, b + p * panel_bytes + i * 64, 64);
     }
     MultiplyStep<T, kRowTiles, kPanels>(a, last, kTileBytes);
@@ -180,6 +186,7 @@ struct Fetcher {
   int64_t lines;
 
   [[gnu::always_inline]] void Fetch(const TileArgs& args, int64_t count) {
+    if (args.fetch_step == 0) return;
     for (int64_t i = 0; i < count; ++i) {
 #pragma GCC unroll 4
       for (int p = 0; p < kPanels; ++p) __builtin_prefetch(at + p * args.fetch_panel, 0, 2);

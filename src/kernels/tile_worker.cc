@@ -154,7 +154,9 @@ void TileWorker::MultiplyTile(const PackedMatrix& w, int64_t row, int64_t rows, 
     const int log2 = Log2Panels(tiles, num_panels);
     num_panels -= 1 << log2;
     const int64_t distance = FetchDistance(num_lines, log2);
-    args.ahead = distance * 64;
+    // Where a step is a tile, fetching what an earlier block has brought near would take the buffers that
+    // loading tiles needs.
+    args.ahead = row > 0 && kernels_.step_lines > 1 ? 0 : distance * 64;
     args.tail_steps = distance;
     args.tail_ahead = num_panels > 0 || moves_on ? (panel_bytes << log2) - (num_lines - distance) * 64 : 0;
     tiles[log2](args);
