@@ -140,7 +140,8 @@ std::vector<float> RowInSteps(const PackedMatrix& w, const Bf16* row) {
     int64_t group = 0;
     for (int64_t begin = 0; begin < end; ++group) {
       const Fp8Panel panel = fp8 ? Fp8PanelOf(w) : Fp8Panel{.first_lines = end};
-      const int64_t group_end = std::min(end, begin + 4 * (group == 0 ? panel.first_lines : panel.group_lines));
+      const int64_t group_end =
+          std::min(end, begin + 4 * (group == 0 ? panel.first_lines : panel.group_lines));
       const float scale = fp8 ? scale_of(output, group) : 1;
       float chain = 0;
       for (int64_t step = begin; step < group_end; step += 32) {
@@ -172,8 +173,7 @@ void CheckAgainstSteps(Isa isa, const PackedMatrix& w, const char* what) {
   Rows a(DType::kBf16, most, w.k, w.k + 3, 1, RandomFloats(most * w.k, 9));
   for (const int64_t m : {1, 5, 16, 17, 32, 33, 40}) {
     std::vector<float> c(static_cast<size_t>(m * w.n));
-    Gemm({isa, &pool},
-         {.m = m, .a = a.Row(0), .a_stride = w.k + 3, .w = w, .c = c.data(), .c_stride = w.n});
+    Gemm({isa, &pool}, {.m = m, .a = a.Row(0), .a_stride = w.k + 3, .w = w, .c = c.data(), .c_stride = w.n});
     for (int64_t r = 0; r < m; ++r) {
       const std::vector<float> wanted = RowInSteps(w, static_cast<const Bf16*>(a.Row(r)));
       for (int64_t i = 0; i < w.n; ++i)

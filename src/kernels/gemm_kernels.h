@@ -4,8 +4,8 @@
 // A micro kernel multiplies a block of up to 12 rows (AMX: 32), packed step by step, with 1, 2 or 4 panels of
 // the weight, over all of k, and leaves the sums in a tile. Every sum is one chain in rising k that starts at
 // zero and lives in one lane of one register (AMX: of 32 values of k each, amx_templates.h), so its value
-// depends neither on the shape of the block nor on its place in it. Epilogues take tiles to memory (bias, weights of rows, activation, rounding), element by
-// element.
+// depends neither on the shape of the block nor on its place in it. Epilogues take tiles to memory (bias,
+// weights of rows, activation, rounding), element by element.
 //
 // This header is seen by files compiled for wide instruction sets: plain structs only, no inline functions.
 #include <cstddef>
@@ -25,8 +25,8 @@ struct TileArgs {
   int64_t tail_steps = 0;  ///< the last steps of the panel,
   int64_t tail_ahead = 0;  ///< whose distance is this: the lines fetched then belong to the next tile
   int64_t steps =
-      0;  ///< cache lines of a panel to walk: pairs of k for bf16, single k for f32, fours for fp8
-  int64_t rows = 0;      ///< for kernels that take them as they come (AMX)
+      0;             ///< cache lines of a panel to walk: pairs of k for bf16, single k for f32, fours for fp8
+  int64_t rows = 0;  ///< for kernels that take them as they come (AMX)
   float* out = nullptr;  ///< [rows][kTileStride]
 
   // fp8 alone, in place of ahead and tail_*: a line of scales stands before each group of lines.
@@ -49,7 +49,7 @@ struct PackBlockArgs {
   const void* const* rows = nullptr;  ///< [num_rows], each [k]
   int num_rows = 0;                   ///< <= kMaxTileRows
   int64_t k = 0;
-  int64_t lead = 0;     ///< fp8 alone: zeros in front
+  int64_t lead = 0;                          ///< fp8 alone: zeros in front
   int64_t first_lines = 0, group_lines = 0;  ///< fp8 alone: as Fp8Panel
   void* out = nullptr;                       ///< num_rows * steps * a_step_bytes
 };

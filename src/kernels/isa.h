@@ -10,14 +10,14 @@
 namespace cadre::kernels {
 
 enum class Isa : uint8_t {
-  kPortable,    ///< plain C++
-  kAvx2,        ///< AVX2 + FMA + F16C
-  kAvx512,      ///< AVX-512 F/BW/DQ/VL: bf16 weights are widened and multiplied as f32
-  kAvx512Bf16,  ///< as kAvx512, bf16 products with vdpbf16ps (fast on Zen 4 and later, slow on Intel), and
-                ///< VBMI
-  kAmx,         ///< AMX tiles for weights of bf16 and fp8 with rows of bf16, kAvx512 for all else; VBMI
-  kAmxEmulated,  ///< for tests: kAmx with tiles in plain C++, for CPUs with kAvx512 and VBMI. No setting names
-                 ///< it, and SupportedIsas and BestIsa leave it out
+  kPortable,     ///< plain C++
+  kAvx2,         ///< AVX2 + FMA + F16C
+  kAvx512,       ///< AVX-512 F/BW/DQ/VL: bf16 weights are widened and multiplied as f32
+  kAvx512Bf16,   ///< as kAvx512, bf16 products with vdpbf16ps (fast on Zen 4 and later, slow on Intel), and
+                 ///< VBMI
+  kAmx,          ///< AMX tiles for weights of bf16 and fp8 with rows of bf16, kAvx512 for all else; VBMI
+  kAmxEmulated,  ///< for tests: kAmx with tiles in plain C++, for CPUs with kAvx512 and VBMI. No setting
+                 ///< names it, and SupportedIsas and BestIsa leave it out
 };
 
 const char* IsaName(Isa isa);

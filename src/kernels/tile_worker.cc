@@ -79,8 +79,7 @@ const GemmKernels& GemmKernelsFor(Isa isa) {
 
 int64_t SegmentRows(const WeightKernels& kernels, int64_t k) {
   const int64_t row_bytes = std::max<int64_t>(1, Steps(kernels, k) * kernels.a_step_bytes);
-  const int64_t rows =
-      std::clamp<int64_t>(kernels.segment_bytes / row_bytes, 48, kernels.max_segment_rows);
+  const int64_t rows = std::clamp<int64_t>(kernels.segment_bytes / row_bytes, 48, kernels.max_segment_rows);
   const int64_t unit = std::max(kernels.max_rows, 12);
   return rows / unit * unit;
 }
