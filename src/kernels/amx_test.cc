@@ -208,6 +208,33 @@ TEST_P(AmxGemm, BeginsAStepWithEachGroup) {
   }
 }
 
+// Zeros fill the last step of a group on both sides: an infinity times a neighbour's zero would be NaN.
+TEST_P(AmxGemm, AnInfinityStaysInItsGroup) {
+  SKIP_UNLESS_SUPPORTED(GetParam());
+  const int64_t n = 35, k = 300;
+  sys::ThreadPool pool({.num_threads = 1, .cpus = {}, .spin = false});
+  for (const Published p : {Published{16, 15}, {48, 0}, {128, 65}, {128, 126}}) {
+    const Weight weight(PackFormat::kFp8, n, k, p.block, p.phase, 11);
+    PackRows(weight.matrix(), 0, n, std::vector<float>(static_cast<size_t>(n * k), 1.0f).data(), DType::kF32,
+             k);
+    std::vector<float> values(static_cast<size_t>(k * k), 1.0f);
+    for (size_t i = 0; i < static_cast<size_t>(k); ++i) values[i * k + i] = INFINITY;
+    Rows a(DType::kBf16, k, k, k, 0, values);
+    for (const int64_t m : {int64_t{1}, k}) {
+      std::vector<float> c(static_cast<size_t>(k * n));
+      for (int64_t r = 0; r < k; r += m) {
+        Gemm({GetParam(), &pool}, {.m = m,
+                                   .a = a.Row(r),
+                                   .a_stride = k,
+                                   .w = weight.matrix(),
+                                   .c = c.data() + r * n,
+                                   .c_stride = n});
+      }
+      for (size_t i = 0; i < c.size(); ++i) ASSERT_EQ(c[i], INFINITY) << p.block << ' ' << i << " of " << m;
+    }
+  }
+}
+
 // The instructions and their emulation, bit by bit: numbers of all magnitudes that do not meet the border of
 // the subnormal ones, then whole products.
 TEST(AmxTiles, EqualTheirEmulation) {
