@@ -264,6 +264,32 @@ TEST_P(GemmTest, EveryFp8CodeIsItsNumberForFewRowsAndForMany) {
   }
 }
 
+// Packed rows lie where earlier ones lay.
+TEST_P(GemmTest, NothingIsReadOfEarlierRows) {
+  SKIP_UNLESS_SUPPORTED(GetParam());
+  const int64_t n = 40, most = 40, wide = 300;
+  sys::ThreadPool pool({.num_threads = 1, .cpus = {}, .spin = false});
+  std::vector<float> c(static_cast<size_t>(most * n));
+  for (const Kind& kind : kKinds) {
+    const DType type = RowTypeOf(kind.format);
+    const Weight earlier = MakeWeight(kind, n, wide);
+    Rows nan(type, most, wide, wide, 0, std::vector<float>(static_cast<size_t>(most * wide), NAN));
+    for (const int64_t k : {1, 3, 31, 33, 63, 101}) {
+      const Weight weight = MakeWeight(kind, n, k);
+      Rows a(type, most, k, k, 0, RandomFloats(most * k, 2));
+      for (const int64_t m : {int64_t{1}, int64_t{17}, most}) {
+        GemmArgs args{.m = most, .a = nan.Row(0), .a_stride = wide, .w = earlier.matrix(), .c = c.data()};
+        args.c_stride = n;
+        Gemm({GetParam(), &pool}, args);
+        args = {.m = m, .a = a.Row(0), .a_stride = k, .w = weight.matrix(), .c = c.data(), .c_stride = n};
+        Gemm({GetParam(), &pool}, args);
+        for (int64_t i = 0; i < m * n; ++i)
+          ASSERT_FALSE(std::isnan(c[static_cast<size_t>(i)])) << kind.name << " k " << k << " m " << m;
+      }
+    }
+  }
+}
+
 TEST_P(GemmTest, NanAndInfinityStayInTheirRow) {
   SKIP_UNLESS_SUPPORTED(GetParam());
   const int64_t n = 20, k = 8;

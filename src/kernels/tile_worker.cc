@@ -141,7 +141,9 @@ int64_t FetchDistance(int64_t num_lines, int log2) {
 
 void TileWorker::MultiplyTile(const PackedMatrix& w, int64_t row, int64_t rows, int64_t panel,
                               int64_t num_panels, bool moves_on, float* tile) {
-  const int64_t panel_bytes = PackedBytes(w.format, kPanelRows, w.k), num_lines = panel_bytes / 64;
+  const int64_t panel_bytes = PackedBytes(w.format, kPanelRows, w.k);
+  // The rows have no step for the line that fills up a panel of f32, nor the panel all lines of a last tile.
+  const int64_t num_lines = std::min(panel_bytes / 64, steps_ * kernels_.step_lines);
   TileArgs args{.a = packed_ + row * steps_ * kernels_.a_step_bytes,
                 .b = w.data + panel * panel_bytes,
                 .panel_bytes = panel_bytes,
