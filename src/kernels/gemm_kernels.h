@@ -25,8 +25,7 @@ struct TileArgs {
   int64_t tail_steps = 0;  ///< the last steps of the panel,
   int64_t tail_ahead = 0;  ///< whose distance is this: the lines fetched then belong to the next tile
   int64_t steps =
-      0;             ///< cache lines of a panel to walk: pairs of k for bf16, single k for f32, fours for fp8
-  int64_t rows = 0;  ///< for kernels that take them as they come (AMX)
+      0;  ///< cache lines of a panel to walk: pairs of k for bf16, single k for f32, fours for fp8
   float* out = nullptr;  ///< [rows][kTileStride]
 
   // fp8 alone, in place of ahead and tail_*: a line of scales stands before each group of lines.
@@ -34,6 +33,8 @@ struct TileArgs {
   const std::byte* fetch = nullptr;          ///< the next line to fetch
   int64_t fetch_panel = 0, fetch_step = 0;   ///< bytes between panels, between lines
   int64_t fetch_lines = 0, fetch_jump = 0;   ///< after so many lines it jumps
+
+  int64_t rows = 0;  ///< for kernels that take them as they come (AMX)
 };
 using TileFn = void (*)(const TileArgs&);
 

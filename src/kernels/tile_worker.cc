@@ -148,8 +148,8 @@ void TileWorker::MultiplyTile(const PackedMatrix& w, int64_t row, int64_t rows, 
                 .b = w.data + panel * panel_bytes,
                 .panel_bytes = panel_bytes,
                 .steps = num_lines,
-                .rows = rows,
-                .out = tile};
+                .out = tile,
+                .rows = rows};
   const TileFn* tiles = kernels_.tile[rows - 1];
   while (num_panels > 0) {
     const int log2 = Log2Panels(tiles, num_panels);
@@ -189,10 +189,10 @@ void TileWorker::MultiplyFp8Tile(const PackedMatrix& w, int64_t row, int64_t row
                 .b = decoded ? decoded_ : packed,
                 .panel_bytes = decoded ? DecodedPanelBytes(shape) : packed_bytes,
                 .steps = shape.num_lines,
-                .rows = rows,
                 .out = tile,
                 .first_lines = shape.first_lines,
-                .group_lines = shape.group_lines};
+                .group_lines = shape.group_lines,
+                .rows = rows};
   const TileFn* tiles = decoded ? kernels_.decoded_tile[rows - 1] : kernels_.tile[rows - 1];
   while (num_panels > 0) {
     const int log2 = Log2Panels(tiles, num_panels);
