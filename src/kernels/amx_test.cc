@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "kernels/amx/tiles.h"
+#include "kernels/amx_check.h"
 #include "kernels/amx_emulated/tiles.h"
 #include "kernels/gemm.h"
 #include "kernels/gemm_testing.h"
@@ -73,6 +74,17 @@ TEST(EmulatedTiles, ComputeAsTheManualSays) {
 TEST(AmxTiles, ComputeAsTheManualSays) {
   SKIP_UNLESS_SUPPORTED(Isa::kAmx);
   CheckArithmetic<amx::Tiles>();
+}
+
+TEST(EmulatedTiles, AreTriedBeforeTheyAreTrusted) {
+  SKIP_UNLESS_SUPPORTED(Isa::kAmxEmulated);
+  WeightKernels kernels = amx_emulated::kBf16Kernels;
+  EXPECT_TRUE(TilesMultiplyRight(kernels));
+  kernels.tile[28][1] = [](const TileArgs& args) {  // 29 rows
+    amx_emulated::kBf16Kernels.tile[28][1](args);
+    args.out[28 * kTileStride + 31] += 1;
+  };
+  EXPECT_FALSE(TilesMultiplyRight(kernels));
 }
 
 // Only the configured rows are read and written.

@@ -3,6 +3,7 @@
 #include <array>
 
 #include "base/log.h"
+#include "kernels/amx_check.h"
 #include "sys/cpu.h"
 
 namespace cadre::kernels {
@@ -14,8 +15,13 @@ constexpr std::array<Isa, 5> kAll = {Isa::kPortable, Isa::kAvx2, Isa::kAvx512, I
 bool MayUseTiles() {
   static const bool granted = [] {
     const Status status = sys::RequestTileState();
-    if (!status) LogWarning("this CPU has AMX, which will not be used: {}", status.error().message);
-    return status.has_value();
+    if (!status) {
+      LogWarning("this CPU has AMX, which will not be used: {}", status.error().message);
+      return false;
+    }
+    if (TilesMultiplyRight(amx::kBf16Kernels)) return true;
+    LogError("this CPU has AMX, which will not be used: its products are wrong here; please report it");
+    return false;
   }();
   return granted;
 }

@@ -24,7 +24,7 @@ const char* IsaName(Isa isa);
 /// "portable", "avx2", "avx512", "avx512_bf16", "amx"; errors name the known ones.
 Result<Isa> ParseIsa(std::string_view name);
 /// Whether this CPU and operating system can run it. Asked of kAmx for the first time, it asks Linux for the
-/// right to use tiles, for the whole process; a refusal is logged.
+/// right to use tiles, for the whole process, and tries them; a refusal or a wrong product is logged.
 bool IsaSupported(Isa isa);
 /// All supported ones, slowest first: what tests walk.
 std::vector<Isa> SupportedIsas();

@@ -73,6 +73,12 @@ bool HasOurBuckets(const engine::RankStats& stats) {
          stats.kv_transfer.bytes.counts.size() == own.kv_transfer.bytes.counts.size();
 }
 
+/// What an order's answer says before the next stats do.
+void TakeChanges(const engine::ControlState& state, engine::RankStats& stats) {
+  stats.weight_generation = std::max(stats.weight_generation, state.generation);
+  if (state.adapters.num_changes > stats.adapters.num_changes) stats.adapters = state.adapters;
+}
+
 }  // namespace
 
 Result<std::unique_ptr<EngineClient>> EngineClient::Connect(sys::Fd connection, EngineClientOptions options,
@@ -180,6 +186,7 @@ bool EngineClient::HandleFrame(uint32_t kind, std::string_view body) {
       // Made before an order that has been answered already?
       if (stats->adapters.num_changes < state_->stats.adapters.num_changes)
         stats->adapters = std::move(state_->stats.adapters);
+      stats->weight_generation = std::max(stats->weight_generation, state_->stats.weight_generation);
       state_->stats = std::move(*stats);
       return true;
     }
@@ -204,9 +211,7 @@ bool EngineClient::HandleFrame(uint32_t kind, std::string_view body) {
       {
         const std::lock_guard lock(state_->mutex);
         if (const auto node = state_->controls.extract(message->id); !node.empty()) done = node.mapped();
-        engine::AdapterList& known = state_->stats.adapters;
-        if (message->ok && message->state.adapters.num_changes > known.num_changes)
-          known = message->state.adapters;
+        if (message->ok) TakeChanges(message->state, state_->stats);
       }
       if (!done) return true;
       message->ok ? done(message->state) : done(std::unexpected(std::move(message->error)));

@@ -368,7 +368,8 @@ TEST_F(Link, OrdersAreAnsweredAndEndWithTheRank) {
   EXPECT_TRUE(done->paused);
   EXPECT_EQ(done->generation, 7);
   EXPECT_EQ(done->bytes, 9);
-  // Adapters are known with the answer, and stay known whatever older report comes after it.
+  EXPECT_EQ(client_->Stats()[0].weight_generation, 7);
+  // So are adapters, and all stay known whatever older report comes after it.
   const auto loaded = tell({.kind = engine::ControlKind::kWeights,
                             .weights = {.kind = engine::WeightOrder::Kind::kLoadAdapter,
                                         .folder = "/p",
@@ -381,6 +382,7 @@ TEST_F(Link, OrdersAreAnsweredAndEndWithTheRank) {
     const engine::AdapterList adapters = client_->Stats()[0].adapters;
     EXPECT_EQ(adapters, loaded->adapters);
     ASSERT_NE(adapters.Find("mine"), nullptr);
+    EXPECT_EQ(client_->Stats()[0].weight_generation, 7);
     EXPECT_EQ(adapters.Find("mine")->path, "/p");
     EXPECT_TRUE(WaitForStats(*client_, [&](const auto& s) { return s.prompt_tokens > reports; }));
   }
