@@ -368,6 +368,7 @@ TEST_F(Link, OrdersAreAnsweredAndEndWithTheRank) {
   EXPECT_TRUE(done->paused);
   EXPECT_EQ(done->generation, 7);
   EXPECT_EQ(done->bytes, 9);
+  // The generation is known with the answer.
   EXPECT_EQ(client_->Stats()[0].weight_generation, 7);
   // So are adapters, and all stay known whatever older report comes after it.
   const auto loaded = tell({.kind = engine::ControlKind::kWeights,
