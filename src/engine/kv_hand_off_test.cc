@@ -77,8 +77,9 @@ class Instance {
                             .k_dim = spec.attention.cache_k_dim(),
                             .v_dim = spec.attention.cache_v_dim(),
                             .block_size = kBlockSize,
-                            .type = DType::kF32};
-    kv_ = *sys::AllocateRegion(static_cast<size_t>(layout.PoolBytes(num_blocks)));
+                            .type = DType::kF32,
+                            .note_bytes = int64_t{2} * spec.num_moe_layers() * spec.moe.top_k};
+    kv_ = *sys::AllocateRegion(static_cast<size_t>(layout.AllBytes(num_blocks)));
     constexpr int64_t kMaxTokens = 64;
     map_ = *eplb::StartMap(spec.moe.num_experts, 0, 1, eplb::Placement::kLinear);
     exchange_ = *a2a::Create({.hidden = spec.hidden,
@@ -142,6 +143,10 @@ class Instance {
     run.Wait();
     return run.sink->tokens;
   }
+  // The experts of all its tokens but the last.
+  std::vector<uint16_t> Experts(std::vector<int32_t> prompt, int max_tokens) {
+    return Start(std::move(prompt), max_tokens).Wait().routed.experts;
+  }
   // Computes the prompt and tells how to fetch it.
   KvTransfer Prefill(std::vector<int32_t> prompt) {
     const Finish finish = Start(std::move(prompt), 1, KvTransfer{.hold = true}).Wait();
@@ -198,8 +203,12 @@ TEST(HandOff, AnswersAreThoseOfOneEngine) {
     const KvTransfer kv = prefill.Prefill(prompt);
     EXPECT_EQ(kv.num_tokens, length);
     auto run = decode.Start(prompt, 20, kv);
-    EXPECT_EQ(run.Wait().reason, FinishReason::kLength);
+    const Finish finish = run.Wait();
+    EXPECT_EQ(finish.reason, FinishReason::kLength);
     EXPECT_EQ(run.sink->tokens, one.Answer(prompt, 20)) << length;
+    EXPECT_EQ(finish.routed.experts.size(),
+              static_cast<size_t>((length + 19) * finish.routed.num_layers * finish.routed.top_k));
+    EXPECT_EQ(finish.routed.experts, one.Experts(prompt, 20)) << length;
     EXPECT_EQ(run.sink->num_cached, length - 1);  // only the last token is computed here
   }
   EXPECT_TRUE(prefill.ComesToRest());
@@ -251,9 +260,11 @@ TEST(HandOff, AFetchThatFailsIsComputedFromItsFirstBadToken) {
     auto run = decode.Start(prompt, 10, prefill.Prefill(prompt));
     while (decode.agent->orders().empty()) std::this_thread::yield();
     decode.agent->Deliver(true, valid);
-    EXPECT_EQ(run.Wait().reason, FinishReason::kLength);
+    const Finish finish = run.Wait();
+    EXPECT_EQ(finish.reason, FinishReason::kLength);
     EXPECT_EQ(run.sink->num_cached, valid);
     EXPECT_EQ(run.sink->tokens, one.Answer(prompt, 10)) << valid;
+    EXPECT_EQ(finish.routed.experts, one.Experts(prompt, 10)) << valid;
   }
   EXPECT_TRUE(decode.ComesToRest());
   EXPECT_EQ(decode.Stats().num_recomputed, 5);
@@ -340,9 +351,10 @@ TEST(HandOff, AnAnswerIsHeldForTheNextTurn) {
   for (const int32_t token : Prompt(11, 9)) turn.push_back(token);
   first.engine->ResetPrefixCache();
   auto back = first.Start(turn, 10, Instance::FetchOf(*finish.held));
-  back.Wait();
+  const Finish there = back.Wait();
   EXPECT_EQ(back.sink->num_cached, 39);
   EXPECT_EQ(back.sink->tokens, one.Answer(turn, 10));
+  EXPECT_EQ(there.routed.experts, one.Experts(turn, 10));  // those of the first answer's tokens too
   EXPECT_TRUE(second.ComesToRest());
 }
 

@@ -36,7 +36,8 @@ struct Identity {
   std::string model;              ///< hash of the model's configuration and weights' names
   std::string model_name;         ///< for messages
   int64_t weight_generation = 0;  ///< how often weights have been updated
-  kv::Layout layout;         ///< of this rank; block_size may differ, type, dimensions and layers may not
+  kv::Layout layout;         ///< of this rank; block_size may differ, type, dimensions and layers may not;
+                             ///< notes may be missing where nobody wants them
   int32_t num_kv_heads = 0;  ///< of the whole model; 1 for MLA
   int32_t tp_rank = 0, tp_size = 1;
   std::string arithmetic;  ///< what the bytes of a block mean beyond layout.type; empty: nothing more
@@ -112,8 +113,8 @@ struct AgentOptions {
   std::string bind_host;  ///< listened on; "": all interfaces
   uint16_t port = 0;      ///< the first one tried; 0: any
   int num_ports = 64;     ///< how many ports from `port` on are tried until one is free
-  /// The KV pool: a memfd that readers of this host may map (sys::CreateSegment), and where it is mapped
-  /// here.
+  /// The KV pool with its notes: a memfd that readers of this host may map (sys::CreateSegment), and where it
+  /// is mapped here.
   int kv_fd = -1;
   std::byte* kv = nullptr;
   int64_t num_blocks = 0;
@@ -156,8 +157,8 @@ class Agent {
   /// Its block table so far, each time that it has grown. All TP ranks. A request that loses its blocks
   /// (preempted) is dropped, and opened again when it starts anew.
   virtual void Blocks(const std::string& request_id, std::span<const int32_t> blocks) = 0;
-  /// Tokens [0, num_tokens) of `layer` are in the pool. Called from within a forward: must be cheap. All TP
-  /// ranks.
+  /// Tokens [0, num_tokens) of `layer` are in the pool; the layer behind the last one stands for the notes,
+  /// where the layout has any. Called from within a forward: must be cheap. All TP ranks.
   virtual void Written(const std::string& request_id, int32_t layer, int64_t num_tokens) = 0;
   /// All is written; the caller's hold on the blocks becomes the lease's, until TakeEnded names it. tp rank 0
   /// alone. A target that touches or reads it prolongs it to as long again as `until` is away now.

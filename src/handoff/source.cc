@@ -175,8 +175,9 @@ void Source::HearWant(Caller* caller, const std::string& body) {
   const uint32_t stream = want->stream;
   const HeadRange heads = want->heads;
   const bool data = want->kind == WantKind::kData;
-  if (data && (heads.begin < 0 || heads.size() <= 0 || heads.end > options_.pool.layout.num_kv_heads ||
-               (!want->as_data && !caller->near))) {
+  const kv::Layout& layout = options_.pool.layout;
+  if (data && (heads.begin < 0 || heads.size() <= 0 || heads.end > layout.num_kv_heads ||
+               (!want->as_data && !caller->near) || (want->notes && layout.note_bytes == 0))) {
     return caller->stream.Break("it wants what is not here");
   }
   const auto held = held_.find(want->request_id);
@@ -218,7 +219,7 @@ void Source::Serve(Held& held, Serving serving) {
     PutAddresses(out, peers_);
     caller->stream.Send(kGranted, out.text());
   } else {
-    serving.sent.assign(held.progress->written.size(), want.first_token);
+    serving.sent.assign(static_cast<size_t>(options_.pool.layout.num_layers + want.notes), want.first_token);
     serving.blocks_told = static_cast<size_t>(want.first_token / options_.pool.layout.block_size);
     held.progress->watched.store(true);
   }

@@ -24,9 +24,11 @@ namespace cadre::handoff {
 
 /// What the engine thread says of a request within a forward, without a lock.
 struct Progress {
-  Progress(std::string id, int32_t num_layers) : request_id(std::move(id)), written(num_layers) {}
+  Progress(std::string id, const kv::Layout& layout)
+      : request_id(std::move(id)),
+        written(static_cast<size_t>(layout.num_layers + (layout.note_bytes > 0))) {}
   std::string request_id;
-  std::vector<std::atomic<int64_t>> written;  ///< by layer: tokens from the first on
+  std::vector<std::atomic<int64_t>> written;  ///< by layer, then of notes: tokens from the first on
   std::atomic<bool> watched = false;          ///< somebody waits for the next token
   std::atomic<bool> closed = false;           ///< over: the entry can go
 };
@@ -88,7 +90,7 @@ class Source {
     Caller* caller = nullptr;
     Want want;
     // Of data:
-    std::vector<int64_t> sent;  // by layer: tokens up to here
+    std::vector<int64_t> sent;  // by layer, notes if wanted behind them: tokens up to here
     int32_t layer = 0;          // the next one to look at
     size_t blocks_told = 0;
   };

@@ -52,6 +52,17 @@ TEST(IdentityTest, MismatchIsNamed) {
   EXPECT_THAT(error(shape, "m", 3), HasSubstr("weights after 0 updates, the target's weights after 3"));
 }
 
+TEST(IdentityTest, NotesThatAreMissing) {
+  const auto error = [](int64_t has, int64_t wants) {
+    Rig source({.shape = {.note_bytes = has}, .engine_id = "source"});
+    Rig target({.shape = {.note_bytes = wants}, .engine_id = "target"});
+    return ErrorOf(source, target);
+  };
+  EXPECT_THAT(error(0, 6),
+              HasSubstr("the source does not keep them; give both --enable-return-routed-experts"));
+  EXPECT_THAT(error(8, 6), HasSubstr("the source keeps 8 bytes, the target 6"));
+}
+
 TEST(IdentityTest, WeightsThatChange) {
   Rig source({.engine_id = "source"}), target({.engine_id = "target"});
   source.Hold("r", 40, 1);
@@ -191,6 +202,25 @@ TEST(StrangerTest, AnotherVersionIsTold) {
   EXPECT_EQ(stranger.heard[0].first, kSorry);
   EXPECT_THAT(stranger.heard[0].second, HasSubstr("speaks version 7"));
   EXPECT_TRUE(stranger.AwaitClosed());
+}
+
+// Notes are asked for where there are none; heads that nobody has.
+TEST(StrangerTest, WantsWhatIsNotHere) {
+  Rig source({});
+  source.Hold("r", 40, 1);
+  Want want = {.stream = 1, .kind = WantKind::kData, .request_id = "r", .end_token = 40, .heads = {0, 4}};
+  for (const int wrong : {0, 1, 2}) {
+    Stranger stranger(source);
+    stranger.stream.Send(kHello, stranger.Hello({}).Encode());
+    ASSERT_TRUE(stranger.Await(1));
+    Want asked = want;
+    asked.notes = wrong == 1;
+    asked.heads.end += wrong == 2;
+    stranger.stream.Send(kWant, asked.Encode());
+    stranger.Await(2, milliseconds(300));
+    EXPECT_EQ(stranger.stream.broken(), wrong != 0) << wrong;
+    EXPECT_EQ(stranger.data.empty(), wrong != 0) << wrong;
+  }
 }
 
 // Only tp ranks that know the key give orders.
