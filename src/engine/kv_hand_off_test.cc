@@ -379,6 +379,93 @@ TEST(HandOff, IdsOfClientsNameThePromptToo) {
   EXPECT_TRUE(prefill.ComesToRest());
 }
 
+// A sequence of an adapter, over a scheduler alone.
+struct OfAdapter {
+  OfAdapter() { scheduler.Attach(hand_off); }
+  Sequence* Add(KvTransfer kv, std::string name = "a") {
+    auto sequence = std::make_unique<Sequence>();
+    sequence->id = SeqId(next_id++);
+    sequence->tokens = sequence->request.prompt = Prompt(40);
+    sequence->request.adapter = name;
+    sequence->request.kv_transfer = std::move(kv);
+    if (!name.empty())
+      sequence->UseAdapter({.name = name, .slot = name == "a" ? 0 : 1, .version = 1, .digest = 7});
+    Sequence* const added = sequence.get();
+    scheduler.Add(std::move(sequence));
+    return added;
+  }
+  FakeNet net;
+  FakeAgent agent{net, 1};
+  Scheduler scheduler{{.max_num_batched_tokens = 256}, 40, kBlockSize};
+  KvHandOff hand_off{agent, scheduler.pool(), {.name = "test"}};
+  int64_t next_id = 0;
+};
+
+TEST(HandOff, AgentsHearOfTheAdapterAndItsContent) {
+  OfAdapter of;
+  of.agent.hold_back = true;
+  const KvTransfer fetch{.fetch = true, .source_request = "r", .source_host = "x", .source_port = 9};
+  of.Add(fetch);
+  of.Add(fetch, "");
+  of.scheduler.Schedule(256);
+  ASSERT_EQ(of.agent.orders().size(), 2u);
+  EXPECT_EQ(of.agent.orders().at(0).adapter, "'a' (0000000000000007)");
+  EXPECT_EQ(of.agent.orders().at(1).adapter, "");
+  const Sequence* const held = of.Add({.hold = true});
+  of.scheduler.Schedule(256);
+  EXPECT_EQ(of.agent.known().at(held->hold_id).adapter, "'a' (0000000000000007)");
+}
+
+TEST(HandOff, IdsOfClientsNameTheAdapterToo) {
+  OfAdapter of;
+  const KvTransfer hold{.hold = true, .hold_id = "c", .by_prompt = true};
+  std::set<std::string> ids;
+  for (const char* name : {"a", "b", "", "a"}) {
+    const Sequence* const sequence = of.Add(hold, name);
+    of.scheduler.Schedule(256);
+    ids.insert(sequence->hold_id);
+    of.hand_off.Hold(*of.scheduler.All().front());
+    of.scheduler.Remove(SeqId(of.next_id - 1));
+  }
+  EXPECT_EQ(ids.size(), 3u);
+}
+
+// What an adapter has computed, or waits for, is of no use when it is replaced; others' is.
+TEST(HandOff, AReplacedAdapterForgetsWhatIsOnItsWay) {
+  OfAdapter of;
+  of.agent.hold_back = of.agent.keep_drops = true;
+  const KvTransfer fetch{.fetch = true, .source_request = "r", .source_host = "x", .source_port = 9};
+  for (const char* name : {"a", "b"}) {
+    of.Add(fetch, name);
+    of.Add({.hold = true}, name);
+  }
+  of.scheduler.Schedule(256);
+  ASSERT_EQ(of.scheduler.num_running(), 2);
+  ASSERT_EQ(of.hand_off.Stats().num_fetching, 2);
+  of.scheduler.ForgetComputedOf(0);
+  EXPECT_EQ(of.scheduler.num_running(), 1);
+  EXPECT_EQ(of.hand_off.Stats().num_fetching, 1);
+  int dropped = 0;
+  for (const auto& [id, known] : of.agent.known()) dropped += known.dropped;
+  EXPECT_EQ(dropped, 1);
+  EXPECT_EQ(of.hand_off.Stats().held_blocks, 3 + 3);  // of the drop, and of the fetch that was given up
+  for (Sequence* sequence : of.scheduler.All()) {
+    if (sequence->adapter == 0) sequence->UseAdapter({.name = "a", .slot = 0, .version = 2, .digest = 8});
+  }
+  of.scheduler.Schedule(256);  // both of them are computed here now, and held under the new content
+  EXPECT_EQ(of.scheduler.num_running(), 3);
+  of.agent.Deliver();
+  for (const auto& [id, known] : of.agent.known()) {
+    if (known.dropped) of.agent.EndLease(id, handoff::LeaseEnd::kDropped);
+  }
+  for (const auto& fetched : of.hand_off.Poll()) of.scheduler.Fetched(fetched.id, fetched.num_tokens);
+  EXPECT_EQ(of.hand_off.Stats().held_blocks, 0);
+  std::multiset<std::string> held;
+  for (const auto& [id, known] : of.agent.known()) held.insert(known.adapter);
+  EXPECT_THAT(held, testing::UnorderedElementsAre("'a' (0000000000000008)", "'b' (0000000000000007)"));
+  of.scheduler.pool().CheckIntegrity();
+}
+
 TEST(HandOff, FollowersHearOfTheSameBlocks) {
   Sequence held, plain;
   plain.tokens = Prompt(20);

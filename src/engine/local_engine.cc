@@ -289,8 +289,7 @@ bool LocalEngine::FindAdapter(Sequence& sequence) {
         {}, {.reason = FinishReason::kError, .error = NoSuchModel(name), .times = sequence.times});
     return false;
   }
-  sequence.adapter = adapter->slot;
-  sequence.adapter_version = adapter->version;
+  sequence.UseAdapter(*adapter);
   return true;
 }
 
@@ -412,7 +411,7 @@ void LocalEngine::TakeAdapter(const AdapterInfo& loaded) {
   }
   *place = loaded;
   for (Sequence* sequence : scheduler_.All())
-    if (sequence->adapter == loaded.slot) sequence->adapter_version = loaded.version;
+    if (sequence->adapter == loaded.slot) sequence->UseAdapter(loaded);
   if (!desk_.keeps_cache()) scheduler_.ForgetComputedOf(loaded.slot);
   TellAdapters();
 }

@@ -62,7 +62,8 @@ struct FetchOrder {
   int64_t first_token = 0;
   int64_t num_tokens = 0;
   std::vector<int32_t> blocks;
-  TimePoint deadline;  ///< then the fetch fails
+  TimePoint deadline;   ///< then the fetch fails
+  std::string adapter;  ///< of which keys and values must be, as in Open
   /// The source may not have heard of the request yet (both were asked at once): wait for its Open, instead
   /// of failing at once because it knows no such request.
   bool push = false;
@@ -152,8 +153,10 @@ class Agent {
   // As source, in this order for each request. `request_id` is unique among those that are open.
 
   /// The request is known from now on: a target that asks waits instead of being refused. tp rank 0 alone.
-  /// Errors: kInvalidArgument while the id is open (TakeEnded has not named it yet).
-  virtual Status Open(const std::string& request_id, int64_t num_tokens) = 0;
+  /// `adapter`: a text that names what the model has been changed by, its content included; empty: by
+  /// nothing. A target that wants another one is refused. Errors: kInvalidArgument while the id is open
+  /// (TakeEnded has not named it yet).
+  virtual Status Open(const std::string& request_id, int64_t num_tokens, const std::string& adapter) = 0;
   /// Its block table so far, each time that it has grown. All TP ranks. A request that loses its blocks
   /// (preempted) is dropped, and opened again when it starts anew.
   virtual void Blocks(const std::string& request_id, std::span<const int32_t> blocks) = 0;

@@ -139,7 +139,7 @@ TEST(AgentTest, NotesThatAreLate) {
       source.Write("r", source.Table(64, 3), 1, 0, 64, layer);
     source.Write("r", source.Table(64, 3), 1, 0, 32, shape.num_layers);
     target.agent().Fetch(
-        target.Order(source, "r", 0, 64, /*push=*/false, /*within=*/std::chrono::milliseconds(1500)));
+        target.Order(source, "r", 0, 64, /*push=*/false, /*within=*/std::chrono::seconds(3)));
     const FetchResult result = target.AwaitFetched();
     EXPECT_FALSE(result.status.has_value());
     EXPECT_EQ(result.valid_tokens, 32);

@@ -171,8 +171,8 @@ class Rig {
     return blocks;
   }
 
-  void Open(const std::string& id, int64_t num_tokens) {
-    ASSERT_TRUE(agent().Open(id, num_tokens).has_value());
+  void Open(const std::string& id, int64_t num_tokens, const std::string& adapter = {}) {
+    ASSERT_TRUE(agent().Open(id, num_tokens, adapter).has_value());
   }
   /// Layers and, behind them, the notes if there are any.
   int32_t num_layers() const { return options_.shape.num_layers + (options_.shape.note_bytes > 0); }
@@ -190,8 +190,8 @@ class Rig {
   }
   /// Open, write all, lease.
   void Hold(const std::string& id, int64_t num_tokens, int64_t salt,
-            Duration lease = std::chrono::seconds(30)) {
-    Open(id, num_tokens);
+            Duration lease = std::chrono::seconds(30), const std::string& adapter = {}) {
+    Open(id, num_tokens, adapter);
     Write(id, Table(num_tokens, 3), salt, 0, num_tokens);
     agent().Lease(id, Now() + lease);
   }

@@ -55,7 +55,7 @@ Result<Introduction> Introduction::Decode(const std::string& body) {
 
 std::string Want::Encode() const {
   fabric::WireWriter out;
-  out.Put(stream).Put(kind).Put(uint8_t{may_wait}).PutText(request_id).Put(generation);
+  out.Put(stream).Put(kind).Put(uint8_t{may_wait}).PutText(request_id).Put(generation).PutText(adapter);
   out.Put(first_token).Put(end_token).Put(uint8_t{as_data}).Put(uint8_t{notes});
   PutHeads(out, heads);
   return out.text();
@@ -70,6 +70,7 @@ Result<Want> Want::Decode(const std::string& body) {
   want.may_wait = in.Get<uint8_t>() != 0;
   want.request_id = in.GetText();
   want.generation = in.Get<int64_t>();
+  want.adapter = in.GetText();
   want.first_token = in.Get<int64_t>();
   want.end_token = in.Get<int64_t>();
   want.as_data = in.Get<uint8_t>() != 0;

@@ -91,6 +91,7 @@ struct Want {
   bool may_wait = false;  ///< for the request's Open
   std::string request_id;
   int64_t generation = 0;  ///< of weights
+  std::string adapter;     ///< kLease: as in Agent::Open
   int64_t first_token = 0, end_token = 0;
   HeadRange heads;      ///< kData: within the source's rank
   bool as_data = true;  ///< kData: bytes, not places in shared memory

@@ -136,15 +136,15 @@ void SocketAgent::SetWeightGeneration(int64_t generation) {
   generation_ = generation;
 }
 
-Status SocketAgent::Open(const std::string& request_id, int64_t num_tokens) {
+Status SocketAgent::Open(const std::string& request_id, int64_t num_tokens, const std::string& adapter) {
   auto& entry = open_[request_id];
   if (entry != nullptr) {
     return Fail(Code::kInvalidArgument, "a request '{}' is open or under a lease here already",
                 Excerpt(request_id));
   }
   entry = std::make_shared<Progress>(request_id, options_.identity.layout);
-  Post([this, progress = entry, num_tokens, generation = generation_] {
-    source_.Open(progress, num_tokens, generation);
+  Post([this, progress = entry, num_tokens, generation = generation_, adapter] {
+    source_.Open(progress, num_tokens, generation, adapter);
   });
   return {};
 }

@@ -59,7 +59,7 @@ class Source {
   ~Source();
 
   // What the engine says.
-  void Open(std::shared_ptr<Progress> progress, int64_t num_tokens, int64_t generation);
+  void Open(std::shared_ptr<Progress> progress, int64_t num_tokens, int64_t generation, std::string adapter);
   /// `open`: also if it is not known yet (tp ranks past 0 hear of a request so).
   void Blocks(const std::shared_ptr<Progress>& progress, std::vector<int32_t> blocks);
   void Lease(const std::string& request_id, TimePoint until);
@@ -98,6 +98,7 @@ class Source {
     std::shared_ptr<Progress> progress;
     std::vector<int32_t> blocks;
     int64_t num_tokens = 0, generation = 0;
+    std::string adapter;
     bool leased = false;
     std::optional<LeaseEnd> over;  // known before the lease begins: it ends with that at once
     TimePoint until = TimePoint::max();
@@ -112,7 +113,7 @@ class Source {
   };
   class PeerEnd;
 
-  void Add(std::shared_ptr<Progress> progress, int64_t num_tokens, int64_t generation);
+  void Add(std::shared_ptr<Progress> progress, int64_t num_tokens, int64_t generation, std::string adapter);
   void Serve(Held& held, Serving serving);
   static void Refuse(Caller* caller, uint32_t stream, const Error& why);
   void End(const std::string& request_id, LeaseEnd why, const Error& error);

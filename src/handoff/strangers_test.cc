@@ -75,6 +75,40 @@ TEST(IdentityTest, WeightsThatChange) {
   EXPECT_TRUE(target.AwaitFetched().status.has_value());
 }
 
+// Whatever the layouts, the first tp rank compares.
+TEST(IdentityTest, AnotherAdapter) {
+  for (const int32_t tp : {1, 2}) {
+    Rig source({.tp_size = tp, .engine_id = "source"}), target({.tp_size = 3 - tp, .engine_id = "target"});
+    int salt = 0;
+    const auto error = [&](const std::string& has, const std::string& wants, bool push) {
+      const std::string id = Format("r{}", ++salt);
+      target.Clear();
+      if (!push) source.Hold(id, 40, salt, seconds(30), has);
+      FetchOrder order = target.Order(source, id, 0, 40, push);
+      order.adapter = wants;
+      target.agent().Fetch(order);
+      if (push) source.Hold(id, 40, salt, seconds(30), has);
+      const FetchResult result = target.AwaitFetched();
+      if (result.status) {
+        target.ExpectPools(order.blocks, salt, 0, 40);
+        return std::string("fine");
+      }
+      target.ExpectPools({}, 0, 0, 0);
+      EXPECT_EQ(result.valid_tokens, 0);
+      return result.status.error().message;
+    };
+    for (const bool push : {false, true}) {
+      SCOPED_TRACE(Format("tp {} push {}", tp, push));
+      EXPECT_EQ(error("'a' (01)", "'a' (01)", push), "fine");
+      EXPECT_THAT(error("'a' (01)", "'a' (02)", push),
+                  HasSubstr("of LoRA adapter 'a' (01), the target wants those of LoRA adapter 'a' (02)"));
+      EXPECT_THAT(error("'a' (01)", "", push),
+                  HasSubstr("'a' (01), the target wants those of the model alone"));
+      EXPECT_THAT(error("", "'a' (01)", push), HasSubstr("are of the model alone, the target wants"));
+    }
+  }
+}
+
 TEST(IdentityTest, AnotherEngineAtTheAddress) {
   Rig source({.engine_id = "new"}), target({.engine_id = "target"});
   source.Hold("r", 40, 1);
