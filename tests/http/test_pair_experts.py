@@ -4,14 +4,15 @@ prefill has computed. The truth is one server that does both, in float32."""
 import base64
 import concurrent.futures
 import io
+import os
 import re
 import uuid
 
 import pytest
 
 from conftest import BIN
-from test_disaggregated import (alone, ask_decode, ask_prefill, config, counter, free, post, pushed, router_before, serve, text,
-                                transfers, until)
+from test_disaggregated import (ASK, GOLDEN, alone, ask_decode, ask_prefill, config, counter, free, post, pushed, router_before,
+                                serve, text, transfers, until)
 from test_nodes import free_port
 from test_pair_failures import WAYS, Begun, ids, recomputed, wire_to
 
@@ -146,6 +147,25 @@ def test_the_next_turn_comes_back(one):
         wanted = alone(one, prompt=turn)
         assert (experts(there) == experts(wanted)[:len(turn)]).all()  # prefill tells them as well
         expect_same(ask_decode(second, there["kv_transfer_params"]), wanted, len(turn))
+
+
+@pytest.mark.parametrize("name", sorted(n for n in (os.listdir(GOLDEN) if os.path.isdir(GOLDEN) else ["none"])
+                                        if "deepseek_v3" in n or "mixtral" in n or n == "none"))
+def test_families(name):
+    """Latent rows, and layers without experts before those that have some."""
+    folder = os.path.join(GOLDEN, name)
+    if not os.path.isdir(folder):
+        pytest.skip("no models in %s (CADRE_GOLDEN)" % GOLDEN)
+    flags = ["--skip-tokenizer-init", FLAG]
+    prompt = [3 + i * 5 % 60 for i in range(40)]
+    body = {"prompt": prompt, "max_tokens": 12, "ignore_eos": True, "return_token_ids": True}
+    with serve(*flags, model=folder) as single, serve(*config(), *flags, "-tp", "2", model=folder) as p, \
+            serve(*config(), *flags, model=folder) as d:
+        params = post(p, **{**body, "max_tokens": 1}, kv_transfer_params=ASK)["kv_transfer_params"]
+        got, wanted = post(d, **body, kv_transfer_params=params), post(single, **body)
+        assert got["choices"][0]["token_ids"] == wanted["choices"][0]["token_ids"]
+        assert (experts(got) == experts(wanted)).all() and experts(got).shape[0] == 40 + 12 - 1
+        assert counter(d, "cadre:kv_fetched_tokens_total") == 39, "".join(d.lines)
 
 
 def test_the_router_in_front(one, prefill, decode):
