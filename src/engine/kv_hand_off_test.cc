@@ -466,6 +466,22 @@ TEST(HandOff, AReplacedAdapterForgetsWhatIsOnItsWay) {
   of.scheduler.pool().CheckIntegrity();
 }
 
+TEST(HandOff, WhatIsOfferedBeginsAnewWhereOthersKeepTheirs) {
+  for (const bool of_one : {true, false}) {
+    OfAdapter of;
+    of.agent.keep_drops = true;
+    of.Add({.hold = true});
+    of.Add({}), of.Add({.hold = true}, "");
+    of.scheduler.Schedule(256);
+    ASSERT_EQ(of.scheduler.num_running(), 3);
+    of.scheduler.ForgetOffered(of_one ? std::optional(0) : std::nullopt);
+    EXPECT_EQ(of.scheduler.num_running(), of_one ? 2 : 1);
+    int dropped = 0;
+    for (const auto& [id, known] : of.agent.known()) dropped += known.dropped;
+    EXPECT_EQ(dropped, of_one ? 1 : 2);
+  }
+}
+
 TEST(HandOff, FollowersHearOfTheSameBlocks) {
   Sequence held, plain;
   plain.tokens = Prompt(20);

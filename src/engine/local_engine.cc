@@ -381,8 +381,10 @@ Status LocalEngine::CarryOut(uint64_t order_id) {
     answer(std::unexpected(carried.error()));
     return std::unexpected(carried.error());
   }
-  if (carried->new_weights && !desk_.keeps_cache()) scheduler_.ForgetComputed();
-  if (carried->new_weights) scheduler_.pool().ForgetAll();
+  if (carried->new_weights) {
+    desk_.keeps_cache() ? scheduler_.ForgetOffered({}) : scheduler_.ForgetComputed();
+    scheduler_.pool().ForgetAll();
+  }
   if (carried->loaded) TakeAdapter(*carried->loaded);
   if (carried->unloaded) DropAdapter(*carried->unloaded);
   desk_.SetGeneration(carried->generation);
@@ -412,7 +414,7 @@ void LocalEngine::TakeAdapter(const AdapterInfo& loaded) {
   *place = loaded;
   for (Sequence* sequence : scheduler_.All())
     if (sequence->adapter == loaded.slot) sequence->UseAdapter(loaded);
-  if (!desk_.keeps_cache()) scheduler_.ForgetComputedOf(loaded.slot);
+  desk_.keeps_cache() ? scheduler_.ForgetOffered(loaded.slot) : scheduler_.ForgetComputedOf(loaded.slot);
   TellAdapters();
 }
 

@@ -212,6 +212,12 @@ void Scheduler::ForgetComputedOf(int32_t adapter) {
   ForgetComputedIf([adapter](const Sequence& sequence) { return sequence.adapter == adapter; });
 }
 
+void Scheduler::ForgetOffered(std::optional<int32_t> adapter) {
+  ForgetComputedIf([adapter](const Sequence& sequence) {
+    return sequence.hold_open && (!adapter || sequence.adapter == *adapter);
+  });
+}
+
 template <typename Pred>
 void Scheduler::ForgetComputedIf(Pred forget) {
   std::vector<std::unique_ptr<Sequence>> begin_anew;

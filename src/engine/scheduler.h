@@ -16,6 +16,7 @@
 #include <deque>
 #include <limits>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "engine/kv_hand_off.h"
@@ -83,6 +84,10 @@ class Scheduler {
   /// The same for the sequences of one adapter, whose weights are others from now on. Their version keeps new
   /// prefixes apart from old ones.
   void ForgetComputedOf(int32_t adapter);
+  /// Where the others keep what they have computed under weights that were replaced: those whose blocks
+  /// another engine may read (`adapter` empty: of all) begin anew all the same, for it takes them for one or
+  /// the other.
+  void ForgetOffered(std::optional<int32_t> adapter);
 
   /// Every sequence, running ones first; for cancellation sweeps and draining.
   std::vector<Sequence*> All() const;
