@@ -11,9 +11,9 @@ import uuid
 import pytest
 
 from conftest import BIN
+from ports import free_port
 from test_disaggregated import (ASK, GOLDEN, alone, ask_decode, ask_prefill, config, counter, free, post, pushed, router_before,
                                 serve, text, transfers, until)
-from test_nodes import free_port
 from test_pair_failures import WAYS, Begun, ids, recomputed, wire_to
 
 np = pytest.importorskip("numpy")

@@ -9,10 +9,10 @@ import httpx
 import pytest
 
 from conftest import BIN, MODEL
+from ports import free_port
 from test_disaggregated import (ASK, alone, ask_decode, ask_prefill, config, counter, free, post, router_before, serve, text, transfers,
                                 until)
 from test_lora import adapters, draw_pairs, read_tensors, write_adapter  # noqa: F401
-from test_nodes import free_port
 from test_pair_failures import WAYS, ids, recomputed, wire_to
 
 pytestmark = pytest.mark.skipif(not BIN.exists(), reason="%s is not built" % BIN)
