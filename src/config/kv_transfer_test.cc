@@ -121,13 +121,5 @@ TEST(KvTransfer, WhatHasNoEffectIsSaid) {
   EXPECT_THAT(notes, HasSubstr("kv_connector_extra_config.num_threads: no effect"));
 }
 
-TEST(KvTransfer, ExcludesRoutedExperts) {
-  const std::vector<std::string> words = {"m", "--enable-return-routed-experts", "--kv-transfer-config",
-                                          R"({"kv_connector":"NixlConnector","kv_role":"kv_both"})"};
-  const auto parsed = ParseServe(words, {});
-  ASSERT_FALSE(parsed.has_value());
-  EXPECT_EQ(parsed.error().param, "--enable-return-routed-experts");
-}
-
 }  // namespace
 }  // namespace cadre::config

@@ -39,7 +39,7 @@ Result<LoraModule> ModuleOf(const std::string& word) {
 
 }  // namespace
 
-Status SettleLora(const ModelOptions& model, const KvTransferOptions& kv, LoraOptions& lora) {
+Status SettleLora(const ModelOptions& model, LoraOptions& lora) {
   lora.modules.clear();
   for (const std::string& word : lora.module_words) {
     CADRE_ASSIGN(LoraModule module, ModuleOf(word));
@@ -75,12 +75,6 @@ Status SettleLora(const ModelOptions& model, const KvTransferOptions& kv, LoraOp
   if (lora.dtype == "bfloat16" && model.dtype == "float32") {
     return FailParam(kBad, "--lora-dtype",
                      "--lora-dtype bfloat16 with --dtype float32 is not built; leave it auto");
-  }
-  if (kv.enabled()) {
-    return FailParam(
-        Code::kUnsupported, "--enable-lora",
-        "--enable-lora and --kv-transfer-config exclude each other: the hand-off does not say which "
-        "adapter has computed a block");
   }
   return {};
 }

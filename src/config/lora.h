@@ -8,7 +8,7 @@
 namespace cadre::config {
 
 /// Fills `lora.modules` from NAME=PATH words and JSON objects. Errors: a word that is neither, a name given
-/// twice or taken by the model, adapters without --enable-lora, more of them than may be loaded, hand-off.
-Status SettleLora(const ModelOptions& model, const KvTransferOptions& kv, LoraOptions& lora);
+/// twice or taken by the model, adapters without --enable-lora, more of them than may be loaded.
+Status SettleLora(const ModelOptions& model, LoraOptions& lora);
 
 }  // namespace cadre::config

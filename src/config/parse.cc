@@ -109,7 +109,7 @@ Status SettleEngine(const Environment& env, const Settlement& settled, bool laun
     engine.parallel.data_parallel_address_source = address->source;
   SettleEplb(settled, engine.parallel, notices);
   CADRE_TRY(SettleKvTransfer(settled, engine.kv_transfer, notices));
-  CADRE_TRY(SettleLora(engine.model, engine.kv_transfer, engine.lora));
+  CADRE_TRY(SettleLora(engine.model, engine.lora));
   if (launched) CADRE_TRY(TakeLauncher(env, engine.parallel, notices));
   return CheckEngine(engine);
 }

@@ -246,12 +246,6 @@ Status CheckEngine(const EngineOptions& engine) {
   }
   CADRE_TRY(CheckScheduler(engine.scheduler, engine.model));
   CADRE_TRY(CheckParallel(engine.parallel));
-  if (engine.model.return_routed_experts && engine.kv_transfer.enabled()) {
-    return FailParam(
-        kBad, "--enable-return-routed-experts",
-        "--enable-return-routed-experts and --kv-transfer-config exclude each other: which experts the "
-        "tokens of a fetched prompt had is known to the instance that computed it alone");
-  }
   const CpuOptions& cpu = engine.cpu;
   const auto ranks = static_cast<size_t>(engine.parallel.expert_parallel_size());
   if (cpu.bind == CpuOptions::Bind::kList && cpu.cpus_of_rank.size() < ranks) {

@@ -56,7 +56,8 @@ AdapterInfo AdapterKeeper::Commit(const WeightOrder& order) {
     slots_[static_cast<size_t>(gone.slot)] = nullptr;
     return gone;
   }
-  AdapterInfo info{.name = order.name, .path = order.folder, .version = ++num_loaded_};
+  AdapterInfo info{
+      .name = order.name, .path = order.folder, .version = ++num_loaded_, .digest = prepared_->digest};
   if (place != list_.adapters.end()) {
     info.slot = place->slot;
     *place = info;

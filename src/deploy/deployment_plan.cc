@@ -126,7 +126,7 @@ double LayoutPlan::Concurrency() const {
 int64_t LayoutPlan::NeededHostBytes(std::optional<int64_t> concurrency) const {
   const engine::MemoryPlanInput& in = setup.memory_input;
   const int64_t of_replica = concurrency ? (*concurrency + layout.dp - 1) / layout.dp : 1;
-  const int64_t sequence = in.SequenceBytes() + Times(in.routing_bytes, in.max_model_len + in.kv.block_size);
+  const int64_t sequence = in.SequenceBytes() + Times(in.kv.note_bytes, in.max_model_len + in.kv.block_size);
   return in.BytesWithoutKv() + Times(sequence, Times(std::max<int64_t>(of_replica, 1), in.num_local_ranks));
 }
 

@@ -200,6 +200,7 @@ Status PlanMemory(const config::EngineOptions& options, const sys::MemoryInfo& h
   in = {};
   setup.memory = {};
   in.kv = KvLayoutOf(setup.spec, parallel.tensor_parallel_size, options.cache.block_size, setup.type);
+  in.kv.note_bytes = RoutingBytesOf(setup, options);
   CADRE_ASSIGN(const model::DecoderOptions decoder, DecoderOptionsOf(setup, options));
   for (int rank = launch.first_rank; rank < launch.first_rank + launch.num_local_ranks; ++rank) {
     const RankPlace place = PlaceOf(parallel, rank);
@@ -234,7 +235,6 @@ Status PlanMemory(const config::EngineOptions& options, const sys::MemoryInfo& h
   }
   in.total_bytes = host.total();
   in.total_source = host.limited_by;
-  in.routing_bytes = RoutingBytesOf(setup, options);
   in.weight_copy = options.model.weight_update_copy;
   in.utilization = options.cache.gpu_memory_utilization;
   in.num_local_ranks = launch.num_local_ranks;

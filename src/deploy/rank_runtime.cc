@@ -90,7 +90,7 @@ Status RankRuntime::Load(const config::EngineOptions& options, const ModelSetup&
 // With hand-off it is memory that other instances of this host can map, and an agent hands it out.
 Status RankRuntime::MakeKvPool(const config::EngineOptions& options, const ModelSetup& setup, RankPlace place,
                                TimePoint join_deadline) {
-  const auto bytes = static_cast<size_t>(setup.memory_input.kv.PoolBytes(setup.memory.num_kv_blocks));
+  const auto bytes = static_cast<size_t>(setup.memory_input.kv.AllBytes(setup.memory.num_kv_blocks));
   // Touched now: a page fault in a step costs more than the step.
   if (!options.kv_transfer.enabled()) {
     CADRE_ASSIGN(kv_.region, sys::AllocateRegion(bytes, {.pool = pool_.get()}));
@@ -151,12 +151,6 @@ Status RankRuntime::Connect(const config::EngineOptions& options, const ModelSet
     runner.simulated_routing = &*simulated_routing_;
     if (setup.local_rank(place) == 0)
       LogWarning("experts are chosen by {} and not by the router: answers are worth nothing", strategy);
-  }
-  if (const int64_t bytes = setup.memory_input.routing_bytes; bytes > 0) {
-    const int64_t tokens = setup.memory.num_kv_blocks * layout.block_size;
-    CADRE_ASSIGN(routed_, sys::AllocateRegion(static_cast<size_t>(bytes * tokens), {.pool = pool_.get()}));
-    runner.routed_experts = reinterpret_cast<uint16_t*>(routed_.data());
-    runner.top_k = spec_.moe.top_k;
   }
   for (const eplb::ExpertMap& map : maps_) runner.expert_maps.push_back(&map);
   if (const auto timeout = options.parallel.distributed_timeout_s)

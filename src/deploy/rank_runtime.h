@@ -65,7 +65,7 @@ class RankRuntime {
   model::ModelSpec spec_;
   std::vector<eplb::ExpertMap> maps_;
   std::map<int, fabric::Mapping> shared_dense_;  // by tp rank; one of them is ours
-  sys::Region dense_, experts_, routed_;
+  sys::Region dense_, experts_;
   sys::Segment kv_;  // without hand-off: private memory
   model::ModelWeights weights_;
   ExpertMoves moves_;

@@ -243,7 +243,9 @@ TEST_F(WeightKeeperTest, AdaptersComeAndGoOnAllRanks) {
     const auto tell = [&](const WeightOrder& order) { return *keeper->CarryOut(order); };
     auto done = tell(loads("x", "a"));
     ASSERT_TRUE(done.status.has_value()) << done.status.error().message;
-    EXPECT_EQ(*done.loaded, (engine::AdapterInfo{"x", root_ / "a", 0, 1}));
+    const uint64_t digest = done.loaded->digest;
+    EXPECT_NE(digest, 0u);
+    EXPECT_EQ(*done.loaded, (engine::AdapterInfo{"x", root_ / "a", 0, 1, digest}));
     EXPECT_FALSE(done.new_weights);
     EXPECT_EQ(done.generation, 1);
     EXPECT_GT(done.bytes, 0);
@@ -251,7 +253,9 @@ TEST_F(WeightKeeperTest, AdaptersComeAndGoOnAllRanks) {
     EXPECT_EQ(tell(loads("x", "a", true)).loaded->version, 2);
     EXPECT_THAT(tell(loads("y", "dora")).status.error().message, HasSubstr("use_dora"));
     EXPECT_EQ(tell(loads("y", "none")).status.error().code, Code::kNotFound);
-    EXPECT_EQ(tell(loads("y", "a")).loaded->slot, 1);
+    done = tell(loads("y", "a"));
+    EXPECT_EQ(done.loaded->slot, 1);
+    EXPECT_EQ(done.loaded->digest, digest);
     EXPECT_THAT(tell(loads("z", "a")).status.error().message, HasSubstr("--max-cpu-loras"));
     EXPECT_EQ(tell({.kind = WeightOrder::Kind::kUnloadAdapter, .name = "x"}).unloaded->slot, 0);
     EXPECT_EQ(adapters.slots()[0], nullptr);

@@ -37,9 +37,9 @@ class FakeAgent final : public handoff::Agent {
   const std::string& host() const override { return host_; }
   uint16_t port() const override { return port_; }
 
-  Status Open(const std::string& id, int64_t num_tokens) override {
+  Status Open(const std::string& id, int64_t num_tokens, const std::string& adapter) override {
     const std::lock_guard lock(net_.mutex);
-    if (!known_.try_emplace(id, Known{.num_tokens = num_tokens}).second)
+    if (!known_.try_emplace(id, Known{.num_tokens = num_tokens, .adapter = adapter}).second)
       return Fail(Code::kInvalidArgument, "{} is open", id);
     return {};
   }
@@ -123,6 +123,7 @@ class FakeAgent final : public handoff::Agent {
   }
   struct Known {
     int64_t num_tokens = 0;
+    std::string adapter;
     std::vector<int32_t> blocks;
     std::map<int32_t, int64_t> written;  // by layer
     bool leased = false, dropped = false;
@@ -172,13 +173,16 @@ class FakeAgent final : public handoff::Agent {
     if (it == other->known_.end() || it->second.dropped)
       return Fail(Code::kNotFound, "no request {}", order.source.request_id);
     const Known& known = it->second;
+    if (known.adapter != order.adapter) return Fail(Code::kUnsupported, "of another adapter");
     if (!known.leased) return Fail(Code::kUnavailable, "it still computes");
-    for (int32_t layer = 0; base_ != nullptr && layer < layout_.num_layers; ++layer) {
+    const int32_t num_layers = layout_.num_layers + (layout_.note_bytes > 0);
+    for (int32_t layer = 0; base_ != nullptr && layer < num_layers; ++layer) {
       CADRE_CHECK(known.written.at(layer) >= num_tokens);
+      const bool notes = layer == layout_.num_layers;
       for (int64_t b = order.first_token / layout_.block_size; b * layout_.block_size < num_tokens; ++b) {
         const auto i = static_cast<size_t>(b);
         std::memcpy(At(layer, order.blocks.at(i)), other->At(layer, known.blocks.at(i)),
-                    static_cast<size_t>(layout_.BlockBytes()));
+                    static_cast<size_t>(notes ? layout_.NotesBytes(1) : layout_.BlockBytes()));
       }
     }
     if (num_tokens == order.num_tokens)
@@ -186,6 +190,8 @@ class FakeAgent final : public handoff::Agent {
     return {};
   }
   std::byte* At(int32_t layer, int32_t block) const {
+    if (layer == layout_.num_layers)
+      return base_ + layout_.PoolBytes(num_blocks_) + block * layout_.NotesBytes(1);
     return base_ + layout_.LayerOffset(layer, num_blocks_) + block * layout_.BlockBytes();
   }
 

@@ -14,6 +14,7 @@
 
 #include "base/clock.h"
 #include "base/error.h"
+#include "base/format.h"
 
 namespace cadre::engine {
 
@@ -62,7 +63,10 @@ struct AdapterInfo {
   std::string name, path;
   int32_t slot = -1;    ///< where ranks find it; one that is replaced keeps its own
   int64_t version = 0;  ///< counts the adapters that have been loaded: no two are alike in it
+  uint64_t digest = 0;  ///< of what it holds: the same in other engines too
 
+  /// By which two engines tell whether they mean the same adapter.
+  std::string id() const { return Format("'{}' ({:016x})", name, digest); }
   friend bool operator==(const AdapterInfo&, const AdapterInfo&) = default;
 };
 

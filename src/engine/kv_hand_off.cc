@@ -21,7 +21,9 @@ uint64_t HashTokens(std::span<const int32_t> tokens) {
 }
 
 std::string NameWithPrompt(const std::string& id, const Sequence& sequence) {
-  return Format("{}#{:016x}", id, HashTokens(sequence.request.prompt));
+  const std::string& adapter = sequence.request.adapter;
+  return Format("{}#{:016x}{}{}", id, HashTokens(sequence.request.prompt), adapter.empty() ? "" : " ",
+                adapter);
 }
 
 handoff::SourceAddress AddressOf(const Sequence& sequence) {
@@ -54,7 +56,7 @@ void KvHandOff::Open(Sequence& sequence) {
   // How many tokens an answer will have nobody knows yet: at most these.
   const int64_t answer = kv->with_answer ? std::max(sequence.request.sampling.max_tokens - 1, 0) : 0;
   const int64_t num_tokens = sequence.num_prompt() + answer;
-  if (const Status opened = agent_.Open(sequence.hold_id, num_tokens); !opened) {
+  if (const Status opened = agent_.Open(sequence.hold_id, num_tokens, sequence.adapter_id); !opened) {
     LogWarning("{}: {} will not be held for another engine: {}", options_.name, sequence.request.id,
                opened.error().message);
     return;
@@ -137,6 +139,7 @@ void KvHandOff::Fetch(Sequence& sequence) {
                 .num_tokens = num_tokens,
                 .blocks = sequence.block_table,
                 .deadline = deadline,
+                .adapter = sequence.adapter_id,
                 .push = kv.push,
                 .begun_by = kv.push ? Now() + options_.lease : TimePoint::max()});
 }

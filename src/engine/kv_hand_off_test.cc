@@ -77,8 +77,9 @@ class Instance {
                             .k_dim = spec.attention.cache_k_dim(),
                             .v_dim = spec.attention.cache_v_dim(),
                             .block_size = kBlockSize,
-                            .type = DType::kF32};
-    kv_ = *sys::AllocateRegion(static_cast<size_t>(layout.PoolBytes(num_blocks)));
+                            .type = DType::kF32,
+                            .note_bytes = int64_t{2} * spec.num_moe_layers() * spec.moe.top_k};
+    kv_ = *sys::AllocateRegion(static_cast<size_t>(layout.AllBytes(num_blocks)));
     constexpr int64_t kMaxTokens = 64;
     map_ = *eplb::StartMap(spec.moe.num_experts, 0, 1, eplb::Placement::kLinear);
     exchange_ = *a2a::Create({.hidden = spec.hidden,
@@ -142,6 +143,10 @@ class Instance {
     run.Wait();
     return run.sink->tokens;
   }
+  // The experts of all its tokens but the last.
+  std::vector<uint16_t> Experts(std::vector<int32_t> prompt, int max_tokens) {
+    return Start(std::move(prompt), max_tokens).Wait().routed.experts;
+  }
   // Computes the prompt and tells how to fetch it.
   KvTransfer Prefill(std::vector<int32_t> prompt) {
     const Finish finish = Start(std::move(prompt), 1, KvTransfer{.hold = true}).Wait();
@@ -198,8 +203,12 @@ TEST(HandOff, AnswersAreThoseOfOneEngine) {
     const KvTransfer kv = prefill.Prefill(prompt);
     EXPECT_EQ(kv.num_tokens, length);
     auto run = decode.Start(prompt, 20, kv);
-    EXPECT_EQ(run.Wait().reason, FinishReason::kLength);
+    const Finish finish = run.Wait();
+    EXPECT_EQ(finish.reason, FinishReason::kLength);
     EXPECT_EQ(run.sink->tokens, one.Answer(prompt, 20)) << length;
+    EXPECT_EQ(finish.routed.experts.size(),
+              static_cast<size_t>((length + 19) * finish.routed.num_layers * finish.routed.top_k));
+    EXPECT_EQ(finish.routed.experts, one.Experts(prompt, 20)) << length;
     EXPECT_EQ(run.sink->num_cached, length - 1);  // only the last token is computed here
   }
   EXPECT_TRUE(prefill.ComesToRest());
@@ -251,9 +260,11 @@ TEST(HandOff, AFetchThatFailsIsComputedFromItsFirstBadToken) {
     auto run = decode.Start(prompt, 10, prefill.Prefill(prompt));
     while (decode.agent->orders().empty()) std::this_thread::yield();
     decode.agent->Deliver(true, valid);
-    EXPECT_EQ(run.Wait().reason, FinishReason::kLength);
+    const Finish finish = run.Wait();
+    EXPECT_EQ(finish.reason, FinishReason::kLength);
     EXPECT_EQ(run.sink->num_cached, valid);
     EXPECT_EQ(run.sink->tokens, one.Answer(prompt, 10)) << valid;
+    EXPECT_EQ(finish.routed.experts, one.Experts(prompt, 10)) << valid;
   }
   EXPECT_TRUE(decode.ComesToRest());
   EXPECT_EQ(decode.Stats().num_recomputed, 5);
@@ -340,9 +351,10 @@ TEST(HandOff, AnAnswerIsHeldForTheNextTurn) {
   for (const int32_t token : Prompt(11, 9)) turn.push_back(token);
   first.engine->ResetPrefixCache();
   auto back = first.Start(turn, 10, Instance::FetchOf(*finish.held));
-  back.Wait();
+  const Finish there = back.Wait();
   EXPECT_EQ(back.sink->num_cached, 39);
   EXPECT_EQ(back.sink->tokens, one.Answer(turn, 10));
+  EXPECT_EQ(there.routed.experts, one.Experts(turn, 10));  // those of the first answer's tokens too
   EXPECT_TRUE(second.ComesToRest());
 }
 
@@ -365,6 +377,109 @@ TEST(HandOff, IdsOfClientsNameThePromptToo) {
   EXPECT_EQ(same.sink->num_cached, 39);
   EXPECT_EQ(same.sink->tokens, one.Answer(Prompt(40), 10));
   EXPECT_TRUE(prefill.ComesToRest());
+}
+
+// A sequence of an adapter, over a scheduler alone.
+struct OfAdapter {
+  OfAdapter() { scheduler.Attach(hand_off); }
+  Sequence* Add(KvTransfer kv, std::string name = "a") {
+    auto sequence = std::make_unique<Sequence>();
+    sequence->id = SeqId(next_id++);
+    sequence->tokens = sequence->request.prompt = Prompt(40);
+    sequence->request.adapter = name;
+    sequence->request.kv_transfer = std::move(kv);
+    if (!name.empty())
+      sequence->UseAdapter({.name = name, .slot = name == "a" ? 0 : 1, .version = 1, .digest = 7});
+    Sequence* const added = sequence.get();
+    scheduler.Add(std::move(sequence));
+    return added;
+  }
+  FakeNet net;
+  FakeAgent agent{net, 1};
+  Scheduler scheduler{{.max_num_batched_tokens = 256}, 40, kBlockSize};
+  KvHandOff hand_off{agent, scheduler.pool(), {.name = "test"}};
+  int64_t next_id = 0;
+};
+
+TEST(HandOff, AgentsHearOfTheAdapterAndItsContent) {
+  OfAdapter of;
+  of.agent.hold_back = true;
+  const KvTransfer fetch{.fetch = true, .source_request = "r", .source_host = "x", .source_port = 9};
+  of.Add(fetch);
+  of.Add(fetch, "");
+  of.scheduler.Schedule(256);
+  ASSERT_EQ(of.agent.orders().size(), 2u);
+  EXPECT_EQ(of.agent.orders().at(0).adapter, "'a' (0000000000000007)");
+  EXPECT_EQ(of.agent.orders().at(1).adapter, "");
+  const Sequence* const held = of.Add({.hold = true});
+  of.scheduler.Schedule(256);
+  EXPECT_EQ(of.agent.known().at(held->hold_id).adapter, "'a' (0000000000000007)");
+}
+
+TEST(HandOff, IdsOfClientsNameTheAdapterToo) {
+  OfAdapter of;
+  const KvTransfer hold{.hold = true, .hold_id = "c", .by_prompt = true};
+  std::set<std::string> ids;
+  for (const char* name : {"a", "b", "", "a"}) {
+    const Sequence* const sequence = of.Add(hold, name);
+    of.scheduler.Schedule(256);
+    ids.insert(sequence->hold_id);
+    of.hand_off.Hold(*of.scheduler.All().front());
+    of.scheduler.Remove(SeqId(of.next_id - 1));
+  }
+  EXPECT_EQ(ids.size(), 3u);
+}
+
+// What an adapter has computed, or waits for, is of no use when it is replaced; others' is.
+TEST(HandOff, AReplacedAdapterForgetsWhatIsOnItsWay) {
+  OfAdapter of;
+  of.agent.hold_back = of.agent.keep_drops = true;
+  const KvTransfer fetch{.fetch = true, .source_request = "r", .source_host = "x", .source_port = 9};
+  for (const char* name : {"a", "b"}) {
+    of.Add(fetch, name);
+    of.Add({.hold = true}, name);
+  }
+  of.scheduler.Schedule(256);
+  ASSERT_EQ(of.scheduler.num_running(), 2);
+  ASSERT_EQ(of.hand_off.Stats().num_fetching, 2);
+  of.scheduler.ForgetComputedOf(0);
+  EXPECT_EQ(of.scheduler.num_running(), 1);
+  EXPECT_EQ(of.hand_off.Stats().num_fetching, 1);
+  int dropped = 0;
+  for (const auto& [id, known] : of.agent.known()) dropped += known.dropped;
+  EXPECT_EQ(dropped, 1);
+  EXPECT_EQ(of.hand_off.Stats().held_blocks, 3 + 3);  // of the drop, and of the fetch that was given up
+  for (Sequence* sequence : of.scheduler.All()) {
+    if (sequence->adapter == 0) sequence->UseAdapter({.name = "a", .slot = 0, .version = 2, .digest = 8});
+  }
+  of.scheduler.Schedule(256);  // both of them are computed here now, and held under the new content
+  EXPECT_EQ(of.scheduler.num_running(), 3);
+  of.agent.Deliver();
+  for (const auto& [id, known] : of.agent.known()) {
+    if (known.dropped) of.agent.EndLease(id, handoff::LeaseEnd::kDropped);
+  }
+  for (const auto& fetched : of.hand_off.Poll()) of.scheduler.Fetched(fetched.id, fetched.num_tokens);
+  EXPECT_EQ(of.hand_off.Stats().held_blocks, 0);
+  std::multiset<std::string> held;
+  for (const auto& [id, known] : of.agent.known()) held.insert(known.adapter);
+  EXPECT_THAT(held, testing::UnorderedElementsAre("'a' (0000000000000008)", "'b' (0000000000000007)"));
+  of.scheduler.pool().CheckIntegrity();
+}
+
+TEST(HandOff, WhatIsOfferedBeginsAnewWhereOthersKeepTheirs) {
+  for (const bool of_one : {true, false}) {
+    OfAdapter of;
+    of.agent.keep_drops = true;
+    of.Add({.hold = true});
+    of.Add({}), of.Add({.hold = true}, "");
+    of.scheduler.Schedule(256);
+    ASSERT_EQ(of.scheduler.num_running(), 3);
+    of.scheduler.ForgetOffered(of_one ? std::optional(0) : std::nullopt);
+    EXPECT_EQ(of.scheduler.num_running(), of_one ? 2 : 1);
+    int dropped = 0;
+    for (const auto& [id, known] : of.agent.known()) dropped += known.dropped;
+    EXPECT_EQ(dropped, of_one ? 1 : 2);
+  }
 }
 
 TEST(HandOff, FollowersHearOfTheSameBlocks) {

@@ -289,8 +289,7 @@ bool LocalEngine::FindAdapter(Sequence& sequence) {
         {}, {.reason = FinishReason::kError, .error = NoSuchModel(name), .times = sequence.times});
     return false;
   }
-  sequence.adapter = adapter->slot;
-  sequence.adapter_version = adapter->version;
+  sequence.UseAdapter(*adapter);
   return true;
 }
 
@@ -382,8 +381,10 @@ Status LocalEngine::CarryOut(uint64_t order_id) {
     answer(std::unexpected(carried.error()));
     return std::unexpected(carried.error());
   }
-  if (carried->new_weights && !desk_.keeps_cache()) scheduler_.ForgetComputed();
-  if (carried->new_weights) scheduler_.pool().ForgetAll();
+  if (carried->new_weights) {
+    desk_.keeps_cache() ? scheduler_.ForgetOffered({}) : scheduler_.ForgetComputed();
+    scheduler_.pool().ForgetAll();
+  }
   if (carried->loaded) TakeAdapter(*carried->loaded);
   if (carried->unloaded) DropAdapter(*carried->unloaded);
   desk_.SetGeneration(carried->generation);
@@ -412,8 +413,8 @@ void LocalEngine::TakeAdapter(const AdapterInfo& loaded) {
   }
   *place = loaded;
   for (Sequence* sequence : scheduler_.All())
-    if (sequence->adapter == loaded.slot) sequence->adapter_version = loaded.version;
-  if (!desk_.keeps_cache()) scheduler_.ForgetComputedOf(loaded.slot);
+    if (sequence->adapter == loaded.slot) sequence->UseAdapter(loaded);
+  desk_.keeps_cache() ? scheduler_.ForgetOffered(loaded.slot) : scheduler_.ForgetComputedOf(loaded.slot);
   TellAdapters();
 }
 

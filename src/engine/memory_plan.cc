@@ -15,7 +15,7 @@ int64_t BlocksOfOneSequence(const MemoryPlanInput& in) {
 
 // Blocks a rank may have, before asking whether they are enough.
 Result<int64_t> AffordableBlocks(const MemoryPlanInput& in, int64_t budget) {
-  const int64_t block_bytes = in.kv.BytesPerBlock() + in.routing_bytes * in.kv.block_size;
+  const int64_t block_bytes = in.kv.AllBytes(1);
   if (in.num_kv_blocks) return *in.num_kv_blocks;
   if (in.kv_cache_bytes) return *in.kv_cache_bytes / block_bytes;
   const int64_t left = budget - in.BytesWithoutKv();
@@ -63,10 +63,6 @@ void AddLine(std::string& table, const char* what, int64_t bytes, int64_t copies
                   FormatBytes(bytes * copies), note);
 }
 
-int64_t RoutingBytes(const MemoryPlanInput& in, const MemoryPlan& plan) {
-  return in.routing_bytes * in.kv.block_size * plan.num_kv_blocks;
-}
-
 std::string Table(const MemoryPlanInput& in, const MemoryPlan& plan, int64_t budget) {
   std::string table = "memory plan\n";
   AddLine(table, "dense weights", in.dense_bytes, in.num_local_replicas, "");
@@ -80,7 +76,7 @@ std::string Table(const MemoryPlanInput& in, const MemoryPlan& plan, int64_t bud
           "--max-loras of --max-lora-rank, taken as they are loaded");
   AddLine(table, "buffers", in.buffer_bytes, in.num_local_ranks, "at most, taken as steps need them");
   AddLine(table, "exchange", in.exchange_bytes, in.num_local_ranks, "");
-  AddLine(table, "experts of tokens", RoutingBytes(in, plan), in.num_local_ranks,
+  AddLine(table, "experts of tokens", in.kv.NotesBytes(plan.num_kv_blocks), in.num_local_ranks,
           "for --enable-return-routed-experts");
   AddLine(table, "KV cache", plan.kv_bytes, in.num_local_ranks,
           Format("{} blocks of {} tokens: {:.1f} sequences of {} tokens a rank", plan.num_kv_blocks,
@@ -123,7 +119,7 @@ Result<MemoryPlan> MakeMemoryPlan(const MemoryPlanInput& in) {
   MemoryPlan plan;
   CADRE_ASSIGN(plan.num_kv_blocks, AffordableBlocks(in, budget));
   plan.kv_bytes = in.kv.PoolBytes(plan.num_kv_blocks);
-  plan.host_bytes = in.BytesWithoutKv() + (plan.kv_bytes + RoutingBytes(in, plan)) * in.num_local_ranks;
+  plan.host_bytes = in.BytesWithoutKv() + in.kv.AllBytes(plan.num_kv_blocks) * in.num_local_ranks;
   if (plan.num_kv_blocks < BlocksOfOneSequence(in)) return TooFewBlocks(in, plan);
   if (plan.host_bytes > in.total_bytes) {
     return Fail(Code::kResourceExhausted,

@@ -25,11 +25,9 @@ struct MemoryPlanInput {
   int64_t redundant_bytes = 0;  ///< the part of expert_bytes that further copies of experts take
   int64_t spare_bytes = 0;      ///< places that experts are copied into before they are used
   bool weight_copy = false;     ///< all weights a second time (--weight-update-copy)
-  int64_t routing_bytes =
-      0;  ///< a token of the KV cache: the experts that it had (--enable-return-routed-experts)
-  int64_t adapter_bytes = 0;   ///< as many LoRA adapters as may be loaded, of the largest rank
-  int64_t buffer_bytes = 0;    ///< activations, logits, sampling
-  int64_t exchange_bytes = 0;  ///< segments that ranks exchange rows through
+  int64_t adapter_bytes = 0;    ///< as many LoRA adapters as may be loaded, of the largest rank
+  int64_t buffer_bytes = 0;     ///< activations, logits, sampling
+  int64_t exchange_bytes = 0;   ///< segments that ranks exchange rows through
 
   // The KV cache.
   kv::Layout kv;

@@ -66,7 +66,6 @@ nn::StepContext Runner::ContextFor(const Batch& batch) {
                              ? std::span<const eplb::ExpertMap* const>(options_.expert_maps)
                              : rebalancer_->maps(),
           .slot_counts = rebalancer_ == nullptr ? nullptr : rebalancer_->slot_counts().data(),
-          .routed_experts = options_.routed_experts,
           .simulated_routing = options_.simulated_routing,
           .step = step_,
           .tensor_parallel = options_.tensor_parallel,
@@ -99,7 +98,7 @@ Result<std::vector<StepOutput>> Runner::Run(std::span<const ScheduledSequence> p
   TellBlocks(batch);
   const nn::StepContext context = ContextFor(batch);
   CADRE_TRY(decoder_.Forward(context));
-  CADRE_TRY(ShareRoutedExperts(batch));
+  CADRE_TRY(EndForward(batch));
 
   std::vector<StepOutput> outputs(plan.size());
   const std::vector<LogitUse> uses = UsesOf(plan, outputs);
@@ -147,7 +146,7 @@ Result<bool> Runner::Follow() {
   TellBlocks(batch);
   const nn::StepContext context = ContextFor(batch);
   CADRE_TRY(decoder_.Forward(context));
-  CADRE_TRY(ShareRoutedExperts(batch));
+  CADRE_TRY(EndForward(batch));
   CADRE_TRY(ForEachLogitChunk(batch, context, [](size_t, size_t) {}));
   step_end_ = Now();
   CADRE_TRY(EndStep());
@@ -158,11 +157,10 @@ Result<bool> Runner::Follow() {
 Status Runner::ShareRoutedExperts(const Batch& batch) {
   a2a::Collective* const tp = options_.tensor_parallel;
   const nn::StepBatch rows = batch.View();
-  if (options_.routed_experts == nullptr || tp == nullptr || rows.num_tokens() == 0) return {};
-  const auto width = static_cast<int64_t>(options_.expert_maps.size()) * options_.top_k;
-  const int64_t row_bytes = width * static_cast<int64_t>(sizeof(uint16_t));
+  if (tp == nullptr || rows.num_tokens() == 0) return {};
+  const int64_t width = NoteWidth(), row_bytes = options_.kv.layout.note_bytes;
   const auto place = [&](int64_t row) {
-    return options_.routed_experts + rows.kv_slots[static_cast<size_t>(row)] * width;
+    return options_.kv.notes() + rows.kv_slots[static_cast<size_t>(row)] * width;
   };
   std::vector<uint16_t> all(static_cast<size_t>(rows.num_tokens() * width));
   std::vector<int64_t> sizes;
@@ -177,16 +175,28 @@ Status Runner::ShareRoutedExperts(const Batch& batch) {
   return {};
 }
 
+// What is only known of a token when all layers have had it.
+Status Runner::EndForward(const Batch& batch) {
+  if (options_.kv.notes() == nullptr) return {};
+  CADRE_TRY(ShareRoutedExperts(batch));
+  if (options_.agent == nullptr) return {};
+  for (const Batch::Source& source : batch.sources()) {
+    const auto& sequence = batch.View().sequences[static_cast<size_t>(source.sequence)];
+    options_.agent->Written(source.id, options_.kv.layout.num_layers, sequence.kv_len);
+  }
+  return {};
+}
+
 RoutedExperts Runner::RoutedOf(const Sequence& sequence, int64_t start) const {
-  if (options_.routed_experts == nullptr) return {};
+  if (options_.kv.notes() == nullptr) return {};
   const auto layers = static_cast<int64_t>(options_.expert_maps.size());
-  const int64_t width = layers * options_.top_k, block_size = options_.kv.layout.block_size;
+  const int64_t width = NoteWidth(), block_size = options_.kv.layout.block_size;
   RoutedExperts routed{.start = std::min(start, sequence.num_computed),
                        .num_layers = static_cast<int32_t>(layers),
-                       .top_k = static_cast<int32_t>(options_.top_k)};
+                       .top_k = static_cast<int32_t>(width / layers)};
   for (int64_t t = routed.start; t < sequence.num_computed; ++t) {
     const int64_t block = sequence.block_table[static_cast<size_t>(t / block_size)];
-    const uint16_t* row = options_.routed_experts + (block * block_size + t % block_size) * width;
+    const uint16_t* row = options_.kv.notes() + (block * block_size + t % block_size) * width;
     routed.experts.insert(routed.experts.end(), row, row + width);
   }
   return routed;

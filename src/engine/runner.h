@@ -29,9 +29,6 @@ struct RunnerOptions {
   std::vector<const eplb::ExpertMap*> expert_maps;  ///< [MoE layers]
   const nn::SimulatedRouting* simulated_routing = nullptr;
   handoff::Agent* agent = nullptr;  ///< of this rank; null: no sequence is held for others
-  /// [KV slots, MoE layers, top_k] where answers tell the experts of their tokens; else null.
-  uint16_t* routed_experts = nullptr;
-  int64_t top_k = 0;  ///< of routed_experts
   /// By slot; as long as slots in use go. Null: sequences have none.
   const std::vector<const nn::Adapter*>* adapters = nullptr;
   int64_t vocab_size = 0;
@@ -85,7 +82,9 @@ class Runner {
     int64_t prompt_position = -1;  // set: score the prompt token at this position
   };
 
+  int64_t NoteWidth() const { return options_.kv.layout.note_bytes / static_cast<int64_t>(sizeof(uint16_t)); }
   Status ShareRoutedExperts(const Batch& batch);
+  Status EndForward(const Batch& batch);
   void BeginStep(Duration timeout);
   nn::StepContext ContextFor(const Batch& batch);
   void TellBlocks(const Batch& batch) const;

@@ -204,30 +204,40 @@ void Scheduler::Preempt(size_t running_idx) {
 }
 
 void Scheduler::ForgetComputed() {
-  const auto begin_anew = [&](std::unique_ptr<Sequence> sequence) {
-    if (sequence->hold_open)
-      hand_off_->Drop(*sequence, {Code::kUnavailable, "what it had computed was forgotten", {}});
-    ReleaseBlocks(*sequence);
-    Add(std::move(sequence));
-  };
-  for (auto& sequence : std::exchange(running_, {})) begin_anew(std::move(sequence));
-  for (auto& sequence : std::exchange(fetched_, {})) begin_anew(std::move(sequence));
-  for (auto& sequence : std::exchange(fetching_, {})) {
-    hand_off_->LetGo(*sequence);
-    sequence->fetch_id = -1;
-    sequence->fetch_done = true;
-    begin_anew(std::move(sequence));
-  }
+  ForgetComputedIf([](const Sequence&) { return true; });
   pool_.ForgetAll();
 }
 
 void Scheduler::ForgetComputedOf(int32_t adapter) {
-  const auto others = std::stable_partition(running_.begin(), running_.end(),
-                                            [&](const auto& s) { return s->adapter != adapter; });
-  std::vector<std::unique_ptr<Sequence>> begin_anew(std::make_move_iterator(others),
-                                                    std::make_move_iterator(running_.end()));
-  running_.erase(others, running_.end());
+  ForgetComputedIf([adapter](const Sequence& sequence) { return sequence.adapter == adapter; });
+}
+
+void Scheduler::ForgetOffered(std::optional<int32_t> adapter) {
+  ForgetComputedIf([adapter](const Sequence& sequence) {
+    return sequence.hold_open && (!adapter || sequence.adapter == *adapter);
+  });
+}
+
+template <typename Pred>
+void Scheduler::ForgetComputedIf(Pred forget) {
+  std::vector<std::unique_ptr<Sequence>> begin_anew;
+  const auto take_from = [&](auto& list) {
+    const auto taken =
+        std::stable_partition(list.begin(), list.end(), [&](const auto& s) { return !forget(*s); });
+    std::move(taken, list.end(), std::back_inserter(begin_anew));
+    list.erase(taken, list.end());
+  };
+  take_from(running_);
+  take_from(fetched_);
+  take_from(fetching_);
   for (auto& sequence : begin_anew) {
+    if (sequence->fetch_id >= 0) {
+      hand_off_->LetGo(*sequence);
+      sequence->fetch_id = -1;
+      sequence->fetch_done = true;
+    }
+    if (sequence->hold_open)
+      hand_off_->Drop(*sequence, {Code::kUnavailable, "what it had computed was forgotten", {}});
     ReleaseBlocks(*sequence);
     Add(std::move(sequence));
   }

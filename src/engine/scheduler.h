@@ -16,6 +16,7 @@
 #include <deque>
 #include <limits>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "engine/kv_hand_off.h"
@@ -80,9 +81,13 @@ class Scheduler {
   /// Running sequences give their blocks back and wait, to be computed anew, and no cached prefix is found
   /// any more: what lies in the cache belongs to other weights.
   void ForgetComputed();
-  /// The same for the running sequences of one adapter, whose weights are others from now on. Their version
-  /// keeps new prefixes apart from old ones.
+  /// The same for the sequences of one adapter, whose weights are others from now on. Their version keeps new
+  /// prefixes apart from old ones.
   void ForgetComputedOf(int32_t adapter);
+  /// Where the others keep what they have computed under weights that were replaced: those whose blocks
+  /// another engine may read (`adapter` empty: of all) begin anew all the same, for it takes them for one or
+  /// the other.
+  void ForgetOffered(std::optional<int32_t> adapter);
 
   /// Every sequence, running ones first; for cancellation sweeps and draining.
   std::vector<Sequence*> All() const;
@@ -102,6 +107,8 @@ class Scheduler {
   bool MakeRoom(size_t running_idx, int64_t num_tokens);
   void Preempt(size_t running_idx);
   void ReleaseBlocks(Sequence& sequence);
+  template <typename Pred>
+  void ForgetComputedIf(Pred forget);
   void AdoptPrefix(Sequence& sequence);
   void Publish(Sequence& sequence);
   bool BeginFetch(std::unique_ptr<Sequence>& waiting);

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "base/ids.h"
+#include "engine/control.h"
 #include "engine/request.h"
 #include "kv/block_pool.h"
 
@@ -18,6 +19,7 @@ struct Sequence {
 
   int32_t adapter = -1;         ///< slot of its LoRA adapter; -1: none
   int64_t adapter_version = 0;  ///< part of the prefix key
+  std::string adapter_id;       ///< AdapterInfo::id, for hand-offs
 
   std::vector<int32_t> tokens;       ///< prompt, then generated
   int64_t num_computed = 0;          ///< tokens whose keys and values are in the cache
@@ -42,6 +44,11 @@ struct Sequence {
   int64_t num_prompt() const { return static_cast<int64_t>(request.prompt.size()); }
   int64_t num_tokens() const { return static_cast<int64_t>(tokens.size()); }
   int64_t num_generated() const { return num_tokens() - num_prompt(); }
+  void UseAdapter(const AdapterInfo& info) {
+    adapter = info.slot;
+    adapter_version = info.version;
+    adapter_id = info.id();
+  }
   bool wants_prompt_logprobs() const { return request.sampling.prompt_logprobs.has_value(); }
 };
 

@@ -36,7 +36,8 @@ struct Identity {
   std::string model;              ///< hash of the model's configuration and weights' names
   std::string model_name;         ///< for messages
   int64_t weight_generation = 0;  ///< how often weights have been updated
-  kv::Layout layout;         ///< of this rank; block_size may differ, type, dimensions and layers may not
+  kv::Layout layout;         ///< of this rank; block_size may differ, type, dimensions and layers may not;
+                             ///< notes may be missing where nobody wants them
   int32_t num_kv_heads = 0;  ///< of the whole model; 1 for MLA
   int32_t tp_rank = 0, tp_size = 1;
   std::string arithmetic;  ///< what the bytes of a block mean beyond layout.type; empty: nothing more
@@ -61,7 +62,8 @@ struct FetchOrder {
   int64_t first_token = 0;
   int64_t num_tokens = 0;
   std::vector<int32_t> blocks;
-  TimePoint deadline;  ///< then the fetch fails
+  TimePoint deadline;   ///< then the fetch fails
+  std::string adapter;  ///< of which keys and values must be, as in Open
   /// The source may not have heard of the request yet (both were asked at once): wait for its Open, instead
   /// of failing at once because it knows no such request.
   bool push = false;
@@ -112,8 +114,8 @@ struct AgentOptions {
   std::string bind_host;  ///< listened on; "": all interfaces
   uint16_t port = 0;      ///< the first one tried; 0: any
   int num_ports = 64;     ///< how many ports from `port` on are tried until one is free
-  /// The KV pool: a memfd that readers of this host may map (sys::CreateSegment), and where it is mapped
-  /// here.
+  /// The KV pool with its notes: a memfd that readers of this host may map (sys::CreateSegment), and where it
+  /// is mapped here.
   int kv_fd = -1;
   std::byte* kv = nullptr;
   int64_t num_blocks = 0;
@@ -151,13 +153,15 @@ class Agent {
   // As source, in this order for each request. `request_id` is unique among those that are open.
 
   /// The request is known from now on: a target that asks waits instead of being refused. tp rank 0 alone.
-  /// Errors: kInvalidArgument while the id is open (TakeEnded has not named it yet).
-  virtual Status Open(const std::string& request_id, int64_t num_tokens) = 0;
+  /// `adapter`: a text that names what the model has been changed by, its content included; empty: by
+  /// nothing. A target that wants another one is refused. Errors: kInvalidArgument while the id is open
+  /// (TakeEnded has not named it yet).
+  virtual Status Open(const std::string& request_id, int64_t num_tokens, const std::string& adapter) = 0;
   /// Its block table so far, each time that it has grown. All TP ranks. A request that loses its blocks
   /// (preempted) is dropped, and opened again when it starts anew.
   virtual void Blocks(const std::string& request_id, std::span<const int32_t> blocks) = 0;
-  /// Tokens [0, num_tokens) of `layer` are in the pool. Called from within a forward: must be cheap. All TP
-  /// ranks.
+  /// Tokens [0, num_tokens) of `layer` are in the pool; the layer behind the last one stands for the notes,
+  /// where the layout has any. Called from within a forward: must be cheap. All TP ranks.
   virtual void Written(const std::string& request_id, int32_t layer, int64_t num_tokens) = 0;
   /// All is written; the caller's hold on the blocks becomes the lease's, until TakeEnded names it. tp rank 0
   /// alone. A target that touches or reads it prolongs it to as long again as `until` is away now.

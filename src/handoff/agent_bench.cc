@@ -86,7 +86,7 @@ void Fetch(benchmark::State& state, bool near, int32_t source_block, int32_t tar
     state.PauseTiming();
     const std::string name = Format("r{}", ++id);
     address.request_id = name;
-    if (!source.agent->Open(name, num_tokens)) return state.SkipWithError("open");
+    if (!source.agent->Open(name, num_tokens, {})) return state.SkipWithError("open");
     source.agent->Blocks(name, source.Table(num_tokens));
     for (int32_t layer = 0; layer < 32; ++layer) source.agent->Written(name, layer, num_tokens);
     source.agent->Lease(name, Now() + std::chrono::seconds(60));

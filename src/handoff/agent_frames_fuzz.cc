@@ -29,7 +29,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     const auto again = Introduction::Decode(hello->Encode());
     CADRE_CHECK(again.has_value() && again->Encode() == hello->Encode());
     const Status compatible = CheckCompatible(hello->identity, hello->identity);
-    if (compatible) CADRE_CHECK(hello->identity.layout.PoolBytes(hello->num_blocks) >= 0);
+    if (compatible) CADRE_CHECK(hello->identity.layout.NotesBytes(hello->num_blocks) >= 0);
   }
   if (const auto want = Want::Decode(bytes)) CADRE_CHECK(Want::Decode(want->Encode()).has_value());
   fabric::WireReader order(bytes), outcome(bytes), addresses(bytes);

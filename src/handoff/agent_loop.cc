@@ -57,6 +57,9 @@ void SocketAgent::Greet(Caller& caller, const std::string& body) {
   if (const Status fits = CheckCompatible(options_.identity, peer->identity); !fits) {
     return Turn(caller, fits.error());
   }
+  if (const Status fits = CheckNotes(options_.identity, peer->identity); !fits) {
+    return Turn(caller, fits.error());
+  }
   caller.greeted = true;
   caller.trusted = !options_.group_key.empty() && peer->group_key == options_.group_key &&
                    peer->engine_id == options_.engine_id;

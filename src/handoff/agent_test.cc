@@ -47,7 +47,7 @@ void Pull(Rig& source, Rig& target, bool near, int64_t first, int64_t salt) {
 }
 
 // Push: the target asks first; chunks come layer by layer, blocks as they are needed.
-void Push(Rig& source, Rig& target, int32_t num_layers, int64_t first, int64_t salt) {
+void Push(Rig& source, Rig& target, int64_t first, int64_t salt) {
   const std::string id = Format("push-{}", salt);
   target.Clear();
   const FetchOrder order = target.Order(source, id, first, kTokens, /*push=*/true);
@@ -58,7 +58,8 @@ void Push(Rig& source, Rig& target, int32_t num_layers, int64_t first, int64_t s
   int64_t done = 0;
   for (const int64_t end : {int64_t{37}, int64_t{96}, kTokens}) {
     const std::vector<int32_t> so_far(table.begin(), table.begin() + kv::BlocksFor(end, source.block_size()));
-    for (int32_t layer = 0; layer < num_layers; ++layer) source.Write(id, so_far, salt, done, end, layer);
+    for (int32_t layer = 0; layer < source.num_layers(); ++layer)
+      source.Write(id, so_far, salt, done, end, layer);
     done = end;
   }
   source.agent().Lease(id, Now() + std::chrono::seconds(30));
@@ -75,13 +76,13 @@ TEST_P(PairTest, AllShapes) {
   for (const bool latent : {false, true}) {
     for (const DType type : {DType::kF32, DType::kBf16}) {
       for (const auto& [from, to] : block_sizes) {
-        const Shape shape = {.latent = latent, .type = type};
+        const Shape shape = {.latent = latent, .type = type, .note_bytes = type == DType::kF32 ? 10 : 0};
         Rig source(Side(GetParam(), shape, from, true)), target(Side(GetParam(), shape, to, false));
         for (const int64_t first : {0, 37, 64}) {
           SCOPED_TRACE(
               Format("latent {} {} blocks {} -> {} from token {}", latent, DTypeName(type), from, to, first));
           Pull(source, target, GetParam().near, first, ++salt);
-          Push(source, target, shape.num_layers, first, ++salt);
+          Push(source, target, first, ++salt);
           if (HasFailure()) return;
         }
       }
@@ -99,19 +100,55 @@ INSTANTIATE_TEST_SUITE_P(Agents, PairTest,
 TEST(AgentTest, MoreTpRanksThanHeads) {
   for (const bool near : {true, false}) {
     for (const auto& [from, to] : {std::pair{4, 1}, {1, 4}, {4, 4}, {2, 4}}) {
-      const Shape shape = {.num_kv_heads = 2};
+      const Shape shape = {.num_kv_heads = 2, .note_bytes = 6};
       Rig source({.shape = shape, .tp_size = from, .share_memory = near, .engine_id = "source"});
       Rig target({.shape = shape, .tp_size = to, .share_memory = near, .engine_id = "target"});
       SCOPED_TRACE(Format("{} -> {}", from, to));
       Pull(source, target, near, 3, 1);
-      Push(source, target, shape.num_layers, 0, 2);
+      Push(source, target, 0, 2);
     }
+  }
+}
+
+// A target that keeps nothing beside keys and values takes them from a source that does, whose pool is
+// larger.
+TEST(AgentTest, NotesThatNobodyWants) {
+  for (const bool near : {true, false}) {
+    for (const int32_t tp : {1, 2}) {
+      SCOPED_TRACE(Format("near {} tp {}", near, tp));
+      Rig source({.shape = {.note_bytes = 10},
+                  .block_size = 32,
+                  .tp_size = tp,
+                  .share_memory = near,
+                  .engine_id = "source"});
+      Rig target({.share_memory = near, .engine_id = "target"});
+      Pull(source, target, near, 5, 1);
+      Push(source, target, 0, 2);
+    }
+  }
+}
+
+// Tokens count as there when their notes are; what is known of a fetch that fails includes them.
+TEST(AgentTest, NotesThatAreLate) {
+  for (const bool near : {true, false}) {
+    const Shape shape = {.note_bytes = 10};
+    Rig source({.shape = shape, .share_memory = near, .engine_id = "source"});
+    Rig target({.shape = shape, .share_memory = near, .engine_id = "target"});
+    source.Open("r", 64);
+    for (int32_t layer = 0; layer < shape.num_layers; ++layer)
+      source.Write("r", source.Table(64, 3), 1, 0, 64, layer);
+    source.Write("r", source.Table(64, 3), 1, 0, 32, shape.num_layers);
+    target.agent().Fetch(
+        target.Order(source, "r", 0, 64, /*push=*/false, /*within=*/std::chrono::seconds(3)));
+    const FetchResult result = target.AwaitFetched();
+    EXPECT_FALSE(result.status.has_value());
+    EXPECT_EQ(result.valid_tokens, 32);
   }
 }
 
 // Larger than a piece, than a socket's buffers, and than one call's number of runs.
 TEST(AgentTest, ManyPieces) {
-  const Shape shape = {.num_layers = 4, .num_kv_heads = 2, .k_dim = 32, .v_dim = 32};
+  const Shape shape = {.num_layers = 4, .num_kv_heads = 2, .k_dim = 32, .v_dim = 32, .note_bytes = 100};
   for (const bool near : {true, false}) {
     Rig source(
         {.shape = shape, .block_size = 32, .share_memory = near, .num_blocks = 1200, .engine_id = "s"});
@@ -124,10 +161,10 @@ TEST(AgentTest, ManyPieces) {
     RankRig& rank = source.ranks()[0];
     const kv::Layout& l = rank.identity.layout;
     auto* words = reinterpret_cast<uint64_t*>(rank.segment.region.data());
-    for (int64_t i = 0; i < l.PoolBytes(1200) / 8; ++i)
+    for (int64_t i = 0; i < l.AllBytes(1200) / 8; ++i)
       words[i] = static_cast<uint64_t>(i) * 0x9E3779B97F4A7C15;
     source.agent().Blocks("r", blocks);
-    for (int32_t layer = 0; layer < 4; ++layer) source.agent().Written("r", layer, num_tokens);
+    for (int32_t layer = 0; layer < 5; ++layer) source.agent().Written("r", layer, num_tokens);
     source.agent().Lease("r", Now() + std::chrono::seconds(30));
     FetchOrder order = target.Order(source, "r", 0, 16);
     order.num_tokens = num_tokens;
@@ -152,12 +189,17 @@ TEST(AgentTest, ManyPieces) {
         }
       }
     }
+    for (int64_t token = 0; token < num_tokens; ++token) {
+      const auto* a = rank.segment.region.data() + l.PoolBytes(1200) +
+                      (blocks[static_cast<size_t>(token / 32)] * 32 + token % 32) * l.note_bytes;
+      wrong += std::memcmp(a, to + t.PoolBytes(2400) + token * t.note_bytes, 100) != 0;
+    }
     EXPECT_EQ(wrong, 0);
     const AgentStats stats = target.agent().stats();
     EXPECT_EQ(stats.num_fetches, 1);
     EXPECT_EQ(stats.bytes_fetched, result.bytes);
-    // Whole panels of 16 tokens, 2 heads, keys and values of 32 in 2 bytes, 4 layers.
-    EXPECT_EQ(result.bytes, int64_t{1876} * 16 * 2 * (32 + 32) * 2 * 4);
+    // Whole panels of 16 tokens, 2 heads, keys and values of 32 in 2 bytes, 4 layers; and each token's notes.
+    EXPECT_EQ(result.bytes, int64_t{1876} * 16 * 2 * (32 + 32) * 2 * 4 + num_tokens * 100);
   }
 }
 

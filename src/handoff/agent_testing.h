@@ -20,6 +20,7 @@ struct Shape {
   bool latent = false;
   DType type = DType::kBf16;
   int32_t num_layers = 3, num_kv_heads = 4, k_dim = 6, v_dim = 5;
+  int64_t note_bytes = 0;
 };
 
 inline Identity IdentityOf(const Shape& shape, int32_t block_size, int32_t tp_rank, int32_t tp_size) {
@@ -32,7 +33,8 @@ inline Identity IdentityOf(const Shape& shape, int32_t block_size, int32_t tp_ra
                      .v_dim = shape.v_dim,
                      .latent = shape.latent,
                      .block_size = block_size,
-                     .type = shape.type};
+                     .type = shape.type,
+                     .note_bytes = shape.note_bytes};
   identity.num_kv_heads = shape.latent ? 1 : shape.num_kv_heads;
   identity.tp_rank = tp_rank;
   identity.tp_size = tp_size;
@@ -82,6 +84,19 @@ inline void SlowWrite(const Identity& identity, std::byte* pool, int64_t num_blo
   }
 }
 
+/// The same of notes, byte by byte; all ranks have all of them.
+inline void SlowWriteNotes(const kv::Layout& l, std::byte* pool, int64_t num_blocks,
+                           const std::vector<int32_t>& blocks, int64_t salt, int64_t first, int64_t end) {
+  std::byte* const notes = pool + l.PoolBytes(num_blocks);
+  for (int64_t token = first; token < end; ++token) {
+    const int64_t block = blocks[static_cast<size_t>(token / l.block_size)];
+    for (int64_t i = 0; i < l.note_bytes; ++i) {
+      notes[(block * l.block_size + token % l.block_size) * l.note_bytes + i] =
+          static_cast<std::byte>(Element(salt, l.num_layers, 0, token, i, false));
+    }
+  }
+}
+
 struct RankRig {
   Identity identity;
   sys::Segment segment;
@@ -111,7 +126,7 @@ class Rig {
       r.identity = IdentityOf(options_.shape, options_.block_size, rank, options_.tp_size);
       r.identity.model = options_.model;
       r.identity.weight_generation = options_.generation;
-      const auto bytes = static_cast<size_t>(r.identity.layout.PoolBytes(options_.num_blocks));
+      const auto bytes = static_cast<size_t>(r.identity.layout.AllBytes(options_.num_blocks));
       r.segment = *sys::CreateSegment("handoff-test", bytes, false);
       std::memset(r.segment.region.data(), static_cast<int>(kFill), bytes);
       auto agent = StartAgent({.identity = r.identity,
@@ -156,25 +171,27 @@ class Rig {
     return blocks;
   }
 
-  void Open(const std::string& id, int64_t num_tokens) {
-    ASSERT_TRUE(agent().Open(id, num_tokens).has_value());
+  void Open(const std::string& id, int64_t num_tokens, const std::string& adapter = {}) {
+    ASSERT_TRUE(agent().Open(id, num_tokens, adapter).has_value());
   }
+  /// Layers and, behind them, the notes if there are any.
+  int32_t num_layers() const { return options_.shape.num_layers + (options_.shape.note_bytes > 0); }
   /// Writes tokens [first, end) of all layers (or one) into the pools, and says so.
   void Write(const std::string& id, const std::vector<int32_t>& blocks, int64_t salt, int64_t first,
              int64_t end, int32_t only_layer = -1) {
     for (RankRig& r : ranks_) {
       r.agent->Blocks(id, blocks);
-      for (int32_t layer = 0; layer < options_.shape.num_layers; ++layer) {
+      for (int32_t layer = 0; layer < num_layers(); ++layer) {
         if (only_layer >= 0 && layer != only_layer) continue;
-        SlowWrite(r.identity, r.segment.region.data(), options_.num_blocks, blocks, salt, layer, first, end);
+        SlowWriteLayer(r.identity, r.segment.region.data(), blocks, salt, layer, first, end);
         r.agent->Written(id, layer, end);
       }
     }
   }
   /// Open, write all, lease.
   void Hold(const std::string& id, int64_t num_tokens, int64_t salt,
-            Duration lease = std::chrono::seconds(30)) {
-    Open(id, num_tokens);
+            Duration lease = std::chrono::seconds(30), const std::string& adapter = {}) {
+    Open(id, num_tokens, adapter);
     Write(id, Table(num_tokens, 3), salt, 0, num_tokens);
     agent().Lease(id, Now() + lease);
   }
@@ -215,23 +232,28 @@ class Rig {
   /// Every byte of the pools: what was there before, and of the sequence tokens [first, end) alone.
   void ExpectPools(const std::vector<int32_t>& blocks, int64_t salt, int64_t first, int64_t end) {
     for (RankRig& r : ranks_) {
-      std::vector<std::byte> want(static_cast<size_t>(r.identity.layout.PoolBytes(options_.num_blocks)),
+      std::vector<std::byte> want(static_cast<size_t>(r.identity.layout.AllBytes(options_.num_blocks)),
                                   kFill);
-      for (int32_t layer = 0; layer < options_.shape.num_layers; ++layer) {
-        SlowWrite(r.identity, want.data(), options_.num_blocks, blocks, salt, layer, first, end);
-      }
+      for (int32_t layer = 0; layer < num_layers(); ++layer)
+        SlowWriteLayer(r.identity, want.data(), blocks, salt, layer, first, end);
       EXPECT_EQ(std::memcmp(want.data(), r.segment.region.data(), want.size()), 0)
           << "tp rank " << r.identity.tp_rank;
     }
   }
   void Clear() {
     for (RankRig& r : ranks_) {
-      const auto bytes = static_cast<size_t>(r.identity.layout.PoolBytes(options_.num_blocks));
+      const auto bytes = static_cast<size_t>(r.identity.layout.AllBytes(options_.num_blocks));
       std::memset(r.segment.region.data(), static_cast<int>(kFill), bytes);
     }
   }
 
  private:
+  void SlowWriteLayer(const Identity& identity, std::byte* pool, const std::vector<int32_t>& blocks,
+                      int64_t salt, int32_t layer, int64_t first, int64_t end) const {
+    if (layer < options_.shape.num_layers)
+      return SlowWrite(identity, pool, options_.num_blocks, blocks, salt, layer, first, end);
+    SlowWriteNotes(identity.layout, pool, options_.num_blocks, blocks, salt, first, end);
+  }
   void Ring() {
     {
       const std::lock_guard lock(mutex_);

@@ -48,9 +48,9 @@ Result<Met> Introduce(sys::Fd fd, const std::string& name, const Introduction& s
   if (greeting.kind != kWelcome) return Fail(Code::kDataLoss, "{} sent a broken message", name);
   auto peer = Introduction::Decode(greeting.body);
   if (!peer) return Fail(peer.error().code, "{}: {}", name, peer.error().message);
-  if (const Status fits = CheckCompatible(self.identity, peer->identity); !fits) {
-    return Fail(fits.error().code, "{}: {}", name, fits.error().message);
-  }
+  Status fits = CheckCompatible(self.identity, peer->identity);
+  if (fits) fits = CheckNotes(peer->identity, self.identity);
+  if (!fits) return Fail(fits.error().code, "{}: {}", name, fits.error().message);
   stream.set_max_body(kMaxBodyBytes);
   return Met{std::move(stream), std::move(*peer)};
 }
@@ -66,7 +66,7 @@ Result<std::shared_ptr<Link>> Near(const std::string& name, const Introduction& 
   // Memory that can shrink would kill its readers.
   const int seals = fcntl(memory.get(), F_GET_SEALS);
   if (seals < 0 || (seals & F_SEAL_SHRINK) == 0) return Fail(Code::kDataLoss, "its memory is not sealed");
-  const int64_t bytes = met.peer.identity.layout.PoolBytes(met.peer.num_blocks);
+  const int64_t bytes = met.peer.identity.layout.AllBytes(met.peer.num_blocks);
   CADRE_ASSIGN(sys::Region region,
                sys::MapSegment(memory.get(), static_cast<size_t>(bytes), sys::Access::kRead));
   return std::make_shared<Link>(name, std::move(met.stream), std::move(met.peer), std::move(region));

@@ -435,12 +435,12 @@ TEST_P(FailureTest, ATpRankIsGone) {
 
 TEST(OpenTest, OneNameOnce) {
   Rig rig({});
-  EXPECT_TRUE(rig.agent().Open("r", 10).has_value());
-  const Status again = rig.agent().Open("r", 10);
+  EXPECT_TRUE(rig.agent().Open("r", 10, "").has_value());
+  const Status again = rig.agent().Open("r", 10, "");
   EXPECT_EQ(again.error().code, Code::kInvalidArgument);
   rig.agent().Drop("r", {Code::kCancelled, "gone", {}});
   EXPECT_EQ(rig.AwaitEnded("r"), LeaseEnd::kDropped);
-  EXPECT_TRUE(rig.agent().Open("r", 10).has_value());
+  EXPECT_TRUE(rig.agent().Open("r", 10, "").has_value());
 }
 
 // The other tp ranks forget a request with tp rank 0, so that a name can be used again.

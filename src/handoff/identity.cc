@@ -6,6 +6,7 @@ namespace cadre::handoff {
 namespace {
 
 constexpr int32_t kMaxTp = 1024;
+constexpr int64_t kMaxNoteBytes = 1 << 20;  // no size computed from it and a pool's tokens overflows
 
 HeadRange Heads(int32_t num_heads, int32_t tp_rank, int32_t tp_size) {
   if (num_heads >= tp_size) {
@@ -39,14 +40,14 @@ Status CheckIdentity(const Identity& identity) {
                     l.block_size % 16 == 0 && (l.type == DType::kF32 || l.type == DType::kBf16) &&
                     identity.tp_size >= 1 && identity.tp_size <= kMaxTp && identity.tp_rank >= 0 &&
                     identity.tp_rank < identity.tp_size && identity.num_kv_heads >= 1 &&
-                    identity.num_kv_heads <= 65'536;
+                    identity.num_kv_heads <= 65'536 && l.note_bytes >= 0 && l.note_bytes <= kMaxNoteBytes;
   if (!sane) {
     return Fail(
         Code::kInvalidArgument,
         "no layout of keys and values: {} layers, {} of {} heads (k {}, v {}), blocks of {} tokens of "
-        "{}, tp rank {} of {}",
+        "{}, tp rank {} of {}, {} more bytes a token",
         l.num_layers, l.num_kv_heads, identity.num_kv_heads, l.k_dim, l.v_dim, l.block_size,
-        DTypeName(l.type), identity.tp_rank, identity.tp_size);
+        DTypeName(l.type), identity.tp_rank, identity.tp_size, l.note_bytes);
   }
   if (l.latent) return {};
   const int32_t heads = identity.num_kv_heads, tp = identity.tp_size;
@@ -80,12 +81,26 @@ Status CheckCompatible(const Identity& ours, const Identity& theirs) {
   return Same("latent attention", a.latent, b.latent, same_model);
 }
 
+Status CheckNotes(const Identity& source, const Identity& target) {
+  const int64_t has = source.layout.note_bytes, wants = target.layout.note_bytes;
+  if (wants == 0 || wants == has) return {};
+  if (has == 0) {
+    return Fail(Code::kUnsupported,
+                "the target's answers tell which experts each token had, and the source does not keep them; "
+                "give both --enable-return-routed-experts");
+  }
+  return Fail(Code::kUnsupported,
+              "of the experts that a token had the source keeps {} bytes, the target {}; start both with the "
+              "same model",
+              has, wants);
+}
+
 void PutIdentity(fabric::WireWriter& out, const Identity& identity) {
   const kv::Layout& l = identity.layout;
   out.PutText(identity.model).PutText(identity.model_name).PutText(identity.arithmetic);
   out.Put(identity.weight_generation).Put(l.num_layers).Put(l.num_kv_heads).Put(l.k_dim).Put(l.v_dim);
   out.Put(uint8_t{l.latent}).Put(l.block_size).Put(static_cast<uint8_t>(l.type));
-  out.Put(identity.num_kv_heads).Put(identity.tp_rank).Put(identity.tp_size);
+  out.Put(identity.num_kv_heads).Put(identity.tp_rank).Put(identity.tp_size).Put(l.note_bytes);
 }
 
 Identity GetIdentity(fabric::WireReader& in) {
@@ -107,6 +122,7 @@ Identity GetIdentity(fabric::WireReader& in) {
   identity.num_kv_heads = in.Get<int32_t>();
   identity.tp_rank = in.Get<int32_t>();
   identity.tp_size = in.Get<int32_t>();
+  l.note_bytes = in.Get<int64_t>();
   return identity;
 }
 

@@ -23,6 +23,10 @@ Status CheckIdentity(const Identity& identity);
 /// the weights' generation says nothing: it is the request's.
 Status CheckCompatible(const Identity& ours, const Identity& theirs);
 
+/// Whether a target gets all that it keeps of a token beside keys and values. One that keeps nothing takes
+/// from any source.
+Status CheckNotes(const Identity& source, const Identity& target);
+
 void PutIdentity(fabric::WireWriter& out, const Identity& identity);
 Identity GetIdentity(fabric::WireReader& in);
 

@@ -34,6 +34,7 @@ void Lead::Start() {
                            .may_wait = order_.push,
                            .request_id = order_.source.request_id,
                            .generation = options_.generation,
+                           .adapter = order_.adapter,
                            .first_token = order_.first_token,
                            .end_token = order_.num_tokens};
         lease_.Send(kWant, want.Encode());

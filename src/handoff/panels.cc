@@ -33,6 +33,18 @@ void Append(Runs& runs, std::byte* at, int64_t bytes) {
   }
 }
 
+void AppendNotes(const Pool& pool, std::span<const int32_t> blocks, const Piece& piece, Runs& runs) {
+  const kv::Layout& l = pool.layout;
+  std::byte* const notes = pool.base + l.PoolBytes(pool.num_blocks);
+  for (int64_t token = piece.first_token; token < piece.end_token;) {
+    const int64_t block = token / l.block_size, within = token % l.block_size;
+    const int64_t count = std::min(l.block_size - within, piece.end_token - token);
+    const int64_t at = blocks[static_cast<size_t>(block)] * int64_t{l.block_size} + within;
+    Append(runs, notes + at * l.note_bytes, count * l.note_bytes);
+    token += count;
+  }
+}
+
 }  // namespace
 
 int64_t BytesOf(const Runs& runs) {
@@ -42,6 +54,7 @@ int64_t BytesOf(const Runs& runs) {
 }
 
 void AppendRuns(const Pool& pool, std::span<const int32_t> blocks, const Piece& piece, Runs& runs) {
+  if (piece.layer == pool.notes_layer()) return AppendNotes(pool, blocks, piece, runs);
   for (int64_t panel = piece.first_panel(); panel < piece.end_panel(); ++panel) {
     for (int32_t head = piece.heads.begin; head < piece.heads.end; ++head) {
       const PanelPlace at = PlaceOf(pool, blocks, piece.layer, head, panel);
@@ -65,6 +78,10 @@ void CopyRuns(const Runs& from, const Runs& to) {
 
 Landing::Landing(const Pool& pool, std::span<const int32_t> blocks, const Piece& piece)
     : pool_(pool), blocks_(blocks), piece_(piece) {
+  if (piece_.layer == pool_.notes_layer()) {
+    AppendNotes(pool_, blocks_, piece_, runs_);
+    return;
+  }
   int64_t first = piece.first_panel(), end = piece.end_panel();
   const auto panels = [&](int64_t from, int64_t to) {
     AppendRuns(pool_, blocks_, {piece_.layer, piece_.heads, from * kPanelTokens, to * kPanelTokens}, runs_);

@@ -10,6 +10,9 @@
 //
 // Only where tokens begin or end within a panel is it taken apart: a K panel is rows of 64 bytes with 4 bytes
 // a token; a V panel has a token's elements in one row (f32), or those of two tokens side by side (bf16).
+//
+// The tokens' notes (kv/layout.h) travel as one more layer behind the last: a run of bytes for each token,
+// and only of the tokens that are wanted.
 #include <sys/uio.h>
 
 #include <cstddef>
@@ -35,6 +38,8 @@ struct Pool {
   }
   /// Bytes of one panel of one head on the way.
   int64_t PanelBytes() const { return KPanelBytes() + VPanelBytes(); }
+  /// What stands for the notes where layers are counted.
+  int32_t notes_layer() const { return layout.num_layers; }
 };
 
 using Runs = std::vector<iovec>;
@@ -43,15 +48,21 @@ int64_t BytesOf(const Runs& runs);
 
 /// What is moved at once: tokens of one layer. Heads within the rank.
 struct Piece {
-  int32_t layer = 0;
-  HeadRange heads;
+  int32_t layer = 0;  ///< or notes_layer()
+  HeadRange heads;    ///< of notes: not looked at
   int64_t first_token = 0, end_token = 0;
 
   int64_t first_panel() const { return first_token / kPanelTokens; }
   int64_t end_panel() const { return (end_token + kPanelTokens - 1) / kPanelTokens; }
-  /// Whole panels, also where the tokens are not.
+  /// Bytes of each of its panels, if it has all of the tokens there.
+  int64_t PanelBytes(const Pool& pool) const {
+    if (layer == pool.notes_layer()) return kPanelTokens * pool.layout.note_bytes;
+    return heads.size() * pool.PanelBytes();
+  }
+  /// Whole panels, also where the tokens are not; of notes the tokens alone.
   int64_t Bytes(const Pool& pool) const {
-    return (end_panel() - first_panel()) * heads.size() * pool.PanelBytes();
+    if (layer == pool.notes_layer()) return (end_token - first_token) * pool.layout.note_bytes;
+    return (end_panel() - first_panel()) * PanelBytes(pool);
   }
 };
 

@@ -45,7 +45,7 @@ TEST(SlicesTest, LatentRowsComeFromAllSources) {
 }
 
 TEST(IdentityPartsTest, TravelsAndIsChecked) {
-  const Identity identity = IdentityOf({.type = DType::kF32}, 32, 1, 2);
+  const Identity identity = IdentityOf({.type = DType::kF32, .note_bytes = 12}, 32, 1, 2);
   const Introduction sent = {.engine_id = "e",
                              .boot_id = "b",
                              .unix_address = "@u",
@@ -70,6 +70,11 @@ TEST(IdentityPartsTest, TravelsAndIsChecked) {
   Identity odd = identity;
   odd.tp_size = 3;
   EXPECT_FALSE(CheckIdentity(odd).has_value());
+  for (const int64_t bytes : {int64_t{-1}, int64_t{1} << 40}) {
+    odd = identity;
+    odd.layout.note_bytes = bytes;
+    EXPECT_FALSE(CheckIdentity(odd).has_value()) << bytes;
+  }
   odd = identity;
   odd.layout.type = DType::kF16;
   EXPECT_FALSE(CheckIdentity(odd).has_value());

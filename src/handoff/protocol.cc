@@ -55,8 +55,8 @@ Result<Introduction> Introduction::Decode(const std::string& body) {
 
 std::string Want::Encode() const {
   fabric::WireWriter out;
-  out.Put(stream).Put(kind).Put(uint8_t{may_wait}).PutText(request_id).Put(generation);
-  out.Put(first_token).Put(end_token).Put(uint8_t{as_data});
+  out.Put(stream).Put(kind).Put(uint8_t{may_wait}).PutText(request_id).Put(generation).PutText(adapter);
+  out.Put(first_token).Put(end_token).Put(uint8_t{as_data}).Put(uint8_t{notes});
   PutHeads(out, heads);
   return out.text();
 }
@@ -70,9 +70,11 @@ Result<Want> Want::Decode(const std::string& body) {
   want.may_wait = in.Get<uint8_t>() != 0;
   want.request_id = in.GetText();
   want.generation = in.Get<int64_t>();
+  want.adapter = in.GetText();
   want.first_token = in.Get<int64_t>();
   want.end_token = in.Get<int64_t>();
   want.as_data = in.Get<uint8_t>() != 0;
+  want.notes = in.Get<uint8_t>() != 0;
   want.heads.begin = in.Get<int32_t>();
   want.heads.end = in.Get<int32_t>();
   if (!in.ok() || kind > 1 || !TokensMakeSense(want.first_token, want.end_token)) return Broken("want");

@@ -28,7 +28,7 @@ namespace cadre::handoff {
 static_assert(std::endian::native == std::endian::little);
 
 constexpr uint32_t kFrameMagic = 0x314b4443;  // "CDK1"
-constexpr uint32_t kProtocolVersion = 1;
+constexpr uint32_t kProtocolVersion = 2;
 constexpr uint32_t kMaxHelloBytes = 64 << 10;
 constexpr uint32_t kMaxBodyBytes = 8 << 20;  // a block table of two million blocks
 constexpr int64_t kMaxTokens = int64_t{1} << 31;
@@ -63,7 +63,7 @@ struct FrameHead {
 /// Stands before the panels of a piece; `bytes` of the frame counts both.
 struct DataHead {
   uint32_t stream = 0;
-  int32_t layer = 0;
+  int32_t layer = 0;  ///< behind the last: the notes
   int64_t first_token = 0, end_token = 0;
 };
 
@@ -91,9 +91,11 @@ struct Want {
   bool may_wait = false;  ///< for the request's Open
   std::string request_id;
   int64_t generation = 0;  ///< of weights
+  std::string adapter;     ///< kLease: as in Agent::Open
   int64_t first_token = 0, end_token = 0;
   HeadRange heads;      ///< kData: within the source's rank
   bool as_data = true;  ///< kData: bytes, not places in shared memory
+  bool notes = false;   ///< kData: the tokens' notes too
 
   std::string Encode() const;
   static Result<Want> Decode(const std::string& body);

@@ -40,13 +40,14 @@ Status Share::Check() const {
 void Share::Start() {
   if (const Status fine = Check(); !fine) return Finish(fine);
   if (order_.first_token >= order_.end_token) return Finish({});
-  const auto num_layers = static_cast<size_t>(options_.pool.layout.num_layers);
   for (const Slice& slice : SlicesOf(options_.identity, static_cast<int32_t>(order_.sources.size()))) {
     Part& part = parts_.emplace_back();
     part.share = this;
     part.slice = slice;
-    part.ready.assign(num_layers, order_.first_token);
-    part.got.assign(num_layers, order_.first_token);
+    // All ranks of a source have all notes, so the first one asked sends them.
+    part.notes = options_.pool.layout.note_bytes > 0 && parts_.size() == 1;
+    part.got.assign(static_cast<size_t>(options_.pool.layout.num_layers + part.notes), order_.first_token);
+    part.ready = part.got;
   }
   for (Part& part : parts_) {
     if (over_) return;
@@ -74,7 +75,8 @@ void Share::Join(Part& part, std::shared_ptr<Link> link) {
                      .first_token = order_.first_token,
                      .end_token = order_.end_token,
                      .heads = part.slice.source_heads,
-                     .as_data = !part.place->shares_memory()};
+                     .as_data = !part.place->shares_memory(),
+                     .notes = part.notes};
   part.place.Send(kWant, want.Encode());
 }
 
@@ -156,7 +158,7 @@ Status Share::Part::HearReady(fabric::WireReader& in) {
     const auto at = in.Get<int32_t>();
     if (!in.ok()) return {};  // the end
     const auto tokens = in.Get<int64_t>();
-    const bool sound = in.ok() && place->shares_memory() && at >= 0 && at < pool.layout.num_layers &&
+    const bool sound = in.ok() && place->shares_memory() && at >= 0 && at < std::ssize(got) &&
                        tokens <= share->order_.end_token && tokens >= ready[static_cast<size_t>(at)] &&
                        kv::BlocksFor(tokens, pool.layout.block_size) <= static_cast<int64_t>(table.size());
     if (!sound) return std::unexpected(BrokenMessage(*place));
@@ -167,7 +169,7 @@ Status Share::Part::HearReady(fabric::WireReader& in) {
 Runs Share::Part::Land(const DataHead& head, int64_t bytes) {
   const Share& s = *share;
   const bool sound =
-      head.layer >= 0 && head.layer < s.options_.pool.layout.num_layers &&
+      head.layer >= 0 && head.layer < std::ssize(got) &&
       head.first_token == got[static_cast<size_t>(head.layer)] && head.end_token > head.first_token &&
       head.end_token <= s.order_.end_token &&
       (head.end_token % kPanelTokens == 0 || head.end_token == s.order_.end_token) &&
@@ -196,9 +198,10 @@ std::optional<Piece> Share::Part::NextCopy() const {
     const int32_t at = (layer + i) % num_layers;
     const int64_t begin = got[static_cast<size_t>(at)], end = ready[static_cast<size_t>(at)];
     if (begin >= end) continue;
-    const int64_t panels = std::max<int64_t>(kCopyPiece / (slice.source_heads.size() * pool.PanelBytes()), 1);
-    return Piece{at, slice.source_heads, begin,
-                 std::min(end, (begin / kPanelTokens + panels) * kPanelTokens)};
+    Piece piece = {at, slice.source_heads, begin, 0};
+    const int64_t panels = std::max<int64_t>(kCopyPiece / piece.PanelBytes(pool), 1);
+    piece.end_token = std::min(end, (begin / kPanelTokens + panels) * kPanelTokens);
+    return piece;
   }
   return std::nullopt;
 }

@@ -38,10 +38,11 @@ class Share final : public std::enable_shared_from_this<Share> {
   struct Part final : StreamUser {
     Share* share = nullptr;
     Slice slice;
+    bool notes = false;  // comes with the tokens' notes
     StreamPlace place;
     std::vector<int32_t> table;  // the source's blocks, if it shares memory
-    std::vector<int64_t> ready;  // by layer: tokens that can be copied
-    std::vector<int64_t> got;    // by layer: tokens that are here
+    std::vector<int64_t> ready;  // by layer, notes behind them: tokens that can be copied
+    std::vector<int64_t> got;    // likewise: tokens that are here
     int32_t layer = 0;           // the next one to copy
     std::optional<Landing> landing;
 

@@ -136,15 +136,15 @@ void SocketAgent::SetWeightGeneration(int64_t generation) {
   generation_ = generation;
 }
 
-Status SocketAgent::Open(const std::string& request_id, int64_t num_tokens) {
+Status SocketAgent::Open(const std::string& request_id, int64_t num_tokens, const std::string& adapter) {
   auto& entry = open_[request_id];
   if (entry != nullptr) {
     return Fail(Code::kInvalidArgument, "a request '{}' is open or under a lease here already",
                 Excerpt(request_id));
   }
-  entry = std::make_shared<Progress>(request_id, options_.identity.layout.num_layers);
-  Post([this, progress = entry, num_tokens, generation = generation_] {
-    source_.Open(progress, num_tokens, generation);
+  entry = std::make_shared<Progress>(request_id, options_.identity.layout);
+  Post([this, progress = entry, num_tokens, generation = generation_, adapter] {
+    source_.Open(progress, num_tokens, generation, adapter);
   });
   return {};
 }
@@ -153,9 +153,7 @@ void SocketAgent::Blocks(const std::string& request_id, std::span<const int32_t>
   auto at = open_.find(request_id);
   if (options_.identity.tp_rank > 0 && (at == open_.end() || at->second->closed.load())) {
     std::erase_if(open_, [](const auto& entry) { return entry.second->closed.load(); });
-    at =
-        open_.emplace(request_id, std::make_shared<Progress>(request_id, options_.identity.layout.num_layers))
-            .first;
+    at = open_.emplace(request_id, std::make_shared<Progress>(request_id, options_.identity.layout)).first;
   }
   if (at == open_.end()) return;
   Post([this, progress = at->second, table = std::vector(blocks.begin(), blocks.end())] {

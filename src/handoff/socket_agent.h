@@ -29,7 +29,7 @@ class SocketAgent final : public Agent {
   void SetPeers(std::vector<PeerAddress> peers) override;
   void SetWeightGeneration(int64_t generation) override;
 
-  Status Open(const std::string& request_id, int64_t num_tokens) override;
+  Status Open(const std::string& request_id, int64_t num_tokens, const std::string& adapter) override;
   void Blocks(const std::string& request_id, std::span<const int32_t> blocks) override;
   void Written(const std::string& request_id, int32_t layer, int64_t num_tokens) override;
   void Lease(const std::string& request_id, TimePoint until) override;

@@ -31,6 +31,10 @@ const char* WhyText(LeaseEnd why) {
   return "?";
 }
 
+std::string AdapterText(const std::string& adapter) {
+  return adapter.empty() ? "the model alone" : Format("LoRA adapter {}", Excerpt(adapter, 300));
+}
+
 }  // namespace
 
 // Tells the other tp ranks that a request is over, and then, or after a while, the engine.
@@ -83,12 +87,14 @@ class Source::PeerEnd {
 Source::Source(Options options) : options_(std::move(options)) {}
 Source::~Source() = default;
 
-void Source::Add(std::shared_ptr<Progress> progress, int64_t num_tokens, int64_t generation) {
+void Source::Add(std::shared_ptr<Progress> progress, int64_t num_tokens, int64_t generation,
+                 std::string adapter) {
   const std::string id = progress->request_id;
   Held& held = held_[id];
   held.progress = std::move(progress);
   held.num_tokens = num_tokens;
   held.generation = generation;
+  held.adapter = std::move(adapter);
   for (auto at = waiting_.begin(); at != waiting_.end();) {
     const auto next = std::next(at);
     if (at->want.request_id == id) {
@@ -100,9 +106,10 @@ void Source::Add(std::shared_ptr<Progress> progress, int64_t num_tokens, int64_t
   }
 }
 
-void Source::Open(std::shared_ptr<Progress> progress, int64_t num_tokens, int64_t generation) {
+void Source::Open(std::shared_ptr<Progress> progress, int64_t num_tokens, int64_t generation,
+                  std::string adapter) {
   const std::string id = progress->request_id;
-  Add(std::move(progress), num_tokens, generation);
+  Add(std::move(progress), num_tokens, generation, std::move(adapter));
   const auto refused = std::ranges::find(refused_, id, [](const auto& one) { return one.first; });
   if (refused == refused_.end()) return;
   if (Now() - refused->second < kRefusedMemory) Unwanted(id, LeaseEnd::kRejected);
@@ -112,7 +119,7 @@ void Source::Open(std::shared_ptr<Progress> progress, int64_t num_tokens, int64_
 void Source::Blocks(const std::shared_ptr<Progress>& progress, std::vector<int32_t> blocks) {
   auto at = held_.find(progress->request_id);
   if (at == held_.end() && options_.tp_rank > 0 && !progress->closed.load()) {
-    Add(progress, 0, -1);
+    Add(progress, 0, -1, {});
     at = held_.find(progress->request_id);
   }
   if (at != held_.end() && at->second.progress == progress) at->second.blocks = std::move(blocks);
@@ -175,8 +182,9 @@ void Source::HearWant(Caller* caller, const std::string& body) {
   const uint32_t stream = want->stream;
   const HeadRange heads = want->heads;
   const bool data = want->kind == WantKind::kData;
-  if (data && (heads.begin < 0 || heads.size() <= 0 || heads.end > options_.pool.layout.num_kv_heads ||
-               (!want->as_data && !caller->near))) {
+  const kv::Layout& layout = options_.pool.layout;
+  if (data && (heads.begin < 0 || heads.size() <= 0 || heads.end > layout.num_kv_heads ||
+               (!want->as_data && !caller->near) || (want->notes && layout.note_bytes == 0))) {
     return caller->stream.Break("it wants what is not here");
   }
   const auto held = held_.find(want->request_id);
@@ -204,6 +212,11 @@ void Source::Serve(Held& held, Serving serving) {
                   Format("its keys and values are of weights after {} updates, the target's weights after {}",
                          held.generation, want.generation));
   }
+  // Streams of data follow a lease, which has asked this.
+  if (want.kind == WantKind::kLease && want.adapter != held.adapter) {
+    return refuse(Code::kUnsupported, Format("its keys and values are of {}, the target wants those of {}",
+                                             AdapterText(held.adapter), AdapterText(want.adapter)));
+  }
   if (const Status complete = CheckComplete(held, want); !complete) {
     return Refuse(caller, want.stream, complete.error());
   }
@@ -218,7 +231,7 @@ void Source::Serve(Held& held, Serving serving) {
     PutAddresses(out, peers_);
     caller->stream.Send(kGranted, out.text());
   } else {
-    serving.sent.assign(held.progress->written.size(), want.first_token);
+    serving.sent.assign(static_cast<size_t>(options_.pool.layout.num_layers + want.notes), want.first_token);
     serving.blocks_told = static_cast<size_t>(want.first_token / options_.pool.layout.block_size);
     held.progress->watched.store(true);
   }

@@ -24,9 +24,11 @@ namespace cadre::handoff {
 
 /// What the engine thread says of a request within a forward, without a lock.
 struct Progress {
-  Progress(std::string id, int32_t num_layers) : request_id(std::move(id)), written(num_layers) {}
+  Progress(std::string id, const kv::Layout& layout)
+      : request_id(std::move(id)),
+        written(static_cast<size_t>(layout.num_layers + (layout.note_bytes > 0))) {}
   std::string request_id;
-  std::vector<std::atomic<int64_t>> written;  ///< by layer: tokens from the first on
+  std::vector<std::atomic<int64_t>> written;  ///< by layer, then of notes: tokens from the first on
   std::atomic<bool> watched = false;          ///< somebody waits for the next token
   std::atomic<bool> closed = false;           ///< over: the entry can go
 };
@@ -57,7 +59,7 @@ class Source {
   ~Source();
 
   // What the engine says.
-  void Open(std::shared_ptr<Progress> progress, int64_t num_tokens, int64_t generation);
+  void Open(std::shared_ptr<Progress> progress, int64_t num_tokens, int64_t generation, std::string adapter);
   /// `open`: also if it is not known yet (tp ranks past 0 hear of a request so).
   void Blocks(const std::shared_ptr<Progress>& progress, std::vector<int32_t> blocks);
   void Lease(const std::string& request_id, TimePoint until);
@@ -88,7 +90,7 @@ class Source {
     Caller* caller = nullptr;
     Want want;
     // Of data:
-    std::vector<int64_t> sent;  // by layer: tokens up to here
+    std::vector<int64_t> sent;  // by layer, notes if wanted behind them: tokens up to here
     int32_t layer = 0;          // the next one to look at
     size_t blocks_told = 0;
   };
@@ -96,6 +98,7 @@ class Source {
     std::shared_ptr<Progress> progress;
     std::vector<int32_t> blocks;
     int64_t num_tokens = 0, generation = 0;
+    std::string adapter;
     bool leased = false;
     std::optional<LeaseEnd> over;  // known before the lease begins: it ends with that at once
     TimePoint until = TimePoint::max();
@@ -110,7 +113,7 @@ class Source {
   };
   class PeerEnd;
 
-  void Add(std::shared_ptr<Progress> progress, int64_t num_tokens, int64_t generation);
+  void Add(std::shared_ptr<Progress> progress, int64_t num_tokens, int64_t generation, std::string adapter);
   void Serve(Held& held, Serving serving);
   static void Refuse(Caller* caller, uint32_t stream, const Error& why);
   void End(const std::string& request_id, LeaseEnd why, const Error& error);

@@ -26,7 +26,7 @@ void Source::PumpNear(Held& held, Serving& serving) {
   fabric::WireWriter ready;
   ready.Put(serving.want.stream);
   bool any = false;
-  for (int32_t layer = 0; layer < options_.pool.layout.num_layers; ++layer) {
+  for (int32_t layer = 0; layer < std::ssize(serving.sent); ++layer) {
     int64_t& sent = serving.sent[static_cast<size_t>(layer)];
     const int64_t tokens = SendableTokens(held, serving, layer);
     if (tokens <= sent) continue;
@@ -48,16 +48,15 @@ void Source::PumpNear(Held& held, Serving& serving) {
 // Sends one piece. True if there may be more.
 bool Source::PumpData(Held& held, Serving& serving) {
   const Pool& pool = options_.pool;
-  const int32_t num_layers = pool.layout.num_layers;
+  const auto num_layers = static_cast<int32_t>(serving.sent.size());
   for (int32_t i = 0; i < num_layers; ++i) {
     const int32_t layer = (serving.layer + i) % num_layers;
     int64_t& sent = serving.sent[static_cast<size_t>(layer)];
     const int64_t tokens = SendableTokens(held, serving, layer);
     if (tokens <= sent) continue;
     serving.layer = layer;
-    const int64_t panels =
-        std::max<int64_t>(kPieceBytes / (serving.want.heads.size() * pool.PanelBytes()), 1);
     Piece piece = {layer, serving.want.heads, sent, 0};
+    const int64_t panels = std::max<int64_t>(kPieceBytes / piece.PanelBytes(pool), 1);
     piece.end_token = std::min(tokens, (piece.first_panel() + panels) * kPanelTokens);
     Runs runs;
     AppendRuns(pool, held.blocks, piece, runs);

@@ -52,6 +52,17 @@ TEST(IdentityTest, MismatchIsNamed) {
   EXPECT_THAT(error(shape, "m", 3), HasSubstr("weights after 0 updates, the target's weights after 3"));
 }
 
+TEST(IdentityTest, NotesThatAreMissing) {
+  const auto error = [](int64_t has, int64_t wants) {
+    Rig source({.shape = {.note_bytes = has}, .engine_id = "source"});
+    Rig target({.shape = {.note_bytes = wants}, .engine_id = "target"});
+    return ErrorOf(source, target);
+  };
+  EXPECT_THAT(error(0, 6),
+              HasSubstr("the source does not keep them; give both --enable-return-routed-experts"));
+  EXPECT_THAT(error(8, 6), HasSubstr("the source keeps 8 bytes, the target 6"));
+}
+
 TEST(IdentityTest, WeightsThatChange) {
   Rig source({.engine_id = "source"}), target({.engine_id = "target"});
   source.Hold("r", 40, 1);
@@ -62,6 +73,40 @@ TEST(IdentityTest, WeightsThatChange) {
   source.Hold("q", 40, 1);
   target.agent().Fetch(target.Order(source, "q", 0, 40));
   EXPECT_TRUE(target.AwaitFetched().status.has_value());
+}
+
+// Whatever the layouts, the first tp rank compares.
+TEST(IdentityTest, AnotherAdapter) {
+  for (const int32_t tp : {1, 2}) {
+    Rig source({.tp_size = tp, .engine_id = "source"}), target({.tp_size = 3 - tp, .engine_id = "target"});
+    int salt = 0;
+    const auto error = [&](const std::string& has, const std::string& wants, bool push) {
+      const std::string id = Format("r{}", ++salt);
+      target.Clear();
+      if (!push) source.Hold(id, 40, salt, seconds(30), has);
+      FetchOrder order = target.Order(source, id, 0, 40, push);
+      order.adapter = wants;
+      target.agent().Fetch(order);
+      if (push) source.Hold(id, 40, salt, seconds(30), has);
+      const FetchResult result = target.AwaitFetched();
+      if (result.status) {
+        target.ExpectPools(order.blocks, salt, 0, 40);
+        return std::string("fine");
+      }
+      target.ExpectPools({}, 0, 0, 0);
+      EXPECT_EQ(result.valid_tokens, 0);
+      return result.status.error().message;
+    };
+    for (const bool push : {false, true}) {
+      SCOPED_TRACE(Format("tp {} push {}", tp, push));
+      EXPECT_EQ(error("'a' (01)", "'a' (01)", push), "fine");
+      EXPECT_THAT(error("'a' (01)", "'a' (02)", push),
+                  HasSubstr("of LoRA adapter 'a' (01), the target wants those of LoRA adapter 'a' (02)"));
+      EXPECT_THAT(error("'a' (01)", "", push),
+                  HasSubstr("'a' (01), the target wants those of the model alone"));
+      EXPECT_THAT(error("", "'a' (01)", push), HasSubstr("are of the model alone, the target wants"));
+    }
+  }
 }
 
 TEST(IdentityTest, AnotherEngineAtTheAddress) {
@@ -191,6 +236,25 @@ TEST(StrangerTest, AnotherVersionIsTold) {
   EXPECT_EQ(stranger.heard[0].first, kSorry);
   EXPECT_THAT(stranger.heard[0].second, HasSubstr("speaks version 7"));
   EXPECT_TRUE(stranger.AwaitClosed());
+}
+
+// Notes are asked for where there are none; heads that nobody has.
+TEST(StrangerTest, WantsWhatIsNotHere) {
+  Rig source({});
+  source.Hold("r", 40, 1);
+  Want want = {.stream = 1, .kind = WantKind::kData, .request_id = "r", .end_token = 40, .heads = {0, 4}};
+  for (const int wrong : {0, 1, 2}) {
+    Stranger stranger(source);
+    stranger.stream.Send(kHello, stranger.Hello({}).Encode());
+    ASSERT_TRUE(stranger.Await(1));
+    Want asked = want;
+    asked.notes = wrong == 1;
+    asked.heads.end += wrong == 2;
+    stranger.stream.Send(kWant, asked.Encode());
+    stranger.Await(2, milliseconds(300));
+    EXPECT_EQ(stranger.stream.broken(), wrong != 0) << wrong;
+    EXPECT_EQ(stranger.data.empty(), wrong != 0) << wrong;
+  }
 }
 
 // Only tp ranks that know the key give orders.

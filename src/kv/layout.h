@@ -3,6 +3,7 @@
 // memory plan, the pool and the hand-off cannot disagree.
 //
 //   pool   [layer][block][block_bytes]       block_bytes as kernels/attention.h draws a block
+//   notes  [block][token][note_bytes]        behind it: what is kept of each token beside keys and values
 #include <cstdint>
 
 #include "tensor/dtype.h"
@@ -17,6 +18,7 @@ struct Layout {
   bool latent = false;       ///< MLA: one latent row serves as key and value
   int32_t block_size = 16;   ///< tokens a block, a multiple of 16
   DType type = DType::kBf16;
+  int64_t note_bytes = 0;  ///< of a token: the experts it had, where answers tell them; not split by heads
 
   /// Bytes of one block of one layer: for each head its K panels, then its V panels, both in whole cache
   /// lines.
@@ -29,6 +31,9 @@ struct Layout {
   int64_t BytesPerToken() const { return BytesPerBlock() / block_size; }
   int64_t PoolBytes(int64_t num_blocks) const { return BytesPerBlock() * num_blocks; }
   int64_t LayerOffset(int32_t layer, int64_t num_blocks) const { return layer * BlockBytes() * num_blocks; }
+  int64_t NotesBytes(int64_t num_blocks) const { return note_bytes * block_size * num_blocks; }
+  /// Pool and notes, which are one piece of memory.
+  int64_t AllBytes(int64_t num_blocks) const { return PoolBytes(num_blocks) + NotesBytes(num_blocks); }
 };
 
 /// Blocks that hold `num_tokens`.

@@ -160,7 +160,7 @@ class EchoEngine : public engine::Engine {
                                .seconds = 0.5,
                                .bytes = request.weights.timeout_s};
     if (request.weights.in_place)  // an adapter that the next report does not know yet
-      state.adapters = {{{request.weights.name, request.weights.folder, 1, 2}}, 4};
+      state.adapters = {{{request.weights.name, request.weights.folder, 1, 2, 3}}, 4};
     done(std::move(state));
   }
   std::atomic<bool> balanced = true, eplb_hangs = false, eplb_moving = false;

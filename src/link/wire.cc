@@ -249,7 +249,7 @@ void Visit(Archive& archive, EplbState& s) {
 }
 template <typename Archive>
 void Visit(Archive& archive, AdapterInfo& a) {
-  archive(a.name, a.path, a.slot, a.version);
+  archive(a.name, a.path, a.slot, a.version, a.digest);
 }
 template <typename Archive>
 void Visit(Archive& archive, AdapterList& a) {

@@ -22,7 +22,8 @@ struct LoadedAdapter {
   nn::Adapter weights;
   sys::Region memory;
   int64_t max_rank = 0;      ///< of its pairs
-  int64_t source_bytes = 0;  ///< read
+  uint64_t digest = 0;       ///< of all pairs and their scales, also what other ranks hold of them
+  int64_t source_bytes = 0;  ///< of this rank's share
 };
 
 /// Reads one rank's share of an adapter. Everything is checked before the memory is taken. Errors: kNotFound

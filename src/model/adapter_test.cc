@@ -158,6 +158,45 @@ TEST_F(AdapterTest, CutsEachPairAsItsWeightIsCut) {
   }
 }
 
+// What two servers compare: equal where the pairs and their scales are, on every rank of every layout.
+TEST_F(AdapterTest, TheDigestIsThatOfTheContent) {
+  Make("qwen2_moe");
+  const auto digest = [&](int tp_rank = 0, int tp_size = 1) {
+    adapter_.Write(folder());
+    const auto loaded = Load({.type = DType::kF32,
+                              .tp_rank = tp_rank,
+                              .tp_size = tp_size,
+                              .ep_rank = tp_rank,
+                              .ep_size = tp_size,
+                              .enable_ep = true});
+    EXPECT_TRUE(loaded.has_value()) << loaded.error().message;
+    return (*loaded)->digest;
+  };
+  const uint64_t first = digest();
+  EXPECT_NE(first, 0u);
+  for (int rank = 0; rank < 2; ++rank) EXPECT_EQ(digest(rank, 2), first);
+  adapter_.config.Set("base_model_name_or_path", Json("elsewhere"));
+  EXPECT_EQ(digest(), first);
+  // The last number of one B, which the first of two ranks does not hold; and of one A.
+  for (const char which : {'A', 'B'}) {
+    float& value =
+        adapter_.tensors.all.at(TestAdapter::NameOf("model.layers.1.self_attn.q_proj", which)).values.back();
+    const float before = std::exchange(value, std::nextafter(value, 9.0f));
+    EXPECT_NE(digest(0, 2), first) << which;
+    EXPECT_EQ(digest(0, 2), digest(1, 2)) << which;
+    value = before;
+  }
+  EXPECT_EQ(digest(), first);
+  adapter_.config.Set("lora_alpha", Json(13));
+  EXPECT_NE(digest(), first);
+  adapter_.config.Set("lora_alpha", Json(12));
+  // The same numbers for another projection.
+  auto& all = adapter_.tensors.all;
+  std::swap(all.at(TestAdapter::NameOf("model.layers.0.self_attn.k_proj", 'B')),
+            all.at(TestAdapter::NameOf("model.layers.0.self_attn.v_proj", 'B')));
+  EXPECT_NE(digest(), first);
+}
+
 TEST_F(AdapterTest, RefusesByName) {
   Make("qwen3_moe");
   const TestAdapter good = adapter_;

@@ -78,7 +78,7 @@ void NoteExperts(const StepContext& context, const MoeInput& in, const Shape& s,
   const auto layers = static_cast<int64_t>(context.expert_maps.size());
   for (int64_t i = 0; i < piece.count; ++i) {
     const int64_t kv_slot = context.batch.kv_slots[static_cast<size_t>(s.own.begin + piece.begin + i)];
-    uint16_t* const to = context.routed_experts + (kv_slot * layers + in.moe_layer) * top_k;
+    uint16_t* const to = context.kv.notes() + (kv_slot * layers + in.moe_layer) * top_k;
     for (int64_t k = 0; k < top_k; ++k) to[k] = static_cast<uint16_t>(std::max(experts[i * top_k + k], 0));
   }
 }
@@ -119,7 +119,7 @@ a2a::Routing Route(const StepContext& context, const MoeInput& in, const Shape& 
                                       context.batch.token_ids.data() + first,
                                       context.batch.positions.data() + first, slots, weights);
   }
-  if (context.routed_experts != nullptr) NoteExperts(context, in, s, piece, slots);
+  if (context.kv.notes() != nullptr) NoteExperts(context, in, s, piece, slots);
   in.map->MapChoices(piece.count, spec.top_k, slots, RowHashes(context, in, s, piece, arena), slots);
   if (in.slot_counts != nullptr) {
     for (int64_t i = 0; i < piece.count * spec.top_k; ++i)

@@ -24,7 +24,7 @@ struct StepBatch {
   int64_t num_tokens() const { return static_cast<int64_t>(token_ids.size()); }
 };
 
-/// This rank's KV pool.
+/// This rank's KV pool, and what is kept of each token behind it.
 struct KvPoolView {
   kv::Layout layout;
   int64_t num_blocks = 0;
@@ -39,6 +39,11 @@ struct KvPoolView {
             .v_dim = layout.v_dim,
             .latent = layout.latent,
             .type = layout.type};
+  }
+  /// [KV slots, MoE layers, top_k] the experts that each token had; null where nobody asks.
+  uint16_t* notes() const {
+    if (layout.note_bytes == 0) return nullptr;
+    return reinterpret_cast<uint16_t*>(base + layout.PoolBytes(num_blocks));
   }
 };
 
@@ -60,9 +65,6 @@ struct StepContext {
       expert_maps;  ///< [MoE layers] where each layer's experts lie in this step
   /// [MoE layers, slots]: the router adds the choices of this rank's own rows; null: nobody counts.
   uint32_t* slot_counts = nullptr;
-  /// [KV slots of the pool, MoE layers, top_k]: the router notes the experts of this rank's own rows, by
-  /// where their keys lie; null: nobody asks.
-  uint16_t* routed_experts = nullptr;
   /// Chooses the experts instead of the router; null: the router does.
   const SimulatedRouting* simulated_routing = nullptr;
   int64_t step = 0;                            ///< counts up; for the simulation alone

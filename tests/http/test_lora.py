@@ -413,8 +413,6 @@ def test_bad_adapters_at_the_start_are_named(adapters, tmp_path):
     assert "NAME=PATH" in says("--enable-lora", "--lora-modules", "a")
     assert "given twice" in says("--enable-lora", "--lora-modules", "a=/x", "a=/y")
     assert "max_lora_rank 4" in says("--enable-lora", "--max-lora-rank", "4", "--lora-modules", "a=" + adapters["a"])
-    config = '{"kv_connector":"NixlConnector","kv_role":"kv_both"}'
-    assert "exclude each other" in says("--enable-lora", "--kv-transfer-config", config)
 
 
 GOLDEN = pathlib.Path(os.environ.get("CADRE_GOLDEN", ROOT.parent / "shared/golden")) / "models"

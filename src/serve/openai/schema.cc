@@ -183,7 +183,7 @@ constexpr Field kGenerate[] = {
     {.name = "kv_transfer_params",
      .type = kObject,
      .use = kRefused,
-     .note = "handing KV blocks between servers is not built yet",
+     .note = "this route hands no KV blocks on; completions and chats do, token ids included",
      .neutral = "{}"},
     {.name = "ec_transfer_params", .type = kObject, .use = kRefused, .note = kNoMedia, .neutral = "{}"},
 };
