@@ -2,8 +2,6 @@
 
 #include <algorithm>
 
-#include "fabric/remote_memory.h"
-
 namespace cadre::deploy {
 namespace {
 
@@ -32,11 +30,15 @@ class WeightMemory final : public checkpoint::RemoteMemory {
 
 }  // namespace
 
+std::unique_ptr<checkpoint::RemoteMemory> WeightMemoryOver(std::unique_ptr<fabric::MemoryReader> reader) {
+  return std::make_unique<WeightMemory>(std::move(reader));
+}
+
 Result<std::unique_ptr<checkpoint::RemoteMemory>> OpenWeightMemory(const std::string& local_address,
                                                                    int32_t num_lanes) {
   CADRE_ASSIGN(auto reader, fabric::MemoryReader::Create({.addresses = {local_address},
                                                           .num_lanes = std::clamp(num_lanes, 1, kMaxLanes)}));
-  return std::make_unique<WeightMemory>(std::move(reader));
+  return WeightMemoryOver(std::move(reader));
 }
 
 }  // namespace cadre::deploy
