@@ -87,9 +87,10 @@ std::unique_ptr<Mapped> Map(const Owner& owner, const py::object& memory) {
 
 void BindMemory(py::module_& m) {
   py::class_<Mapped>(m, "MappedMemory")
-      .def_property_readonly("address", [](const Mapped& m) { return m.memory->region().address; })
-      .def_property_readonly("num_bytes", [](const Mapped& m) { return m.memory->region().bytes; })
-      .def_property_readonly("key", [](const Mapped& m) { return py::bytes(m.memory->region().key); });
+      .def_property_readonly("address", [](const Mapped& mapped) { return mapped.memory->region().address; })
+      .def_property_readonly("num_bytes", [](const Mapped& mapped) { return mapped.memory->region().bytes; })
+      .def_property_readonly("key",
+                             [](const Mapped& mapped) { return py::bytes(mapped.memory->region().key); });
   py::class_<Owner>(m, "MemoryOwner")
       .def(py::init(&MakeOwner), py::arg("addresses") = std::vector<std::string>())
       .def_property_readonly("address", [](const Owner& o) { return py::bytes(o.address); })
