@@ -290,6 +290,39 @@ TEST(RemoteMemoryAsked, OnlyWhatIsMappedIsRead) {
   EXPECT_FALSE(read(good, 999, 1));
 }
 
+// Keys as a hostile owner might tell them, and addresses of another UCX: an error, or what is there.
+TEST_P(RemoteMemory, WildKeysAndForeignAddressesAreErrors) {
+  SKIP_WITHOUT_UCX();
+  const auto owner = MemoryOwner::Create(Here(1, direct()));
+  const auto data = Pattern(5000, 1);
+  const auto mapped = (*owner)->Map(data.data(), data.size());
+  const auto reader = MemoryReader::Create(Here(1, direct()));
+  std::vector<std::byte> to(100);
+  int num_failed = 0;
+  for (uint32_t seed = 0; seed < 60; ++seed) {
+    std::mt19937 random(seed);
+    MemoryRegion region = (*mapped)->region();
+    for (int i = 0; i < 3; ++i) region.key[random() % region.key.size()] = static_cast<char>(random());
+    if (seed % 4 == 0) {
+      for (char& c : region.key) c = static_cast<char>(random());
+    }
+    if (seed % 8 < 4) region.key.resize(random() % 200 + 1);
+    (*reader)->Attach((*owner)->address(), {region});
+    const Status read = (*reader)->Read(0, 0, to, Within(20s));
+    num_failed += !read;
+    EXPECT_TRUE(!read || std::equal(to.begin(), to.end(), data.begin())) << seed;
+  }
+  EXPECT_GT(num_failed, direct() ? 0 : 10);  // TCP wants no key
+  std::string foreign = (*owner)->address();
+  foreign[0] = static_cast<char>(foreign[0] ^ 3);
+  for (const std::string& address : {std::string(), foreign}) {
+    (*reader)->Attach(address, {(*mapped)->region()});
+    EXPECT_EQ((*reader)->Read(0, 0, to, Within(20s)).error().code, Code::kUnavailable);
+  }
+  (*reader)->Attach((*owner)->address(), {(*mapped)->region()});
+  EXPECT_TRUE((*reader)->Read(0, 0, to, Within(20s)));
+}
+
 // The owner keeps nothing of readers that have gone, nor of memory that is mapped no more.
 TEST_P(RemoteMemory, AHundredRoundsLeaveNothingBehind) {
   SKIP_WITHOUT_UCX();

@@ -26,10 +26,13 @@ using namespace std::chrono_literals;
 constexpr size_t kPadding = 32 << 10;
 constexpr int kSpins = 200;         // about 50 us: an answer's way
 constexpr auto kLookAround = 5ms;   // between looks at the deadline
+constexpr int kSleepMs = 1;         // at once: UCX makes connections in a thread that does not signal
 constexpr auto kCloseTime = 200ms;  // for an endpoint whose peer may be gone
 
 struct Ucp {
   decltype(&ucp_worker_destroy) worker_destroy;
+  decltype(&ucp_worker_get_address) worker_get_address;
+  decltype(&ucp_worker_release_address) worker_release_address;
   decltype(&ucp_worker_get_efd) worker_get_efd;
   decltype(&ucp_worker_arm) worker_arm;
   decltype(&ucp_worker_progress) worker_progress;
@@ -48,6 +51,8 @@ struct Ucp {
 Result<Ucp> Load(UcxLibrary& library) {
   Ucp ucp;
   library.Get(ucp.worker_destroy, "ucp_worker_destroy");
+  library.Get(ucp.worker_get_address, "ucp_worker_get_address");
+  library.Get(ucp.worker_release_address, "ucp_worker_release_address");
   library.Get(ucp.worker_get_efd, "ucp_worker_get_efd");
   library.Get(ucp.worker_arm, "ucp_worker_arm");
   library.Get(ucp.worker_progress, "ucp_worker_progress");
@@ -122,6 +127,7 @@ class Lane {
     answered.arg = this;
     if (const auto status = ucp_.worker_set_am_recv_handler(worker_, &answered); status != UCS_OK)
       return Break("receive messages", status);
+    CADRE_TRY(CheckVersion(source.owner));
     const std::string address = source.owner + std::string(kPadding, '\0');
     ucp_ep_params_t params = {};
     params.field_mask = UCP_EP_PARAM_FIELD_REMOTE_ADDRESS | UCP_EP_PARAM_FIELD_ERR_HANDLING_MODE |
@@ -136,6 +142,21 @@ class Lane {
     if (status == UCS_OK) return {};
     endpoint_ = nullptr;
     return Break("reach the other side", status);
+  }
+
+  // UCX ends the process over an address of another version, which stands in its first four bits.
+  Status CheckVersion(const std::string& owner) {
+    ucp_address_t* own = nullptr;
+    size_t bytes = 0;
+    if (const auto status = ucp_.worker_get_address(worker_, &own, &bytes); status != UCS_OK)
+      return Break("tell its address", status);
+    const int here = *reinterpret_cast<const uint8_t*>(own) & 15, there = owner.front() & 15;
+    ucp_.worker_release_address(worker_, own);
+    if (here == there) return {};
+    broken_ =
+        Fail(Code::kUnavailable,
+             "the other side's UCX has addresses of version {}, the one here of version {}", there, here);
+    return broken_;
   }
 
   Status Unpack(const MemoryRegion& from, ucp_rkey_h& key) {
@@ -244,7 +265,7 @@ class Lane {
         idle = 0;
       } else if (++idle > kSpins && ucp_.worker_arm(worker_) == UCS_OK) {
         pollfd entry = {event_, POLLIN, 0};
-        poll(&entry, 1, static_cast<int>(kLookAround / 1ms));
+        poll(&entry, 1, kSleepMs);
       }
       const TimePoint now = Now();
       if (now - looked < kLookAround) continue;
