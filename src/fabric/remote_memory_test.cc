@@ -12,6 +12,8 @@
 #include <random>
 #include <thread>
 
+#include "fabric/host_link.h"
+
 namespace cadre::fabric {
 namespace {
 
@@ -116,14 +118,25 @@ void ReadOn(int in, int out) {
   _exit(1);
 }
 
+// What the environment says to UCX comes before what Cadre chooses.
+void OwnElsewhere(int, int out) {
+  setenv("UCX_NET_DEVICES", "nosuch0", 1);
+  setenv("UCX_LOG_LEVEL", "fatal", 1);
+  const auto owner = MemoryOwner::Create(Here());
+  TellAll(out, owner ? "made" : owner.error().message);
+}
+
 // First of all (gtest runs suites of this name first): nothing has used UCX yet.
 TEST(RemoteMemoryDeathTest, ProcessesThatStopAndDie) {
 #ifdef __SANITIZE_THREAD__
   GTEST_SKIP() << "UCX is not compiled for ThreadSanitizer";
 #endif
-  const Child stopped(Own), reading(ReadOn);
+  const Child stopped(Own), reading(ReadOn), elsewhere(OwnElsewhere);
   const Story story = Hear(stopped.from[0]);
   if (story.owner.empty()) GTEST_SKIP() << "UCX is not installed, or cannot use this machine";
+  if (!HasRdma()) {
+    EXPECT_EQ(HearAll(elsewhere.from[0]).find("UCX cannot start"), 0u);
+  }
   const auto wanted = Pattern(kStoryBytes, 1);
   std::vector<std::byte> to(kStoryBytes);
   {
