@@ -86,6 +86,13 @@ class _File:
             offset, count, index = offset + len(piece), count - len(piece), index + 1
 
 
+def _place(data):
+    """(address, bytes) of a view."""
+    import numpy as np
+
+    return np.frombuffer(data, np.uint8).__array_interface__["data"][0], len(data)
+
+
 class _Memory:
     """The arrays of offers as memory that receivers read over UCX."""
 
@@ -101,26 +108,16 @@ class _Memory:
 
     def map(self, parts, previous):
         """{(address, bytes): mapped} of all parts; what an offer before has mapped stays mapped."""
-        import numpy as np
-
         mapped = {}
         for _, data in parts:
-            if len(data):
-                place = (np.frombuffer(data, np.uint8).__array_interface__["data"][0], len(data))
-                if place not in mapped:
-                    mapped[place] = previous.get(place) or self._owner.map(data)
+            if len(data) and _place(data) not in mapped:
+                mapped[_place(data)] = previous.get(_place(data)) or self._owner.map(data)
         return mapped
 
     def describe(self, parts, mapped):
         """The offer of remote_offer.h: where the bytes of a file lie, in the order of its parts."""
-        import numpy as np
-
         numbers = {place: number for number, place in enumerate(mapped, start=1)}
-        pieces = []
-        for _, data in parts:
-            if len(data):
-                place = (np.frombuffer(data, np.uint8).__array_interface__["data"][0], len(data))
-                pieces.append(struct.pack("<I2Q", numbers[place], 0, len(data)))
+        pieces = [struct.pack("<I2Q", numbers[_place(data)], 0, len(data)) for _, data in parts if len(data)]
         address = self._owner.address
         text = [struct.pack("<3I", len(mapped) + 1, len(address), len(pieces)), address]
         for region in (self._mapped_probe, *mapped.values()):
