@@ -179,8 +179,8 @@ class MemoryOwner:
         """addresses: local ones at which readers come in; none: any. Raises UnsupportedError without UCX."""
 
     @property
-    def address(self) -> bytes:
-        """What a reader needs to come here."""
+    def port(self) -> str:
+        """Where readers call."""
 
     def map(self, memory: Buffer) -> MappedMemory: ...
     def close(self) -> None:

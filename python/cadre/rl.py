@@ -118,8 +118,8 @@ class _Memory:
         """The offer of remote_offer.h: where the bytes of a file lie, in the order of its parts."""
         numbers = {place: number for number, place in enumerate(mapped, start=1)}
         pieces = [struct.pack("<I2Q", numbers[_place(data)], 0, len(data)) for _, data in parts if len(data)]
-        address = self._owner.address
-        text = [struct.pack("<3I", len(mapped) + 1, len(address), len(pieces)), address]
+        port = self._owner.port.encode()
+        text = [struct.pack("<3I", len(mapped) + 1, len(port), len(pieces)), port]
         for region in (self._mapped_probe, *mapped.values()):
             text += struct.pack("<2QI", region.address, region.num_bytes, len(region.key)), region.key
         return b"".join((*text, *pieces, self._probe))

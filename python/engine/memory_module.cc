@@ -42,7 +42,7 @@ struct Mapped {
 struct Owner {
   Parent parent;
   std::shared_ptr<fabric::MemoryOwner> owner;  // null after close
-  std::string address;
+  std::string port;
 
   Owner() = default;
   Owner(const Owner&) = delete;
@@ -67,7 +67,7 @@ std::unique_ptr<Owner> MakeOwner(const std::vector<std::string>& addresses) {
   }();
   auto owner = std::make_unique<Owner>();
   owner->owner = ValueOrRaise(std::move(made));
-  owner->address = owner->owner->address();
+  owner->port = owner->owner->port();
   return owner;
 }
 
@@ -93,7 +93,7 @@ void BindMemory(py::module_& m) {
                              [](const Mapped& mapped) { return py::bytes(mapped.memory->region().key); });
   py::class_<Owner>(m, "MemoryOwner")
       .def(py::init(&MakeOwner), py::arg("addresses") = std::vector<std::string>())
-      .def_property_readonly("address", [](const Owner& o) { return py::bytes(o.address); })
+      .def_property_readonly("port", [](const Owner& o) { return o.port; })
       .def("map", &Map, py::arg("memory"))
       .def("close", &Owner::Close);
 }

@@ -8,7 +8,7 @@
 namespace cadre::checkpoint {
 namespace {
 
-constexpr uint32_t kMaxAddressBytes = 64 << 10, kMaxKeyBytes = 16 << 10;
+constexpr uint32_t kMaxPortBytes = 5, kMaxKeyBytes = 16 << 10;
 
 // Takes values from the front of bytes; once they do not suffice, nothing more.
 class Cursor {
@@ -44,14 +44,14 @@ Result<RemoteOffer> RemoteOffer::Parse(std::string_view bytes, uint64_t data_byt
   constexpr auto kBad = Code::kDataLoss;
   Cursor cursor(bytes);
   RemoteOffer offer;
-  const auto num_regions = cursor.Number<uint32_t>(), address_bytes = cursor.Number<uint32_t>(),
+  const auto num_regions = cursor.Number<uint32_t>(), port_bytes = cursor.Number<uint32_t>(),
              num_pieces = cursor.Number<uint32_t>();
-  if (num_regions == 0 || address_bytes == 0 || address_bytes > kMaxAddressBytes ||
+  if (num_regions == 0 || port_bytes == 0 || port_bytes > kMaxPortBytes ||
       num_regions > bytes.size() / kRegionBytes || num_pieces > bytes.size() / kPieceBytes) {
-    return Fail(kBad, "an offer of {} bytes says {} regions, {} pieces and an address of {} bytes",
-                bytes.size(), num_regions, num_pieces, address_bytes);
+    return Fail(kBad, "an offer of {} bytes says {} regions, {} pieces and a port of {} digits", bytes.size(),
+                num_regions, num_pieces, port_bytes);
   }
-  offer.owner_ = cursor.Take(address_bytes);
+  offer.port_ = cursor.Take(port_bytes);
   offer.regions_.reserve(num_regions);
   for (uint32_t i = 0; i < num_regions && !cursor.is_short(); ++i) {
     RemoteRegion region{.address = cursor.Number<uint64_t>(), .bytes = cursor.Number<uint64_t>(), .key = {}};

@@ -2,8 +2,8 @@
 // Where a sender of weights holds a file's bytes in its memory, as it tells a receiver that reads them itself
 // (remote_source.h). Little-endian:
 //
-//   u32 number of regions, u32 bytes of the owner's address, u32 number of pieces
-//   the owner's address
+//   u32 number of regions, u32 bytes of the owner's port, u32 number of pieces
+//   the port at which the owner's UCX is called, in digits
 //   for each region   u64 address, u64 bytes, u32 bytes of its key, the key
 //   for each piece    u32 region, u64 offset in it, u64 bytes: the file behind its head, in order, without
 //   gaps 32 bytes          what region 0 holds; no piece need lie there
@@ -36,7 +36,7 @@ class RemoteOffer {
   /// linear.
   static Result<RemoteOffer> Parse(std::string_view offer, uint64_t data_bytes);
 
-  const std::string& owner() const { return owner_; }
+  const std::string& port() const { return port_; }
   const std::vector<RemoteRegion>& regions() const { return regions_; }
   const std::array<std::byte, kProbeBytes>& probe() const { return probe_; }
 
@@ -54,7 +54,7 @@ class RemoteOffer {
     uint64_t offset = 0, bytes = 0;
     size_t region = 0;
   };
-  std::string owner_;
+  std::string port_;
   std::vector<RemoteRegion> regions_;
   std::vector<Piece> pieces_;  // none empty, so that begins rise
   std::array<std::byte, kProbeBytes> probe_ = {};

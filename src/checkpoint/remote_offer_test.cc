@@ -22,7 +22,7 @@ OfferParts Good() {
 TEST(RemoteOffer, FindsWhereTheFileLies) {
   const auto offer = RemoteOffer::Parse(Good().Text(), 150);
   ASSERT_TRUE(offer) << offer.error().message;
-  EXPECT_EQ(offer->owner(), "owner");
+  EXPECT_EQ(offer->port(), "12345");
   ASSERT_EQ(offer->regions().size(), 2u);
   EXPECT_EQ(offer->regions()[1].key, std::string("\0key", 4));
   EXPECT_EQ(offer->regions()[1].address, 0x2000u);
@@ -70,8 +70,8 @@ TEST(RemoteOffer, WhatDoesNotFitIsRefused) {
          o.regions[0].bytes = 31, o.pieces[3] = {1, 0, 30};
        }},
       {"says 0 regions", [](auto& o) { o.regions.clear(); }},
-      {"an address of 0", [](auto& o) { o.owner.clear(); }},
-      {"an address of 70000", [](auto& o) { o.owner.resize(70000); }},
+      {"a port of 0", [](auto& o) { o.port.clear(); }},
+      {"a port of 6", [](auto& o) { o.port = "123456"; }},
       {"goes on", [](auto& o) { o.probe += "p"; }},
       {"breaks off", [](auto& o) { o.probe.pop_back(); }},
   };

@@ -9,7 +9,7 @@
 namespace cadre::checkpoint::test {
 
 struct OfferParts {
-  std::string owner = "owner";
+  std::string port = "12345";
   std::vector<RemoteRegion> regions;
   struct Piece {
     uint32_t region = 0;
@@ -24,9 +24,9 @@ struct OfferParts {
       text.append(reinterpret_cast<const char*>(&number), sizeof(number));
     };
     put(static_cast<uint32_t>(regions.size()));
-    put(static_cast<uint32_t>(owner.size()));
+    put(static_cast<uint32_t>(port.size()));
     put(static_cast<uint32_t>(pieces.size()));
-    text += owner;
+    text += port;
     for (const RemoteRegion& region : regions) {
       put(region.address);
       put(region.bytes);

@@ -193,7 +193,9 @@ Result<std::unique_ptr<RemoteMemory>> OpenMemory(const RemoteOptions& options, c
                                                  int32_t num_lanes) {
   if (!options.open_memory)
     return Fail(Code::kUnsupported, "this receiver reads sockets only; use transport tcp there");
-  return options.open_memory(sys::LocalHost(stream.fd.get()), num_lanes);
+  const int fd = stream.fd.get();
+  return options.open_memory(
+      {.here = sys::LocalHost(fd), .there = sys::PeerHost(fd), .num_lanes = num_lanes});
 }
 
 }  // namespace

@@ -44,10 +44,13 @@ class RemoteMemory {
                       const std::function<Status()>& check) = 0;
 };
 
-/// `local_address`: of this end of the connection to the sender; `num_lanes`: threads that will read at once.
+/// The ends of the connection to the sender, as numeric addresses; the threads that will read at once.
+struct RemoteEnds {
+  std::string here, there;
+  int32_t num_lanes = 1;
+};
 /// Errors: kUnsupported where there is no UCX.
-using RemoteMemoryOpener =
-    std::function<Result<std::unique_ptr<RemoteMemory>>(const std::string& local_address, int32_t num_lanes)>;
+using RemoteMemoryOpener = std::function<Result<std::unique_ptr<RemoteMemory>>(const RemoteEnds& ends)>;
 
 struct RemoteOptions {
   std::string host;

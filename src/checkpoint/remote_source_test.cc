@@ -148,9 +148,10 @@ class NearMemory : public RemoteMemory {
 };
 
 RemoteMemoryOpener OpenNear(int num_reads = 1000) {
-  return [num_reads](const std::string& address, int32_t num_lanes) -> Result<std::unique_ptr<RemoteMemory>> {
-    EXPECT_EQ(address, "127.0.0.1");
-    EXPECT_EQ(num_lanes, 3);
+  return [num_reads](const RemoteEnds& ends) -> Result<std::unique_ptr<RemoteMemory>> {
+    EXPECT_EQ(ends.here, "127.0.0.1");
+    EXPECT_EQ(ends.there, "127.0.0.1");
+    EXPECT_EQ(ends.num_lanes, 3);
     auto memory = std::make_unique<NearMemory>();
     memory->reads_left = num_reads;
     return memory;
@@ -287,7 +288,7 @@ TEST(RemoteWeights, WithoutUcxASenderOfMemoryIsRefusedByName) {
     Script script([](int fd) { Send(fd, kReadMemory); });
     RemoteOptions options = script.Options();
     if (has_opener) {
-      options.open_memory = [](const std::string&, int32_t) -> Result<std::unique_ptr<RemoteMemory>> {
+      options.open_memory = [](const RemoteEnds&) -> Result<std::unique_ptr<RemoteMemory>> {
         return Fail(Code::kUnsupported, "no libucp here");
       };
     }

@@ -8,10 +8,10 @@
 
 namespace cadre::deploy {
 
-std::unique_ptr<checkpoint::RemoteMemory> WeightMemoryOver(std::unique_ptr<fabric::MemoryReader> reader);
-
 /// Errors: kUnsupported if UCX is not installed, kUnavailable if it cannot use this machine.
-Result<std::unique_ptr<checkpoint::RemoteMemory>> OpenWeightMemory(const std::string& local_address,
-                                                                   int32_t num_lanes);
+Result<std::unique_ptr<checkpoint::RemoteMemory>> OpenWeightMemory(const checkpoint::RemoteEnds& ends);
+/// The same with a reader's options, for tests.
+Result<std::unique_ptr<checkpoint::RemoteMemory>> OpenWeightMemoryWith(
+    const checkpoint::RemoteEnds& ends, const fabric::RemoteMemoryOptions& options);
 
 }  // namespace cadre::deploy

@@ -39,7 +39,7 @@ class Trainer {
       data_bytes_ += bytes.size();
       Map(owner, std::move(bytes));
     }
-    offer_.owner = owner.address();
+    offer_.port = owner.port();
     thread_ = std::thread([this] { Serve(); });
   }
   ~Trainer() { thread_.join(); }
@@ -109,12 +109,9 @@ class WeightMemoryTest : public testing::TestWithParam<bool> {
             .port = port,
             .num_streams = 2,
             .deadline = Soon(),
-            .open_memory = [](const std::string& address,
-                              int32_t num_lanes) -> Result<std::unique_ptr<checkpoint::RemoteMemory>> {
-              CADRE_ASSIGN(auto reader,
-                           fabric::MemoryReader::Create(
-                               {.addresses = {address}, .num_lanes = num_lanes, .direct = GetParam()}));
-              return WeightMemoryOver(std::move(reader));
+            .open_memory = [](const checkpoint::RemoteEnds& ends) {
+              return OpenWeightMemoryWith(
+                  ends, {.addresses = {ends.here}, .num_lanes = ends.num_lanes, .direct = GetParam()});
             }};
   }
 

@@ -11,9 +11,12 @@
 // is killed leaves it, and it serves whatever address it is asked for. Who asks gets mapped memory and
 // nothing else.
 //
-// What this is not: a way to reach processes that are not trusted. UCX takes the addresses and keys apart
-// that a reader is told; sizes and bounds are checked here and wild keys do not make it read past their ends,
-// but more cannot be done. Between two that have RDMA, but no common one, UCX serves ucp_get as said above.
+// Readers call at a port of the owner's, as UCX's own clients do. Connections made from addresses of workers
+// would do without, but a peer that dies while one is made ends the owner's process there too.
+//
+// What this is not: a way to reach processes that are not trusted. Sizes and bounds are checked, and wild
+// keys do not make UCX read past their ends; what its two ends tell each other it does not protect. Between
+// two that have RDMA, but none in common, UCX serves ucp_get as said above.
 //
 // UCX_TLS, UCX_NET_DEVICES and the other variables of UCX hold. Where they are not set, it is network
 // transports only, as between hosts (ucx_link.cc), and without RDMA the devices of the addresses given.
@@ -59,8 +62,8 @@ class MemoryOwner {
   static Result<std::unique_ptr<MemoryOwner>> Create(const RemoteMemoryOptions& options);
   virtual ~MemoryOwner() = default;
 
-  /// What readers need to reach it; opaque.
-  virtual const std::string& address() const = 0;
+  /// Where readers call: a port, in digits.
+  virtual const std::string& port() const = 0;
   /// Lets `bytes` bytes at `data` be read; they must stay where they are. With RDMA they are pinned. What is
   /// mapped may outlive the owner, whose end ends all reading. Errors: kInvalidArgument for no bytes,
   /// kResourceExhausted where it cannot be pinned.
@@ -80,11 +83,11 @@ class MemoryReader {
   static Result<std::unique_ptr<MemoryReader>> Create(const RemoteMemoryOptions& options);
   virtual ~MemoryReader() = default;
 
-  /// From now on reads are from these regions of that owner. Connections to the one before are closed and
-  /// what failed is forgotten. Not while others read. Nothing is sent yet.
-  virtual void Attach(std::string owner, std::vector<MemoryRegion> regions) = 0;
+  /// From now on reads are from these regions of the owner at `host`, a numeric address. Connections to the
+  /// one before are closed and what failed is forgotten. Not while others read. Nothing is sent yet.
+  virtual void Attach(std::string host, std::string port, std::vector<MemoryRegion> regions) = 0;
   /// Closes all connections; until the next Attach there is nothing to read.
-  void Detach() { Attach({}, {}); }
+  void Detach() { Attach({}, {}, {}); }
   /// Bytes [offset, offset + to.size()) of a region, which must lie in it (checked). When it returns nothing
   /// writes to `to` any more. Errors: kUnavailable where the owner cannot be reached or has gone, or does not
   /// have the region mapped; kDeadlineExceeded; that of limits.check. A lane that had one is of no use until

@@ -42,7 +42,7 @@ void Ucx(benchmark::State& state, bool direct) {
   if (!owner || !reader) return state.SkipWithError("no UCX");
   const auto mapped = (*owner)->Map(file.data(), file.size());
   if (!mapped) return state.SkipWithError("not mapped");
-  (*reader)->Attach((*owner)->address(), {(*mapped)->region()});
+  (*reader)->Attach("127.0.0.1", (*owner)->port(), {(*mapped)->region()});
   Run(state, [&](size_t offset, std::span<std::byte> to) {
     return (*reader)->Read(0, offset, to, {.deadline = Soon()}).has_value();
   });

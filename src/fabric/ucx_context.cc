@@ -1,7 +1,10 @@
 #include "fabric/ucx_context.h"
 
+#include <arpa/inet.h>
+#include <netinet/in.h>
 #include <ucp/api/ucp.h>
 
+#include <charconv>
 #include <cstdio>
 #include <cstdlib>
 
@@ -47,6 +50,33 @@ void Choose(const Ucp& ucp, ucp_config_t* config, const RemoteMemoryOptions& opt
 }
 
 }  // namespace
+
+Result<SocketAddress> SocketAddressOf(const std::string& host, const std::string& port) {
+  SocketAddress address;
+  auto* const v4 = reinterpret_cast<sockaddr_in*>(&address.storage);
+  auto* const v6 = reinterpret_cast<sockaddr_in6*>(&address.storage);
+  uint16_t number = 0;
+  const auto [end, wrong] = std::from_chars(port.data(), port.data() + port.size(), number);
+  if (wrong != std::errc() || end != port.data() + port.size())
+    return Fail(Code::kInvalidArgument, "'{}' is no port", Excerpt(port));
+  if (inet_pton(AF_INET, host.c_str(), &v4->sin_addr) == 1) {
+    v4->sin_family = AF_INET;
+    v4->sin_port = htons(number);
+    address.bytes = sizeof(*v4);
+  } else if (inet_pton(AF_INET6, host.c_str(), &v6->sin6_addr) == 1) {
+    v6->sin6_family = AF_INET6;
+    v6->sin6_port = htons(number);
+    address.bytes = sizeof(*v6);
+  } else {
+    return Fail(Code::kInvalidArgument, "'{}' is no numeric address", Excerpt(host));
+  }
+  return address;
+}
+
+int PortOf(const sockaddr_storage& address) {
+  return ntohs(address.ss_family == AF_INET6 ? reinterpret_cast<const sockaddr_in6&>(address).sin6_port
+                                             : reinterpret_cast<const sockaddr_in&>(address).sin_port);
+}
 
 Result<std::shared_ptr<UcxContext>> UcxContext::Make(const RemoteMemoryOptions& options) {
   CADRE_ASSIGN(auto library, UcxLibrary::Open("memory cannot be read over UCX"));

@@ -1,6 +1,8 @@
 #pragma once
 // What the two sides of remote_memory.h share: UCX started, and the words that they exchange. No header of
 // UCX here.
+#include <sys/socket.h>
+
 #include <memory>
 #include <string>
 
@@ -38,6 +40,15 @@ class UcxContext {
   ucp_context* handle_ = nullptr;
   bool direct_ = false, many_threads_ = false;
 };
+
+struct SocketAddress {
+  sockaddr_storage storage = {};
+  socklen_t bytes = 0;
+  sockaddr* get() { return reinterpret_cast<sockaddr*>(&storage); }
+};
+/// `host`: a numeric address; `port`: digits. Errors: kInvalidArgument.
+Result<SocketAddress> SocketAddressOf(const std::string& host, const std::string& port);
+int PortOf(const sockaddr_storage& address);
 
 // Active messages of the asked way. Both ends run the same kind of machine: numbers as they are in memory.
 constexpr unsigned kAskMessage = 1, kAnswerMessage = 2;

@@ -12,6 +12,7 @@
 #include <cstring>
 #include <map>
 #include <mutex>
+#include <set>
 #include <thread>
 
 #include "base/random.h"
@@ -27,8 +28,11 @@ constexpr size_t kMaxAnswers = 256;  // on their way at once; who asks beyond th
 
 struct Ucp {
   decltype(&ucp_worker_destroy) worker_destroy;
-  decltype(&ucp_worker_get_address) worker_get_address;
-  decltype(&ucp_worker_release_address) worker_release_address;
+  decltype(&ucp_listener_create) listener_create;
+  decltype(&ucp_listener_query) listener_query;
+  decltype(&ucp_listener_destroy) listener_destroy;
+  decltype(&ucp_ep_create) ep_create;
+  decltype(&ucp_ep_close_nbx) ep_close_nbx;
   decltype(&ucp_worker_get_efd) worker_get_efd;
   decltype(&ucp_worker_arm) worker_arm;
   decltype(&ucp_worker_progress) worker_progress;
@@ -44,8 +48,11 @@ struct Ucp {
 Result<Ucp> Load(UcxLibrary& library) {
   Ucp ucp;
   library.Get(ucp.worker_destroy, "ucp_worker_destroy");
-  library.Get(ucp.worker_get_address, "ucp_worker_get_address");
-  library.Get(ucp.worker_release_address, "ucp_worker_release_address");
+  library.Get(ucp.listener_create, "ucp_listener_create");
+  library.Get(ucp.listener_query, "ucp_listener_query");
+  library.Get(ucp.listener_destroy, "ucp_listener_destroy");
+  library.Get(ucp.ep_create, "ucp_ep_create");
+  library.Get(ucp.ep_close_nbx, "ucp_ep_close_nbx");
   library.Get(ucp.worker_get_efd, "ucp_worker_get_efd");
   library.Get(ucp.worker_arm, "ucp_worker_arm");
   library.Get(ucp.worker_progress, "ucp_worker_progress");
@@ -125,8 +132,8 @@ class Mapped final : public MappedMemory {
 
 class UcxOwner final : public MemoryOwner {
  public:
-  UcxOwner(std::shared_ptr<UcxContext> context, const Ucp& ucp)
-      : owned_(std::make_shared<Owned>()), ucp_(ucp) {
+  UcxOwner(std::shared_ptr<UcxContext> context, const Ucp& ucp, std::string host)
+      : owned_(std::make_shared<Owned>()), ucp_(ucp), host_(std::move(host)) {
     owned_->context = std::move(context);
     owned_->ucp = ucp;
   }
@@ -145,12 +152,7 @@ class UcxOwner final : public MemoryOwner {
     asked.arg = this;
     if (const auto status = ucp_.worker_set_am_recv_handler(worker_, &asked); status != UCS_OK)
       return context.Failed("receive messages", status);
-    ucp_address_t* address = nullptr;
-    size_t bytes = 0;
-    if (const auto status = ucp_.worker_get_address(worker_, &address, &bytes); status != UCS_OK)
-      return context.Failed("tell its address", status);
-    address_.assign(reinterpret_cast<const char*>(address), bytes);
-    ucp_.worker_release_address(worker_, address);
+    CADRE_TRY(Listen());
     waker_ = sys::Fd(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
     if (!waker_) return Fail(Code::kResourceExhausted, "no event descriptor: too many open files");
     thread_ = std::thread([this] { Serve(); });
@@ -161,12 +163,15 @@ class UcxOwner final : public MemoryOwner {
     stop_ = true;
     if (waker_) eventfd_write(waker_.get(), 1);
     if (thread_.joinable()) thread_.join();
-    if (worker_ != nullptr) {
-      owned_->Alone([this] { ucp_.worker_destroy(worker_); });
-    }
+    if (worker_ == nullptr) return;
+    owned_->Alone([this] {
+      if (listener_ != nullptr) ucp_.listener_destroy(listener_);
+      for (const ucp_ep_h reader : readers_) Close(reader);
+      ucp_.worker_destroy(worker_);
+    });
   }
 
-  const std::string& address() const override { return address_; }
+  const std::string& port() const override { return port_; }
 
   Result<std::unique_ptr<MappedMemory>> Map(const void* data, size_t bytes) override {
     if (bytes == 0) return Fail(Code::kInvalidArgument, "there is no memory of 0 bytes to map");
@@ -190,6 +195,54 @@ class UcxOwner final : public MemoryOwner {
     Answer head;
     std::vector<std::byte> bytes;
   };
+
+  Status Listen() {
+    const UcxContext& context = *owned_->context;
+    CADRE_ASSIGN(SocketAddress at, SocketAddressOf(host_, "0"));
+    ucp_listener_params_t params = {};
+    params.field_mask = UCP_LISTENER_PARAM_FIELD_SOCK_ADDR | UCP_LISTENER_PARAM_FIELD_CONN_HANDLER;
+    params.sockaddr = {at.get(), at.bytes};
+    params.conn_handler.cb = [](ucp_conn_request_h request, void* self) {
+      static_cast<UcxOwner*>(self)->callers_.push_back(request);
+    };
+    params.conn_handler.arg = this;
+    if (const auto status = ucp_.listener_create(worker_, &params, &listener_); status != UCS_OK)
+      return context.Failed("listen", status);
+    ucp_listener_attr_t attributes = {};
+    attributes.field_mask = UCP_LISTENER_ATTR_FIELD_SOCKADDR;
+    if (const auto status = ucp_.listener_query(listener_, &attributes); status != UCS_OK)
+      return context.Failed("tell its port", status);
+    port_ = Format("{}", PortOf(attributes.sockaddr));
+    return {};
+  }
+
+  // Lets in who has called, and closes the connections of those who have gone. In the thread, in its turn.
+  void LetInAndOut() {
+    for (const ucp_conn_request_h caller : std::exchange(callers_, {})) {
+      ucp_ep_params_t params = {};
+      params.field_mask = UCP_EP_PARAM_FIELD_CONN_REQUEST | UCP_EP_PARAM_FIELD_ERR_HANDLING_MODE |
+                          UCP_EP_PARAM_FIELD_ERR_HANDLER;
+      params.conn_request = caller;
+      params.err_mode = UCP_ERR_HANDLING_MODE_PEER;
+      params.err_handler.cb = [](void* self, ucp_ep_h reader, ucs_status_t) {
+        static_cast<UcxOwner*>(self)->gone_.push_back(reader);
+      };
+      params.err_handler.arg = this;
+      ucp_ep_h reader = nullptr;
+      if (ucp_.ep_create(worker_, &params, &reader) == UCS_OK) readers_.insert(reader);
+    }
+    for (const ucp_ep_h reader : std::exchange(gone_, {})) {
+      if (readers_.erase(reader) > 0) Close(reader);
+    }
+  }
+
+  void Close(ucp_ep_h reader) {
+    ucp_request_param_t params = {};
+    params.op_attr_mask = UCP_OP_ATTR_FIELD_FLAGS;
+    params.flags = UCP_EP_CLOSE_FLAG_FORCE;
+    const ucs_status_ptr_t request = ucp_.ep_close_nbx(reader, &params);
+    if (request != nullptr && !UCS_PTR_IS_ERR(request)) ucp_.request_free(request);  // completes on its own
+  }
 
   static ucs_status_t OnAsk(void* self, const void* header, size_t header_bytes, void*, size_t,
                             const ucp_am_recv_param_t* param) {
@@ -239,6 +292,7 @@ class UcxOwner final : public MemoryOwner {
       {
         const std::lock_guard lock(owned_->mutex);
         for (int i = 0; i < kMaxProgress && !idle; ++i) idle = ucp_.worker_progress(worker_) == 0;
+        LetInAndOut();
         idle = idle && ucp_.worker_arm(worker_) == UCS_OK;
       }
       if (idle) poll(entries.data(), entries.size(), kMaxSleepMs);
@@ -247,10 +301,15 @@ class UcxOwner final : public MemoryOwner {
 
   std::shared_ptr<Owned> owned_;
   Ucp ucp_;
+  std::string host_;
   ucp_worker_h worker_ = nullptr;
+  ucp_listener_h listener_ = nullptr;
+  std::vector<ucp_conn_request_h> callers_;
+  std::set<ucp_ep_h> readers_;
+  std::vector<ucp_ep_h> gone_;  // of them
   int event_ = -1;
   sys::Fd waker_;
-  std::string address_;
+  std::string port_;
   std::vector<std::unique_ptr<Outgoing>> answers_;  // all
   std::vector<Outgoing*> spare_;                    // of them
   std::atomic<bool> stop_ = false;
@@ -262,7 +321,8 @@ class UcxOwner final : public MemoryOwner {
 Result<std::unique_ptr<MemoryOwner>> MemoryOwner::Create(const RemoteMemoryOptions& options) {
   CADRE_ASSIGN(auto context, UcxContext::Make(options));
   CADRE_ASSIGN(const Ucp ucp, Load(context->library()));
-  auto owner = std::make_unique<UcxOwner>(std::move(context), ucp);
+  auto owner = std::make_unique<UcxOwner>(std::move(context), ucp,
+                                          options.addresses.empty() ? "0.0.0.0" : options.addresses.front());
   CADRE_TRY(owner->Start());
   return owner;
 }

@@ -31,8 +31,6 @@ constexpr auto kCloseTime = 200ms;  // for an endpoint whose peer may be gone
 
 struct Ucp {
   decltype(&ucp_worker_destroy) worker_destroy;
-  decltype(&ucp_worker_get_address) worker_get_address;
-  decltype(&ucp_worker_release_address) worker_release_address;
   decltype(&ucp_worker_get_efd) worker_get_efd;
   decltype(&ucp_worker_arm) worker_arm;
   decltype(&ucp_worker_progress) worker_progress;
@@ -51,8 +49,6 @@ struct Ucp {
 Result<Ucp> Load(UcxLibrary& library) {
   Ucp ucp;
   library.Get(ucp.worker_destroy, "ucp_worker_destroy");
-  library.Get(ucp.worker_get_address, "ucp_worker_get_address");
-  library.Get(ucp.worker_release_address, "ucp_worker_release_address");
   library.Get(ucp.worker_get_efd, "ucp_worker_get_efd");
   library.Get(ucp.worker_arm, "ucp_worker_arm");
   library.Get(ucp.worker_progress, "ucp_worker_progress");
@@ -72,7 +68,7 @@ Result<Ucp> Load(UcxLibrary& library) {
 
 // What all lanes read from.
 struct Source {
-  std::string owner;
+  std::string host, port;
   std::vector<MemoryRegion> regions;
 };
 
@@ -114,7 +110,7 @@ class Lane {
 
  private:
   Status Connect(const Source& source) {
-    if (source.owner.empty()) return Fail(Code::kUnavailable, "there is no owner to read from");
+    CADRE_ASSIGN(SocketAddress at, SocketAddressOf(source.host, source.port));
     CADRE_ASSIGN(worker_, context_->MakeWorker());
     if (const auto status = ucp_.worker_get_efd(worker_, &event_); status != UCS_OK)
       return Break("sleep", status);
@@ -127,12 +123,11 @@ class Lane {
     answered.arg = this;
     if (const auto status = ucp_.worker_set_am_recv_handler(worker_, &answered); status != UCS_OK)
       return Break("receive messages", status);
-    CADRE_TRY(CheckVersion(source.owner));
-    const std::string address = source.owner + std::string(kPadding, '\0');
     ucp_ep_params_t params = {};
-    params.field_mask = UCP_EP_PARAM_FIELD_REMOTE_ADDRESS | UCP_EP_PARAM_FIELD_ERR_HANDLING_MODE |
-                        UCP_EP_PARAM_FIELD_ERR_HANDLER;
-    params.address = reinterpret_cast<const ucp_address_t*>(address.data());
+    params.field_mask = UCP_EP_PARAM_FIELD_FLAGS | UCP_EP_PARAM_FIELD_SOCK_ADDR |
+                        UCP_EP_PARAM_FIELD_ERR_HANDLING_MODE | UCP_EP_PARAM_FIELD_ERR_HANDLER;
+    params.flags = UCP_EP_PARAMS_FLAGS_CLIENT_SERVER;
+    params.sockaddr = {at.get(), at.bytes};
     params.err_mode = UCP_ERR_HANDLING_MODE_PEER;
     params.err_handler.cb = [](void* self, ucp_ep_h, ucs_status_t status) {
       [[maybe_unused]] const Status broken = static_cast<Lane*>(self)->Break("read", status);
@@ -142,21 +137,6 @@ class Lane {
     if (status == UCS_OK) return {};
     endpoint_ = nullptr;
     return Break("reach the other side", status);
-  }
-
-  // UCX ends the process over an address of another version, which stands in its first four bits.
-  Status CheckVersion(const std::string& owner) {
-    ucp_address_t* own = nullptr;
-    size_t bytes = 0;
-    if (const auto status = ucp_.worker_get_address(worker_, &own, &bytes); status != UCS_OK)
-      return Break("tell its address", status);
-    const int here = *reinterpret_cast<const uint8_t*>(own) & 15, there = owner.front() & 15;
-    ucp_.worker_release_address(worker_, own);
-    if (here == there) return {};
-    broken_ =
-        Fail(Code::kUnavailable,
-             "the other side's UCX has addresses of version {}, the one here of version {}", there, here);
-    return broken_;
   }
 
   Status Unpack(const MemoryRegion& from, ucp_rkey_h& key) {
@@ -320,8 +300,8 @@ class UcxReader final : public MemoryReader {
     for (int i = 0; i < num_lanes; ++i) lanes_.push_back(std::make_unique<Lane>(context, ucp));
   }
 
-  void Attach(std::string owner, std::vector<MemoryRegion> regions) override {
-    source_ = {std::move(owner), std::move(regions)};
+  void Attach(std::string host, std::string port, std::vector<MemoryRegion> regions) override {
+    source_ = {std::move(host), std::move(port), std::move(regions)};
     for (const auto& lane : lanes_) lane->Begin(source_.regions.size());
   }
 

@@ -9,6 +9,7 @@ import pathlib
 import signal
 import subprocess
 import sys
+import time
 import weakref
 
 import httpx
@@ -173,7 +174,10 @@ def test_a_hundred_updates_leave_nothing_behind(start, rl):
             if update == 20:
                 early, early_bytes = open_files(processes), resident(processes)
         gc.collect()
-        assert open_files(processes) == early
+        deadline = time.time() + 10  # the other side of a connection closes in its own time
+        while any(now > then for now, then in zip(open_files(processes), early)):
+            assert time.time() < deadline, (open_files(processes), early)
+            time.sleep(0.05)
         assert sum(array() is not None for array in seen) == 1  # those on offer
         weights = sum(len(data) for _, _, data in tensors.values())
         assert resident(processes) < early_bytes + 2 * weights, (resident(processes), early_bytes)
