@@ -31,6 +31,7 @@ struct Ucp {
   decltype(&ucp_listener_create) listener_create;
   decltype(&ucp_listener_query) listener_query;
   decltype(&ucp_listener_destroy) listener_destroy;
+  decltype(&ucp_listener_reject) listener_reject;
   decltype(&ucp_ep_create) ep_create;
   decltype(&ucp_ep_close_nbx) ep_close_nbx;
   decltype(&ucp_worker_get_efd) worker_get_efd;
@@ -51,6 +52,7 @@ Result<Ucp> Load(UcxLibrary& library) {
   library.Get(ucp.listener_create, "ucp_listener_create");
   library.Get(ucp.listener_query, "ucp_listener_query");
   library.Get(ucp.listener_destroy, "ucp_listener_destroy");
+  library.Get(ucp.listener_reject, "ucp_listener_reject");
   library.Get(ucp.ep_create, "ucp_ep_create");
   library.Get(ucp.ep_close_nbx, "ucp_ep_close_nbx");
   library.Get(ucp.worker_get_efd, "ucp_worker_get_efd");
@@ -165,6 +167,7 @@ class UcxOwner final : public MemoryOwner {
     if (thread_.joinable()) thread_.join();
     if (worker_ == nullptr) return;
     owned_->Alone([this] {
+      for (const ucp_conn_request_h caller : callers_) ucp_.listener_reject(listener_, caller);
       if (listener_ != nullptr) ucp_.listener_destroy(listener_);
       for (const ucp_ep_h reader : readers_) Close(reader);
       ucp_.worker_destroy(worker_);
@@ -217,7 +220,9 @@ class UcxOwner final : public MemoryOwner {
   }
 
   // Lets in who has called, and closes the connections of those who have gone. In the thread, in its turn.
-  void LetInAndOut() {
+  // Whether there were any.
+  bool LetInAndOut() {
+    if (callers_.empty() && gone_.empty()) return false;
     for (const ucp_conn_request_h caller : std::exchange(callers_, {})) {
       ucp_ep_params_t params = {};
       params.field_mask = UCP_EP_PARAM_FIELD_CONN_REQUEST | UCP_EP_PARAM_FIELD_ERR_HANDLING_MODE |
@@ -234,6 +239,7 @@ class UcxOwner final : public MemoryOwner {
     for (const ucp_ep_h reader : std::exchange(gone_, {})) {
       if (readers_.erase(reader) > 0) Close(reader);
     }
+    return true;
   }
 
   void Close(ucp_ep_h reader) {
@@ -256,12 +262,11 @@ class UcxOwner final : public MemoryOwner {
 
   // In the thread, in its turn.
   void Reply(const Ask& ask, ucp_ep_h to) {
-    Outgoing* out = nullptr;
     if (spare_.empty() && answers_.size() < kMaxAnswers) {
       spare_.push_back(answers_.emplace_back(std::make_unique<Outgoing>()).get());
     }
     if (spare_.empty()) return;  // far more readers than any deployment has; this one meets its deadline
-    out = spare_.back();
+    Outgoing* const out = spare_.back();
     spare_.pop_back();
     out->owner = this;
     const auto region = owned_->regions.find(ask.region);
@@ -292,8 +297,7 @@ class UcxOwner final : public MemoryOwner {
       {
         const std::lock_guard lock(owned_->mutex);
         for (int i = 0; i < kMaxProgress && !idle; ++i) idle = ucp_.worker_progress(worker_) == 0;
-        LetInAndOut();
-        idle = idle && ucp_.worker_arm(worker_) == UCS_OK;
+        idle = !LetInAndOut() && idle && ucp_.worker_arm(worker_) == UCS_OK;
       }
       if (idle) poll(entries.data(), entries.size(), kMaxSleepMs);
     }
