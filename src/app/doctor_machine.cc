@@ -49,8 +49,11 @@ Finding InstructionSets(const std::string& root) {
   std::vector<std::string> here, also;
   for (const kernels::Isa isa : kernels::SupportedIsas()) here.emplace_back(kernels::IsaName(isa));
   const std::vector<std::string> flags = sys::CpuFlags(root);
+  const auto has = [&](const char* flag) { return std::ranges::find(flags, flag) != flags.end(); };
   for (const char* flag : {"avx512_vnni", "avx_vnni", "amx_bf16", "amx_int8", "amx_tile", "asimd", "sve"}) {
-    if (std::ranges::find(flags, flag) != flags.end()) also.emplace_back(flag);
+    const bool used = kernels::IsaSupported(kernels::Isa::kAmx) && std::string_view(flag) != "amx_int8" &&
+                      std::string_view(flag).starts_with("amx");
+    if (has(flag) && !used) also.emplace_back(flag);
   }
   const kernels::Isa best = kernels::BestIsa();
   Finding f{.section = "cpu", .name = "instruction sets", .flags = "CADRE_ISA"};
@@ -61,6 +64,12 @@ Finding InstructionSets(const std::string& root) {
   if (best == kernels::Isa::kPortable) {
     f.level = Level::kWarning;
     f.meaning = "Neither AVX2 nor AVX-512: the portable kernels run, several times slower.";
+  }
+  if (has("amx_bf16") && !kernels::IsaSupported(kernels::Isa::kAmx)) {
+    const Status granted = sys::RequestTileState();
+    f.level = Level::kWarning;
+    f.meaning += " AMX is not used: " +
+                 (granted ? "its kernels also want AVX-512 with VBMI" : granted.error().message) + ".";
   }
   Json sets = Json::Array();
   for (const std::string& name : here) sets.Push(name);

@@ -3,9 +3,14 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <unistd.h>
+
 #include <algorithm>
+#include <filesystem>
+#include <fstream>
 #include <thread>
 
+#include "kernels/isa.h"
 #include "sys/sockets.h"
 
 namespace cadre::app {
@@ -60,6 +65,22 @@ TEST(Doctor, WhatBlocksIsSaid) {
   EXPECT_TRUE(FindingsJson(findings).Find("blocks")->AsBool());
   EXPECT_THAT(FindingsText(findings), HasSubstr("X b"));
   EXPECT_THAT(FindingsText(findings), HasSubstr("1 thing stands in the way"));
+}
+
+TEST(Doctor, SaysWhyTilesOfTheCpuAreNotUsed) {
+  if (kernels::IsaSupported(kernels::Isa::kAmx)) GTEST_SKIP() << "this CPU's tiles are used";
+  const std::filesystem::path root = testing::TempDir() + "cadre_amx_" + std::to_string(getpid());
+  std::filesystem::create_directories(root / "proc");
+  std::ofstream(root / "proc/cpuinfo") << "processor : 0\nflags : fpu avx2 amx_bf16 amx_tile\n";
+  config::DoctorOptions options;
+  options.measure = false;
+  Findings findings;
+  ExamineMachine(options, root.string(), findings);
+  std::filesystem::remove_all(root);
+  const Finding& f = Last(findings, "instruction sets");
+  EXPECT_EQ(f.level, Level::kWarning);
+  EXPECT_THAT(f.value, HasSubstr("amx_tile"));
+  EXPECT_THAT(f.meaning, HasSubstr("AMX is not used: "));
 }
 
 TEST(Doctor, AMachineWithoutProcIsNotServedOn) {

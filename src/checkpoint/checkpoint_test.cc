@@ -147,6 +147,24 @@ TEST_F(Safetensors, ShrinkingFileIsAnErrorNotASignal) {
   ASSERT_FALSE(read.has_value());
   EXPECT_EQ(read.error().code, Code::kDataLoss);
   EXPECT_THAT(read.error().message, HasSubstr("ends at byte 90"));
+  EXPECT_EQ((*source)->View((*source)->tensors()[0], 0, 100), nullptr);
+  const Status views = (*source)->CheckViews();
+  ASSERT_FALSE(views.has_value());
+  EXPECT_EQ(views.error().code, Code::kDataLoss);
+  EXPECT_THAT(views.error().message, HasSubstr("model.safetensors changed while it was read"));
+}
+
+TEST_F(Safetensors, AViewIsWhatAReadBrings) {
+  Write("model.safetensors",
+        File("{" + Entry("a", "U8", "[100]", 0, 100) + "," + Entry("b", "U8", "[9]", 100, 109) + "}", 109));
+  const auto source = *OpenCheckpoint(path_);
+  const TensorInfo& b = *source->Find("b");
+  char bytes[5];
+  ASSERT_TRUE(source->Read(b, 3, 5, bytes));
+  const std::byte* view = source->View(b, 3, 5);
+  if (view == nullptr) GTEST_SKIP() << "this file system does not say what is in memory";
+  EXPECT_EQ(memcmp(view, bytes, 5), 0);
+  EXPECT_TRUE(source->CheckViews());
 }
 
 using Sources = Folder;

@@ -11,12 +11,16 @@
 namespace cadre::checkpoint {
 
 ReadFile::ReadFile(ReadFile&& other) noexcept
-    : fd_(std::exchange(other.fd_, -1)), size_(other.size_), path_(std::move(other.path_)) {}
+    : fd_(std::exchange(other.fd_, -1)),
+      size_(other.size_),
+      path_(std::move(other.path_)),
+      view_(std::move(other.view_)) {}
 
 ReadFile& ReadFile::operator=(ReadFile&& other) noexcept {
   std::swap(fd_, other.fd_);
   std::swap(size_, other.size_);
   std::swap(path_, other.path_);
+  std::swap(view_, other.view_);
   return *this;
 }
 
@@ -57,6 +61,18 @@ Status ReadFile::ReadAt(int64_t begin, int64_t num_bytes, void* to) const {
     done += n;
   }
   return {};
+}
+
+void ReadFile::AllowViews() {
+  if (auto view = sys::FileView::Map(fd_, size_)) view_ = std::move(*view);
+}
+
+Status ReadFile::CheckViews() const {
+  if (view_.whole()) return {};
+  return Fail(Code::kDataLoss,
+              "{} changed while it was read: it is shorter than its {} bytes when opened, or a part of it "
+              "cannot be read",
+              path_, size_);
 }
 
 Result<std::string> ReadWholeFile(const std::string& path, int64_t max_bytes) {

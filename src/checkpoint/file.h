@@ -4,6 +4,7 @@
 #include <string>
 
 #include "base/error.h"
+#include "sys/file_view.h"
 
 namespace cadre::checkpoint {
 
@@ -25,10 +26,20 @@ class ReadFile {
   /// Reads exactly [begin, begin + num_bytes). Errors: kDataLoss. Any thread.
   Status ReadAt(int64_t begin, int64_t num_bytes, void* to) const;
 
+  /// From now on ViewAt shows what is in the page cache, where the system allows it.
+  void AllowViews();
+  /// The bytes [begin, begin + num_bytes) in the page cache, or nullptr: they must be read. Valid as long as
+  /// the file is open; good only if CheckViews says so afterwards. Any thread.
+  const std::byte* ViewAt(int64_t begin, int64_t num_bytes) const { return view_.Cached(begin, num_bytes); }
+  /// Errors: kDataLoss if a view has shown what was not there: the file has become shorter, or its disk
+  /// fails.
+  Status CheckViews() const;
+
  private:
   int fd_ = -1;
   int64_t size_ = 0;
   std::string path_;
+  sys::FileView view_;
 };
 
 /// The whole file. Errors: as Open; kDataLoss if it is longer than max_bytes.

@@ -30,6 +30,16 @@ class FileSource : public TensorSource {
     return files_[Index(tensor)].ReadAt(tensor.offset + begin, num_bytes, to);
   }
 
+  const std::byte* View(const TensorInfo& tensor, int64_t begin, int64_t num_bytes) const override {
+    CADRE_CHECK(begin >= 0 && num_bytes >= 0 && begin + num_bytes <= tensor.num_bytes);
+    return files_[Index(tensor)].ViewAt(tensor.offset + begin, num_bytes);
+  }
+
+  Status CheckViews() const override {
+    for (const ReadFile& file : files_) CADRE_TRY(file.CheckViews());
+    return {};
+  }
+
   /// Adds the tensors of a file; with an index only those that it places here.
   Status Add(const std::string& path, const ShardIndex* index) {
     const auto number = static_cast<int32_t>(files_.size());
@@ -43,6 +53,7 @@ class FileSource : public TensorSource {
       tensor.file = number;
       tensors_.push_back(std::move(tensor));
     }
+    file.AllowViews();
     files_.push_back(std::move(file));
     return {};
   }

@@ -1,8 +1,8 @@
 #pragma once
 // Where tensors come from: named arrays of bytes that can be read in parts, by many threads at once.
 //
-// A checkpoint folder is one source (OpenCheckpoint); an update that arrives in memory is another. Files are
-// read with pread, not mapped: a file that shrinks while it is read gives an error, not a signal.
+// A checkpoint folder is one source (OpenCheckpoint); an update that comes from elsewhere is another. What
+// the page cache has can be looked at in place; a file that shrinks meanwhile gives an error, not a signal.
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -39,6 +39,13 @@ class TensorSource {
   /// Reads bytes [begin, begin + num_bytes) of a tensor of this source. The range must lie inside the tensor
   /// (checked). Errors: kDataLoss (the file ends early or cannot be read). Any thread.
   virtual Status Read(const TensorInfo& tensor, int64_t begin, int64_t num_bytes, void* to) const = 0;
+  /// The same bytes where they lie in memory, at any alignment, or nullptr: they must be Read. Valid as long
+  /// as the source; good only if CheckViews says so after the last look. Any thread.
+  virtual const std::byte* View(const TensorInfo&, int64_t /*begin*/, int64_t /*num_bytes*/) const {
+    return nullptr;
+  }
+  /// Errors: kDataLoss if a view has shown what the source does not hold.
+  virtual Status CheckViews() const { return {}; }
 };
 
 /// Opens the safetensors files of a folder: model.safetensors, or the shards that

@@ -164,6 +164,10 @@ TEST(Parse, JsonOptionsMergeMemberByMember) {
                    R"({"window_size":5,"step_interval":9})", "--eplb-config.window-size", "10"})
                 .engine.parallel.eplb,
             (EplbOptions{.window_size = 10, .step_interval = 9}));
+  EXPECT_EQ(Serve({"m", "-dp", "2", "--enable-eplb", "--eplb-config.window-size", "10",
+                   "--eplb-config.step_interval", "7", "--eplb-config", R"({"step_interval":9})"})
+                .engine.parallel.eplb,
+            (EplbOptions{.window_size = 10, .step_interval = 9}));
   EXPECT_THAT(members({"--eplb-config", "[1]"}), HasSubstr("a JSON object"));
   EXPECT_THAT(members({"--eplb-config.policy", "other"}), HasSubstr("not one of default"));
   EXPECT_EQ(Serve({"m", "--hf-overrides", R"({"a":1,"l":["x"]})", "--hf-overrides.b.c", "true",
@@ -359,10 +363,9 @@ TEST(Parse, LinesOfTheSeeds) {
     EXPECT_EQ(parallel.data_parallel_size_local, 8);
     EXPECT_EQ(parallel.data_parallel_address, "192.168.1.100");
   }
-  const KvTransferOptions kv =
-      Serve({model, "--enable-expert-parallel", "--kv-transfer-config",
-             R"({"kv_connector":"NixlConnector","kv_role":"kv_producer"})"})
-          .engine.kv_transfer;
+  const KvTransferOptions kv = Serve({model, "--enable-expert-parallel", "--kv-transfer-config",
+                                      R"({"kv_connector":"NixlConnector","kv_role":"kv_producer"})"})
+                                   .engine.kv_transfer;
   EXPECT_EQ(kv.connector, "NixlConnector");
   EXPECT_EQ(kv.role, "kv_producer");
   EXPECT_EQ(

@@ -70,7 +70,7 @@ constexpr Setting kRead[] = {
         .Range(0, 4096),
     Works("CADRE_ISA", Type::kString, "auto", Into<&CpuOptions::isa>,
           "Instruction set of the kernels; auto takes the fastest that this CPU has.")
-        .Choices("auto,portable,avx2,avx512,avx512_bf16"),
+        .Choices("auto,portable,avx2,avx512,avx512_bf16,amx"),
     Works(
         "VLLM_MOE_ROUTING_SIMULATION_STRATEGY", Type::kString, "", Into<&ModelOptions::routing_simulation>,
         "Experts drawn without looking at tokens, for measurements: uniform_random, or zipf[:S[:DRIFT]] (hot "

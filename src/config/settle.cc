@@ -1,6 +1,7 @@
 #include "config/settle.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "config/value.h"
 
@@ -74,7 +75,12 @@ Status Settlement::Take(const Given& given) {
     for (const Json& item : given.value.AsArray()) whole.value.Push(item);
     return {};
   }
-  whole = given;
+  Given before = std::exchange(whole, given);
+  if (fresh || !whole.value.is_object()) return {};
+  for (const std::string& key : single_members_[given.setting]) {
+    if (const Json* value = before.value.Find(key); value && !whole.value.Find(key))
+      whole.value.Set(key, *value);
+  }
   return {};
 }
 
@@ -85,6 +91,7 @@ Status Settlement::TakeMember(const Given& given, Given& whole) {
   for (size_t i = 0; i < given.path.size(); ++i) {
     std::string key = given.path[i];
     if (i == 0 && !JsonKeysOf(given.setting->name).empty()) std::replace(key.begin(), key.end(), '-', '_');
+    if (i == 0) single_members_[given.setting].insert(key);
     if (!at->Find(key)) at->Set(key, Json());
     at = at->Find(key);
     if (i + 1 < given.path.size() && !at->is_object()) *at = Json(Json::Object{});

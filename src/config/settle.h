@@ -16,8 +16,8 @@ class Settlement {
  public:
   explicit Settlement(Command command) : command_(command) {}
 
-  /// Takes a value; a later one wins, members of a JSON option are merged. Call in rising order of
-  /// precedence.
+  /// Takes a value; a later one wins. Members of a JSON option that are given singly (--option.member) are
+  /// merged into it, before or after it. Call in rising order of precedence.
   Status Take(const Given& given);
   /// The variables that set defaults of flags, and the unknown VLLM_ names.
   Status TakeEnvironment(const Environment& env);
@@ -43,6 +43,7 @@ class Settlement {
 
   Command command_;
   std::map<const Setting*, Given> given_;
+  std::map<const Setting*, std::set<std::string>> single_members_;  // of given_, at the top
   std::map<const Setting*, Given> variables_;  // rows of the environment table that are no flag's default
   std::map<const Setting*, std::set<std::string>> silent_names_;  // as written: NCCL_DEBUG for the row NCCL_*
   std::map<std::string, std::string> older_;  // spellings that were used -> what is written today

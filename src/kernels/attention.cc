@@ -26,6 +26,8 @@ const AttentionKernels& AttentionKernelsFor(Isa isa) {
       break;
     case Isa::kAvx2:
       return avx2::kAttentionKernels;
+    case Isa::kAmx:
+    case Isa::kAmxEmulated:
     case Isa::kAvx512:
       return avx512::kAttentionKernels;
     case Isa::kAvx512Bf16:

@@ -59,17 +59,20 @@ inline double BenchSeconds(const Device& device) {
   return static_cast<double>(now.tv_sec) + static_cast<double>(now.tv_nsec) * 1e-9;
 }
 
-/// Rates of the best round (others share the machine), beside the floor of 2 cores of Zen 4 as measured: 28.3
-/// and 53.6 GB/s read, 117 GFLOP/s a core in f32, 234 in bf16 where vdpbf16ps is used.
+/// Rates of the best round (others share the machine), beside the floor of 2 cores as measured. Zen 4: 28.3
+/// and 53.6 GB/s read, 117 GFLOP/s a core in f32, 234 in bf16 where vdpbf16ps is used. With AMX, Emerald
+/// Rapids: 17.2 and 33.4 GB/s, 2.9 TFLOP/s a core in tiles, 178 GFLOP/s in f32.
 struct Rates {
   double bytes = 0, flops = 0;  // of one round
   double best = 1e9;            // seconds
 
   void Report(benchmark::State& state, const Device& device, PackFormat format) const {
     const int threads = device.pool->num_threads();
-    const double bandwidth = threads == 1 ? 28.3e9 : 53.6e9;
-    const double peak =
-        threads * (RowTypeOf(format) == DType::kBf16 && device.isa == Isa::kAvx512Bf16 ? 234e9 : 117e9);
+    const bool amx = device.isa == Isa::kAmx, bf16 = RowTypeOf(format) == DType::kBf16;
+    const double bandwidth = threads == 1 ? (amx ? 17.2e9 : 28.3e9) : (amx ? 33.4e9 : 53.6e9);
+    const double peak = threads * (amx                                      ? (bf16 ? 2.9e12 : 178e9)
+                                   : bf16 && device.isa == Isa::kAvx512Bf16 ? 234e9
+                                                                            : 117e9);
     const double floor = std::max(bytes / bandwidth, flops / peak);
     state.counters["GB/s"] = bytes / best * 1e-9;
     state.counters["GFLOP/s"] = flops / best * 1e-9;

@@ -15,6 +15,8 @@ const RowKernels& RowKernelsFor(Isa isa) {
       break;
     case Isa::kAvx2:
       return avx2::kRowKernels;
+    case Isa::kAmx:
+    case Isa::kAmxEmulated:
     case Isa::kAvx512:
       return avx512::kRowKernels;
     case Isa::kAvx512Bf16:

@@ -35,8 +35,15 @@ class EveryIsa : public ::testing::TestWithParam<Isa> {
   std::unique_ptr<sys::ThreadPool> pool_;
 };
 
+/// Without AMX, which has products of its own alone; the rest is kAvx512's.
 inline auto AllIsas() {
   return ::testing::Values(Isa::kPortable, Isa::kAvx2, Isa::kAvx512, Isa::kAvx512Bf16);
+}
+/// What this CPU supports, and the kernels of AMX over emulated tiles: for tests of products of bf16 rows.
+inline std::vector<Isa> IsasForProducts() {
+  std::vector<Isa> isas = SupportedIsas();
+  if (IsaSupported(Isa::kAmxEmulated)) isas.push_back(Isa::kAmxEmulated);
+  return isas;
 }
 inline std::string IsaParamName(const ::testing::TestParamInfo<Isa>& info) {
   return IsaName(info.param);

@@ -44,7 +44,8 @@ void RunGemm(benchmark::State& state) {
 constexpr auto kBf16 = static_cast<int64_t>(PackFormat::kBf16), kF32 = static_cast<int64_t>(PackFormat::kF32),
                kFp8 = static_cast<int64_t>(PackFormat::kFp8);
 constexpr auto kDot = static_cast<int64_t>(Isa::kAvx512Bf16), k512 = static_cast<int64_t>(Isa::kAvx512),
-               k2 = static_cast<int64_t>(Isa::kAvx2), kPlain = static_cast<int64_t>(Isa::kPortable);
+               k2 = static_cast<int64_t>(Isa::kAvx2), kPlain = static_cast<int64_t>(Isa::kPortable),
+               kTiles = static_cast<int64_t>(Isa::kAmx);
 
 void Shapes(benchmark::internal::Benchmark* bench) {
   bench->ArgNames({"isa", "format", "threads", "m", "n", "k", "block"})->UseRealTime()->MinTime(0.1);
@@ -64,6 +65,9 @@ void Shapes(benchmark::internal::Benchmark* bench) {
       bench->Args({kDot, kFp8, threads, 1, 1536, 2048, block});
       for (const int64_t m : {1, 2, 4, 6, 8, 12, 16, 32, 64, 128, 512})
         bench->Args({kDot, kFp8, threads, m, 4096, 2048, block});
+    }
+    for (const int64_t m : {1, 8, 16, 32, 64, 128, 256, 512}) {
+      for (const int64_t format : {kBf16, kFp8}) bench->Args({kTiles, format, threads, m, 4096, 2048, 0});
     }
     for (const int64_t isa : {k512, k2, kPlain}) {
       for (const int64_t format : {kBf16, kF32, kFp8}) {

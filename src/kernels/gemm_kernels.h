@@ -1,11 +1,11 @@
 #pragma once
 // What an instruction set brings to the matrix product: micro kernels and epilogues, as tables of functions.
 //
-// A micro kernel multiplies a block of up to 12 rows, packed step by step, with 1, 2 or 4 panels of the
-// weight, over all of k, and leaves the sums in a tile. Every sum is one chain in rising k that starts at
-// zero and lives in one lane of one register, so its value depends neither on the shape of the block nor on
-// its place in it. Epilogues take tiles to memory (bias, weights of rows, activation, rounding), element by
-// element.
+// A micro kernel multiplies a block of up to 12 rows (AMX: 32), packed step by step, with 1, 2 or 4 panels of
+// the weight, over all of k, and leaves the sums in a tile. Every sum is one chain in rising k that starts at
+// zero and lives in one lane of one register (AMX: of 32 values of k each, amx_templates.h), so its value
+// depends neither on the shape of the block nor on its place in it. Epilogues take tiles to memory (bias,
+// weights of rows, activation, rounding), element by element.
 //
 // This header is seen by files compiled for wide instruction sets: plain structs only, no inline functions.
 #include <cstddef>
@@ -13,7 +13,7 @@
 
 namespace cadre::kernels {
 
-constexpr int kMaxTileRows = 12;
+constexpr int kMaxTileRows = 32;
 constexpr int kMaxTilePanels = 4;
 constexpr int kTileStride = kMaxTilePanels * 16;  ///< floats between the rows of a tile
 
@@ -33,6 +33,8 @@ struct TileArgs {
   const std::byte* fetch = nullptr;          ///< the next line to fetch
   int64_t fetch_panel = 0, fetch_step = 0;   ///< bytes between panels, between lines
   int64_t fetch_lines = 0, fetch_jump = 0;   ///< after so many lines it jumps
+
+  int64_t rows = 0;  ///< for kernels that take them as they come (AMX)
 };
 using TileFn = void (*)(const TileArgs&);
 
@@ -48,8 +50,9 @@ struct PackBlockArgs {
   const void* const* rows = nullptr;  ///< [num_rows], each [k]
   int num_rows = 0;                   ///< <= kMaxTileRows
   int64_t k = 0;
-  int64_t lead = 0;     ///< fp8 alone: zeros in front
-  void* out = nullptr;  ///< num_rows * steps * a_step_bytes
+  int64_t lead = 0;                          ///< fp8 alone: zeros in front
+  int64_t first_lines = 0, group_lines = 0;  ///< fp8 alone: as Fp8Panel
+  void* out = nullptr;                       ///< num_rows * steps * a_step_bytes
 };
 
 /// For one PackFormat.
@@ -58,7 +61,10 @@ struct WeightKernels {
   int max_rows = 0;  ///< best block for many rows; all smaller ones exist with 1 panel at least
   int k_per_step = 1;
   int a_step_bytes = 4;  ///< of one packed row
-  float line_ns = 0;     ///< rough cost of one (row, line of a panel), for cutting work into tasks
+  int step_lines = 1;    ///< cache lines of a panel in a step; steps of fp8 begin anew with each group
+  float line_ns = 0;     ///< rough cost of one (row, step of a panel), for cutting work into tasks
+  int64_t segment_bytes = 512 << 10;  ///< of packed rows that stay in L2 beside the panels in work
+  int64_t max_segment_rows = 192;
   void (*pack_block)(const PackBlockArgs&) = nullptr;
 
   // fp8 alone: `tile` decodes as it reads; where a panel serves several blocks of rows it is decoded once.
@@ -66,6 +72,10 @@ struct WeightKernels {
   void (*decode)(const DecodeArgs&) = nullptr;
   int decoded_line_bytes = 0;
   bool decode_always = false;  ///< `tile` is `decoded_tile`
+
+  // AMX alone: a thread calls the first in front of tiles of so many rows, the second when it is done.
+  void (*configure)(int rows) = nullptr;
+  void (*release)() = nullptr;
 };
 
 /// c = or += (tile + bias) * row_weight
@@ -111,6 +121,13 @@ extern const GemmKernels kGemmKernels;
 }
 namespace avx512_bf16 {
 extern const GemmKernels kGemmKernels;
+}
+// For rows of bf16; all else is avx512's.
+namespace amx {
+extern const WeightKernels kBf16Kernels, kFp8Kernels;
+}
+namespace amx_emulated {
+extern const WeightKernels kBf16Kernels, kFp8Kernels;
 }
 
 }  // namespace cadre::kernels

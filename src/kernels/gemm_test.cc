@@ -175,6 +175,35 @@ TEST_P(GemmTest, ARowsResultIsRightAndTheSameInAnyCompany) {
   }
 }
 
+// Each count makes other blocks and tiles of rows.
+TEST_P(GemmTest, EveryCountOfRowsUpTo70GivesEachRowItsBits) {
+  SKIP_UNLESS_SUPPORTED(GetParam());
+  const int64_t n = 83, k = 101, most = 70;
+  sys::ThreadPool pool({.num_threads = 1, .cpus = {}, .spin = false});
+  for (const Kind& kind : {kKinds[1], kKinds[2], kKinds[7], kKinds[10]}) {
+    const Weight weight = MakeWeight(kind, n, k);
+    Rows a(DType::kBf16, most, k, k + 1, 1, RandomFloats(most * k, 2));
+    std::vector<float> alone(static_cast<size_t>(most * n));
+    GemmArgs args{.m = 1, .a_stride = k + 1, .w = weight.matrix(), .c_stride = n};
+    for (int64_t r = 0; r < most; ++r) {
+      args.a = a.Row(r);
+      args.c = alone.data() + r * n;
+      Gemm({GetParam(), &pool}, args);
+    }
+    for (int64_t m = 2; m <= most; ++m) {
+      std::vector<float> together(static_cast<size_t>(m * n) + 1, kUntouched);
+      args.m = m;
+      args.a = a.Row(most - m);
+      args.c = together.data();
+      Gemm({GetParam(), &pool}, args);
+      ASSERT_EQ(std::memcmp(together.data(), alone.data() + (most - m) * n, static_cast<size_t>(m * n) * 4),
+                0)
+          << kind.name << " m " << m;
+      ASSERT_EQ(together.back(), kUntouched);
+    }
+  }
+}
+
 TEST_P(GemmTest, ManyRowsAreCutIntoSegmentsAndAgree) {
   SKIP_UNLESS_SUPPORTED(GetParam());
   const int64_t n = 40, k = 1537, m = 700;
@@ -231,6 +260,32 @@ TEST_P(GemmTest, EveryFp8CodeIsItsNumberForFewRowsAndForMany) {
            {.m = m, .a = a.Row(0), .a_stride = kK, .w = weight.matrix(), .c = c.data(), .c_stride = kN});
       for (int64_t i = 0; i < m * kN; ++i)
         ASSERT_EQ(std::isnan(c[static_cast<size_t>(i)]), i % kN == 3 || i % kN == 5) << i;
+    }
+  }
+}
+
+// Packed rows lie where earlier ones lay.
+TEST_P(GemmTest, NothingIsReadOfEarlierRows) {
+  SKIP_UNLESS_SUPPORTED(GetParam());
+  const int64_t n = 40, most = 40, wide = 300;
+  sys::ThreadPool pool({.num_threads = 1, .cpus = {}, .spin = false});
+  std::vector<float> c(static_cast<size_t>(most * n));
+  for (const Kind& kind : kKinds) {
+    const DType type = RowTypeOf(kind.format);
+    const Weight earlier = MakeWeight(kind, n, wide);
+    Rows nan(type, most, wide, wide, 0, std::vector<float>(static_cast<size_t>(most * wide), NAN));
+    for (const int64_t k : {1, 3, 31, 33, 63, 101}) {
+      const Weight weight = MakeWeight(kind, n, k);
+      Rows a(type, most, k, k, 0, RandomFloats(most * k, 2));
+      for (const int64_t m : {int64_t{1}, int64_t{17}, most}) {
+        GemmArgs args{.m = most, .a = nan.Row(0), .a_stride = wide, .w = earlier.matrix(), .c = c.data()};
+        args.c_stride = n;
+        Gemm({GetParam(), &pool}, args);
+        args = {.m = m, .a = a.Row(0), .a_stride = k, .w = weight.matrix(), .c = c.data(), .c_stride = n};
+        Gemm({GetParam(), &pool}, args);
+        for (int64_t i = 0; i < m * n; ++i)
+          ASSERT_FALSE(std::isnan(c[static_cast<size_t>(i)])) << kind.name << " k " << k << " m " << m;
+      }
     }
   }
 }

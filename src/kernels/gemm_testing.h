@@ -15,7 +15,8 @@
 namespace cadre::kernels::testing {
 
 /// Every instruction set there is; a test skips, by name, what this CPU lacks.
-inline const std::vector<Isa> kEveryIsa = {Isa::kPortable, Isa::kAvx2, Isa::kAvx512, Isa::kAvx512Bf16};
+inline const std::vector<Isa> kEveryIsa = {Isa::kPortable,   Isa::kAvx2, Isa::kAvx512,
+                                           Isa::kAvx512Bf16, Isa::kAmx,  Isa::kAmxEmulated};
 
 #define SKIP_UNLESS_SUPPORTED(isa) \
   if (!IsaSupported(isa)) GTEST_SKIP() << "this CPU lacks " << IsaName(isa)

@@ -99,8 +99,8 @@ void RunLayer(benchmark::State& state) {
   best.Report(state, device, format);
 }
 
-constexpr auto kDot = static_cast<int64_t>(Isa::kAvx512Bf16), kBf16 = static_cast<int64_t>(PackFormat::kBf16),
-               kFp8 = static_cast<int64_t>(PackFormat::kFp8);
+constexpr auto kDot = static_cast<int64_t>(Isa::kAvx512Bf16), kTiles = static_cast<int64_t>(Isa::kAmx),
+               kBf16 = static_cast<int64_t>(PackFormat::kBf16), kFp8 = static_cast<int64_t>(PackFormat::kFp8);
 
 void Layers(benchmark::internal::Benchmark* bench) {
   bench->ArgNames({"isa", "threads", "tokens", "experts", "top", "hidden", "inter", "skew", "format"})
@@ -112,6 +112,8 @@ void Layers(benchmark::internal::Benchmark* bench) {
       for (const int64_t tokens : {1, 4, 8, 32, 128, 512})
         bench->Args({kDot, threads, tokens, 128, 8, 2048, 768, 1, format});
       bench->Args({kDot, threads, 512, 128, 8, 2048, 768, 0, format});
+      for (const int64_t tokens : {1, 32, 512, 2048})
+        bench->Args({kTiles, threads, tokens, 128, 8, 2048, 768, 1, format});
       // The demo model
       for (const int64_t tokens : {1, 4, 16, 64})
         bench->Args({kDot, threads, tokens, 32, 4, 256, 64, 0, format});

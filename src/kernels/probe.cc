@@ -73,6 +73,14 @@ const ProbeKernels& ProbeKernelsOf(Isa isa) {
       return avx512::kProbeKernels;
     case Isa::kAvx512Bf16:
       return avx512_bf16::kProbeKernels;
+    case Isa::kAmx: {
+      static const ProbeKernels kernels = {.read = avx512::kProbeKernels.read,
+                                           .bf16_products = amx::Bf16Products,
+                                           .f32_products = avx512::kProbeKernels.f32_products};
+      return kernels;
+    }
+    case Isa::kAmxEmulated:
+      return avx512::kProbeKernels;
     case Isa::kPortable:
       break;
   }

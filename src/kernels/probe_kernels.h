@@ -31,5 +31,8 @@ extern const ProbeKernels kProbeKernels;
 namespace avx512_bf16 {
 extern const ProbeKernels kProbeKernels;
 }
+namespace amx {
+int64_t Bf16Products(int64_t rounds);  ///< all else is avx512's
+}
 
 }  // namespace cadre::kernels

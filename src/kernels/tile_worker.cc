@@ -35,6 +35,24 @@ int64_t Steps(const WeightKernels& kernels, int64_t k) {
   return (k + kernels.k_per_step - 1) / kernels.k_per_step;
 }
 
+// Steps that are packed for each row of an fp8 weight.
+int64_t Fp8Steps(const WeightKernels& kernels, const Fp8Panel& shape) {
+  if (kernels.step_lines == 1) return shape.num_lines;
+  int64_t steps = 0, group = shape.first_lines;
+  for (int64_t left = shape.num_lines; left > 0; left -= group, group = shape.group_lines)
+    steps += (std::min(group, left) + kernels.step_lines - 1) / kernels.step_lines;
+  return steps;
+}
+
+// Tiles for rows of bf16, vectors for the rest. vdpbf16ps runs at half the rate of f32 multiply-adds on the
+// CPUs that have AMX, so what is not a tile is f32 there.
+GemmKernels WithTiles(const WeightKernels& bf16, const WeightKernels& fp8) {
+  GemmKernels kernels = avx512::kGemmKernels;
+  kernels.bf16 = bf16;
+  kernels.fp8 = fp8;
+  return kernels;
+}
+
 }  // namespace
 
 const GemmKernels& GemmKernelsFor(Isa isa) {
@@ -47,14 +65,23 @@ const GemmKernels& GemmKernelsFor(Isa isa) {
       return avx512::kGemmKernels;
     case Isa::kAvx512Bf16:
       return avx512_bf16::kGemmKernels;
+    case Isa::kAmx: {
+      static const GemmKernels kernels = WithTiles(amx::kBf16Kernels, amx::kFp8Kernels);
+      return kernels;
+    }
+    case Isa::kAmxEmulated: {
+      static const GemmKernels kernels = WithTiles(amx_emulated::kBf16Kernels, amx_emulated::kFp8Kernels);
+      return kernels;
+    }
   }
   CheckFailed(__FILE__, __LINE__, "known instruction set");
 }
 
 int64_t SegmentRows(const WeightKernels& kernels, int64_t k) {
   const int64_t row_bytes = std::max<int64_t>(1, Steps(kernels, k) * kernels.a_step_bytes);
-  const int64_t rows = std::clamp<int64_t>((512 << 10) / row_bytes, 48, 192);  // half of a 1 MiB L2
-  return rows / kMaxTileRows * kMaxTileRows;
+  const int64_t rows = std::clamp<int64_t>(kernels.segment_bytes / row_bytes, 48, kernels.max_segment_rows);
+  const int64_t unit = std::max(kernels.max_rows, 12);
+  return rows / unit * unit;
 }
 
 int64_t PanelsPerTile(const WeightKernels& kernels, int64_t rows) {
@@ -68,7 +95,7 @@ int64_t PanelsPerTile(const WeightKernels& kernels, int64_t rows) {
 double PanelCost(const WeightKernels& kernels, int64_t rows, int64_t k) {
   constexpr double kLineNs = 1.5;  // a cache line from beyond L2, between L3 and DRAM
   return static_cast<double>(Steps(kernels, k)) *
-         std::max(kLineNs, static_cast<double>(rows) * kernels.line_ns);
+         std::max(kLineNs * kernels.step_lines, static_cast<double>(rows) * kernels.line_ns);
 }
 
 int64_t MinPanels(const WeightKernels& kernels, int64_t rows) {
@@ -80,8 +107,8 @@ void TileWorker::SetRows(int64_t key, const RowView& rows, int64_t row_begin, in
   if (key == key_) return;
   key_ = key;
   num_rows_ = num_rows;
-  const int64_t lead = IsFp8(w.format) ? Fp8PanelOf(w).lead : 0;
-  steps_ = Steps(kernels_, lead + w.k);
+  const Fp8Panel shape = IsFp8(w.format) ? Fp8PanelOf(w) : Fp8Panel{};
+  steps_ = IsFp8(w.format) ? Fp8Steps(kernels_, shape) : Steps(kernels_, w.k);
   const int64_t row_bytes = steps_ * kernels_.a_step_bytes;
   packed_ = packed_rows_arena.Take(num_rows * row_bytes);
   const int64_t num_blocks = (num_rows + kernels_.max_rows - 1) / kernels_.max_rows;
@@ -92,7 +119,9 @@ void TileWorker::SetRows(int64_t key, const RowView& rows, int64_t row_begin, in
     kernels_.pack_block({.rows = block_rows,
                          .num_rows = static_cast<int>(end - begin),
                          .k = w.k,
-                         .lead = lead,
+                         .lead = shape.lead,
+                         .first_lines = shape.first_lines,
+                         .group_lines = shape.group_lines,
                          .out = packed_ + begin * row_bytes});
   }
 }
@@ -113,19 +142,24 @@ int64_t FetchDistance(int64_t num_lines, int log2) {
 void TileWorker::MultiplyTile(const PackedMatrix& w, int64_t row, int64_t rows, int64_t panel,
                               int64_t num_panels, bool moves_on, float* tile) {
   const int64_t panel_bytes = PackedBytes(w.format, kPanelRows, w.k);
+  // The rows have no step for the line that fills up a panel of f32, nor the panel all lines of a last tile.
+  const int64_t num_lines = std::min(panel_bytes / 64, steps_ * kernels_.step_lines);
   TileArgs args{.a = packed_ + row * steps_ * kernels_.a_step_bytes,
                 .b = w.data + panel * panel_bytes,
                 .panel_bytes = panel_bytes,
-                .steps = steps_,
-                .out = tile};
+                .steps = num_lines,
+                .out = tile,
+                .rows = rows};
   const TileFn* tiles = kernels_.tile[rows - 1];
   while (num_panels > 0) {
     const int log2 = Log2Panels(tiles, num_panels);
     num_panels -= 1 << log2;
-    const int64_t distance = FetchDistance(steps_, log2);
-    args.ahead = distance * 64;
+    const int64_t distance = FetchDistance(num_lines, log2);
+    // Where a step is a tile, fetching what an earlier block has brought near would take the buffers that
+    // loading tiles needs.
+    args.ahead = row > 0 && kernels_.step_lines > 1 ? 0 : distance * 64;
     args.tail_steps = distance;
-    args.tail_ahead = num_panels > 0 || moves_on ? (panel_bytes << log2) - (steps_ - distance) * 64 : 0;
+    args.tail_ahead = num_panels > 0 || moves_on ? (panel_bytes << log2) - (num_lines - distance) * 64 : 0;
     tiles[log2](args);
     args.b += panel_bytes << log2;
     args.out += kPanelRows << log2;
@@ -157,7 +191,8 @@ void TileWorker::MultiplyFp8Tile(const PackedMatrix& w, int64_t row, int64_t row
                 .steps = shape.num_lines,
                 .out = tile,
                 .first_lines = shape.first_lines,
-                .group_lines = shape.group_lines};
+                .group_lines = shape.group_lines,
+                .rows = rows};
   const TileFn* tiles = decoded ? kernels_.decoded_tile[rows - 1] : kernels_.tile[rows - 1];
   while (num_panels > 0) {
     const int log2 = Log2Panels(tiles, num_panels);

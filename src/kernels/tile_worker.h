@@ -3,7 +3,7 @@
 // by tile.
 //
 // A segment is at most a few hundred rows, so that its packed form stays in this core's L2 beside the two or
-// four panels in work: panels pass from memory once per segment, and again from L2 for each block of 12 rows.
+// four panels in work: panels pass from memory once per segment, and again from L2 for each block of rows.
 // Each thread that works on a segment packs it for itself: that costs under 1/16 of the work of one task and
 // needs no waiting. fp8 panels that meet several blocks are decoded in front of the first one, into memory of
 // the thread that stays in L2.
@@ -53,6 +53,11 @@ int64_t MinPanels(const WeightKernels& kernels, int64_t rows);
 class TileWorker {
  public:
   explicit TileWorker(const WeightKernels& kernels) : kernels_(kernels) {}
+  ~TileWorker() {
+    if (configured_rows_ != 0) kernels_.release();
+  }
+  TileWorker(const TileWorker&) = delete;
+  TileWorker& operator=(const TileWorker&) = delete;
 
   /// Packs rows [row_begin, row_begin + num_rows) of `rows`, each w.k, for weights shaped like `w`, unless
   /// the last call had the same key (>= 0).
@@ -72,6 +77,7 @@ class TileWorker {
       for (int64_t block = 0; block < num_blocks; ++block) {
         const int64_t row = BlockBegin(block, num_blocks), rows = BlockBegin(block + 1, num_blocks) - row;
         const bool moves_on = block + 1 == num_blocks && panel + num_panels < end;
+        Configure(static_cast<int>(rows));
         if (kernels_.decode != nullptr) {
           MultiplyFp8Tile(w, row, rows, panel, num_panels, moves_on, decode, tile);
         } else {
@@ -85,6 +91,11 @@ class TileWorker {
  private:
   // Blocks of even height: 13 rows are 7 and 6, not 12 and 1.
   int64_t BlockBegin(int64_t block, int64_t num_blocks) const { return num_rows_ * block / num_blocks; }
+  void Configure(int rows) {
+    if (kernels_.configure == nullptr || rows == configured_rows_) return;
+    kernels_.configure(rows);
+    configured_rows_ = rows;
+  }
   // moves_on: the panels behind these are next.
   void MultiplyTile(const PackedMatrix& w, int64_t row, int64_t rows, int64_t panel, int64_t num_panels,
                     bool moves_on, float* tile);
@@ -93,11 +104,12 @@ class TileWorker {
                        bool moves_on, bool decoded, float* tile);
   void Decode(const PackedMatrix& w, int64_t panel, int64_t num_panels);
   int64_t DecodedPanelBytes(const Fp8Panel& shape) const {
-    return shape.num_groups * 64 + shape.num_lines * kernels_.decoded_line_bytes;
+    return shape.num_groups * 64 + steps_ * kernels_.step_lines * kernels_.decoded_line_bytes;
   }
 
   const WeightKernels& kernels_;
   int64_t key_ = -1, num_rows_ = 0, steps_ = 0;
+  int configured_rows_ = 0;
   std::byte* packed_ = nullptr;   // this thread's arena
   std::byte* decoded_ = nullptr;  // another
 };

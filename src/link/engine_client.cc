@@ -65,6 +65,20 @@ class Handle : public engine::RequestHandle {
   int rank_;
 };
 
+/// Whether its histograms are those of this build.
+bool HasOurBuckets(const engine::RankStats& stats) {
+  const engine::RankStats own;
+  return stats.step_sizes.counts.size() == own.step_sizes.counts.size() &&
+         stats.kv_transfer.seconds.counts.size() == own.kv_transfer.seconds.counts.size() &&
+         stats.kv_transfer.bytes.counts.size() == own.kv_transfer.bytes.counts.size();
+}
+
+/// What an order's answer says before the next stats do.
+void TakeChanges(const engine::ControlState& state, engine::RankStats& stats) {
+  stats.weight_generation = std::max(stats.weight_generation, state.generation);
+  if (state.adapters.num_changes > stats.adapters.num_changes) stats.adapters = state.adapters;
+}
+
 }  // namespace
 
 Result<std::unique_ptr<EngineClient>> EngineClient::Connect(sys::Fd connection, EngineClientOptions options,
@@ -74,17 +88,22 @@ Result<std::unique_ptr<EngineClient>> EngineClient::Connect(sys::Fd connection, 
     return cadre::Fail(Code::kDataLoss, "rank {} began with message {} instead of its announcement",
                        options.rank, frame.kind);
   }
-  CADRE_ASSIGN(const ReadyMessage ready, Decode<ReadyMessage>(frame.body));
+  CADRE_ASSIGN(ReadyMessage ready, Decode<ReadyMessage>(frame.body));
   if (ready.version != kWireVersion) {
     return cadre::Fail(Code::kDataLoss,
                        "rank {} speaks version {} of the link and this process {}; start both from one build",
                        options.rank, ready.version, kWireVersion);
   }
-  return std::unique_ptr<EngineClient>(new EngineClient(std::move(connection), options, ready.model_info));
+  if (!HasOurBuckets(ready.stats))
+    return cadre::Fail(Code::kDataLoss, "rank {} sent a damaged announcement", options.rank);
+  return std::unique_ptr<EngineClient>(
+      new EngineClient(std::move(connection), options, ready.model_info, std::move(ready.stats)));
 }
 
-EngineClient::EngineClient(sys::Fd connection, EngineClientOptions options, engine::ModelInfo model_info)
+EngineClient::EngineClient(sys::Fd connection, EngineClientOptions options, engine::ModelInfo model_info,
+                           engine::RankStats stats)
     : options_(options), model_info_(model_info), state_(std::make_shared<State>(std::move(connection))) {
+  state_->stats = std::move(stats);
   state_->stats.rank = options.rank;
   reader_ = std::thread([this] { ReadLoop(); });
 }
@@ -155,11 +174,7 @@ bool EngineClient::HandleFrame(uint32_t kind, std::string_view body) {
     }
     case MessageKind::kStats: {
       auto stats = Decode<engine::RankStats>(body);
-      if (!stats || stats->step_sizes.counts.size() != engine::StepSizes().counts.size()) return false;
-      const engine::KvTransferStats shape;
-      if (stats->kv_transfer.seconds.counts.size() != shape.seconds.counts.size() ||
-          stats->kv_transfer.bytes.counts.size() != shape.bytes.counts.size())
-        return false;
+      if (!stats || !HasOurBuckets(*stats)) return false;
       const std::lock_guard lock(state_->mutex);
       engine::EplbStats &before = state_->stats.eplb, &now = stats->eplb;
       if (now.version == before.version &&
@@ -171,6 +186,7 @@ bool EngineClient::HandleFrame(uint32_t kind, std::string_view body) {
       // Made before an order that has been answered already?
       if (stats->adapters.num_changes < state_->stats.adapters.num_changes)
         stats->adapters = std::move(state_->stats.adapters);
+      stats->weight_generation = std::max(stats->weight_generation, state_->stats.weight_generation);
       state_->stats = std::move(*stats);
       return true;
     }
@@ -195,9 +211,7 @@ bool EngineClient::HandleFrame(uint32_t kind, std::string_view body) {
       {
         const std::lock_guard lock(state_->mutex);
         if (const auto node = state_->controls.extract(message->id); !node.empty()) done = node.mapped();
-        engine::AdapterList& known = state_->stats.adapters;
-        if (message->ok && message->state.adapters.num_changes > known.num_changes)
-          known = message->state.adapters;
+        if (message->ok) TakeChanges(message->state, state_->stats);
       }
       if (!done) return true;
       message->ok ? done(message->state) : done(std::unexpected(std::move(message->error)));

@@ -54,7 +54,8 @@ class EngineClient : public engine::Engine {
 
  private:
   struct State;
-  EngineClient(sys::Fd connection, EngineClientOptions options, engine::ModelInfo model_info);
+  EngineClient(sys::Fd connection, EngineClientOptions options, engine::ModelInfo model_info,
+               engine::RankStats stats);
   void ReadLoop();
   void CancelAll();
   bool HandleFrame(uint32_t kind, std::string_view body);

@@ -107,7 +107,8 @@ class Connection : public std::enable_shared_from_this<Connection> {
   Connection(engine::Engine& engine, StatsTeller& stats, sys::Fd fd)
       : engine_(engine), stats_(stats), fd_(std::move(fd)), outbox_(fd_.get()) {
     // Before anybody else can put something there: it must come first.
-    Send(MessageKind::kReady, Encode(ReadyMessage{.model_info = engine_.model_info()}));
+    Send(MessageKind::kReady,
+         Encode(ReadyMessage{.model_info = engine_.model_info(), .stats = engine_.Stats().front()}));
   }
 
   /// The next message, if it is none about a request; those are dealt with. Errors: those of RecvFrame.

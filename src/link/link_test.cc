@@ -264,8 +264,10 @@ TEST_F(Link, TokensComeInOrderAndEndOnce) {
   }
   EXPECT_EQ(client_->num_in_flight(), 0);
   EXPECT_EQ(asked[0].second->rank(), 3);
-  for (int i = 0; i < 500 && client_->Stats()[0].step_sizes.sum == 0; ++i)
-    std::this_thread::sleep_for(std::chrono::milliseconds(4));
+}
+
+// A front that lists the adapters of its rank has to know them before anything has happened there.
+TEST_F(Link, TheAnnouncementCarriesTheFirstStats) {
   const engine::StepSizes sizes = client_->Stats()[0].step_sizes;
   EXPECT_EQ(sizes.sum, 20702);
   EXPECT_EQ(sizes.counts, (std::vector<int64_t>{2, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1}));
@@ -366,7 +368,9 @@ TEST_F(Link, OrdersAreAnsweredAndEndWithTheRank) {
   EXPECT_TRUE(done->paused);
   EXPECT_EQ(done->generation, 7);
   EXPECT_EQ(done->bytes, 9);
-  // Adapters are known with the answer, and stay known whatever older report comes after it.
+  // The generation is known with the answer.
+  EXPECT_EQ(client_->Stats()[0].weight_generation, 7);
+  // So are adapters, and all stay known whatever older report comes after it.
   const auto loaded = tell({.kind = engine::ControlKind::kWeights,
                             .weights = {.kind = engine::WeightOrder::Kind::kLoadAdapter,
                                         .folder = "/p",
@@ -379,6 +383,7 @@ TEST_F(Link, OrdersAreAnsweredAndEndWithTheRank) {
     const engine::AdapterList adapters = client_->Stats()[0].adapters;
     EXPECT_EQ(adapters, loaded->adapters);
     ASSERT_NE(adapters.Find("mine"), nullptr);
+    EXPECT_EQ(client_->Stats()[0].weight_generation, 7);
     EXPECT_EQ(adapters.Find("mine")->path, "/p");
     EXPECT_TRUE(WaitForStats(*client_, [&](const auto& s) { return s.prompt_tokens > reports; }));
   }

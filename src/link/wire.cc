@@ -281,7 +281,7 @@ namespace cadre::link {
 
 template <typename Archive>
 void Visit(Archive& archive, ReadyMessage& m) {
-  archive(m.version, m.model_info);
+  archive(m.version, m.model_info, m.stats);
 }
 template <typename Archive>
 void Visit(Archive& archive, SubmitMessage& m) {

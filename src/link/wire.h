@@ -12,7 +12,7 @@
 namespace cadre::link {
 
 /// Changes whenever a message does; the first frame of a rank carries it.
-constexpr uint32_t kWireVersion = 6;
+constexpr uint32_t kWireVersion = 7;
 
 enum class MessageKind : uint32_t {
   // rank -> front
@@ -39,6 +39,7 @@ enum class MessageKind : uint32_t {
 struct ReadyMessage {
   uint32_t version = kWireVersion;
   engine::ModelInfo model_info;
+  engine::RankStats stats;  ///< as they are: the first kStats comes later, and only when something happens
 };
 struct SubmitMessage {
   int64_t id = 0;  ///< chosen by the front, one a request

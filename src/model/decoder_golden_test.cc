@@ -6,7 +6,7 @@
 #include "a2a/a2a.h"
 #include "checkpoint/hf_config.h"
 #include "eplb/placement.h"
-#include "kernels/isa.h"
+#include "kernels/every_isa_test.h"
 #include "model/decoder.h"
 #include "model/decoder_testing.h"
 #include "model/fp8_testing.h"
@@ -117,7 +117,7 @@ TEST_P(GoldenDecoder, Bf16StaysNear) {
   constexpr double kNear = 0.03;     // of the logits' standard deviation
   constexpr double kFlipped = 0.15;  // what a flipped expert was seen to do to a margin
   const test::GoldenFile golden(Folder() + "/golden.safetensors");
-  for (const kernels::Isa isa : kernels::SupportedIsas()) {
+  for (const kernels::Isa isa : kernels::IsasForProducts()) {
     SCOPED_TRACE(kernels::IsaName(isa));
     Rig rig(Folder(), DType::kBf16, isa, 2);
     int num_flipped = 0;
@@ -149,7 +149,7 @@ TEST_P(GoldenDecoder, ChunksDoNotChangeABit) {
   SKIP_UNLESS_KNOWN();
   const test::GoldenCase golden = test::GoldenFile(Folder() + "/golden.safetensors").Case(2);
   for (const DType type : {DType::kBf16, DType::kF32}) {
-    for (const kernels::Isa isa : kernels::SupportedIsas()) {
+    for (const kernels::Isa isa : kernels::IsasForProducts()) {
       SCOPED_TRACE(Format("{} {}", DTypeName(type), kernels::IsaName(isa)));
       Rig whole(Folder(), type, isa, 1);
       const std::vector<float> wanted = whole.Run(golden.prompt, 0);
@@ -179,7 +179,7 @@ TEST_P(GoldenDecoder, Fp8StaysWithinItsBound) {
   constexpr double kNear = 0.12, kGrouped = 0.3;
   const test::GoldenFile golden(Folder() + "/golden.safetensors");
   for (const DType type : {DType::kF32, DType::kBf16}) {
-    for (const kernels::Isa isa : kernels::SupportedIsas()) {
+    for (const kernels::Isa isa : kernels::IsasForProducts()) {
       SCOPED_TRACE(Format("{} {}", DTypeName(type), kernels::IsaName(isa)));
       Rig rig(Folder(), type, isa, 2, true);
       std::vector<double> all;

@@ -116,9 +116,13 @@ Result<WeightSink::Rows> WeightSink::ReadRows(const TensorPart& part, int64_t nu
                                               int64_t num_rows, std::vector<std::byte>& to) const {
   const int64_t element = ElementBytes(part), wanted = num_cols * element, width = part.width * element;
   const int64_t begin = (part.row_begin + row) * width + part.col_begin * element;
+  const int64_t all = (num_rows - 1) * width + wanted;
+  const std::byte* const view = source_.View(*part.tensor, begin, all);
+  if (view != nullptr && reinterpret_cast<uintptr_t>(view) % static_cast<uintptr_t>(element) == 0)
+    return Rows{view, part.width};
   const bool whole = num_cols == part.width;
   const bool row_by_row = !whole && wanted >= kMinReadBytes;
-  const int64_t span = row_by_row ? num_rows * wanted : (num_rows - 1) * width + wanted;
+  const int64_t span = row_by_row ? num_rows * wanted : all;
   if (static_cast<int64_t>(to.size()) < span) to.resize(static_cast<size_t>(span));
   if (row_by_row) {
     for (int64_t r = 0; r < num_rows; ++r) {
@@ -293,6 +297,7 @@ Status WeightSink::Commit(ModelWeights& weights, int64_t generation) const {
   if (num_done_.load() != num_tasks()) {
     return Fail(Code::kInternal, "{} of {} parts of the weights are in place", num_done_.load(), num_tasks());
   }
+  CADRE_TRY(source_.CheckViews());
   weights.generation = generation;
   return {};
 }

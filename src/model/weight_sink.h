@@ -1,8 +1,8 @@
 #pragma once
 // The one door through which weights enter their places, whatever brings them: a checkpoint on disk, an
-// update in memory, later a peer. It cuts the fills of a WeightMap into tasks of about half a MiB; a task
-// reads rows of the source into a small buffer and packs them into place. No two tasks touch the same panel,
-// so any number of threads may run them.
+// update from a trainer. It cuts the fills of a WeightMap into tasks of about half a MiB; a task packs rows
+// of the source into place, from where they lie in memory or from a small buffer that they are read into. No
+// two tasks touch the same panel, so any number of threads may run them.
 //
 // Weights count only once Commit has given them their generation: all of them, or none.
 #include <atomic>
@@ -37,7 +37,8 @@ class WeightSink {
   /// Errors: those of the source.
   Result<int64_t> Run(int64_t task, Scratch& scratch);
 
-  /// Gives `weights` their generation. kInternal unless every task has run.
+  /// Gives `weights` their generation. Errors: kInternal unless every task has run; kDataLoss if the source
+  /// has changed meanwhile.
   Status Commit(ModelWeights& weights, int64_t generation) const;
 
  private:

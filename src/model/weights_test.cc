@@ -242,6 +242,48 @@ TEST_F(Weights, ReadErrorLeavesTheGeneration) {
   EXPECT_EQ(s.weights.generation, 0);
 }
 
+// What a source shows in place and what it reads become the same weights, whole and cut over ranks.
+TEST_F(Weights, ViewsAndReadsGiveTheSameWeights) {
+  TinyOptions wide{.family = "qwen3_moe"};  // columns of a shard are read row by row
+  wide.hidden = 400;
+  wide.num_heads = 24;
+  wide.head_dim = 128;
+  wide.moe_inter = 2400;
+  wide.num_experts = 2;
+  for (const TinyOptions& options :
+       {wide, TinyOptions{.family = "deepseek_v3"}, TinyOptions{.family = "mixtral", .type = DType::kF16},
+        TinyOptions{.family = "qwen2_moe", .type = DType::kF32, .fused_experts = true}}) {
+    Make(options);
+    for (const int tp : {1, 2}) {
+      const WeightLayout layout{.tp_rank = tp - 1, .tp_size = tp};
+      Prepared shown = Prepare(folder_.path(), layout), read = Prepare(folder_.path(), layout);
+      const auto file = *checkpoint::OpenCheckpoint(folder_.path());
+      const MemorySource memory(folder_.path());
+      ASSERT_TRUE(LoadWeights(shown.spec, shown.plan, *file, pool_, {}, shown.weights).has_value());
+      ASSERT_TRUE(LoadWeights(read.spec, read.plan, memory, pool_, {}, read.weights).has_value());
+      SCOPED_TRACE(Format("{} over {}", options.family, tp));
+      EXPECT_EQ(memcmp(shown.dense.data(), read.dense.data(), shown.dense.bytes()), 0);
+      EXPECT_EQ(memcmp(shown.experts.data(), read.experts.data(), shown.experts.bytes()), 0);
+    }
+  }
+}
+
+TEST_F(Weights, AFileThatIsCutWhileItIsReadLeavesTheGeneration) {
+  Make({.family = "qwen3_moe"});
+  Prepared s = Prepare(folder_.path());
+  const auto source = *checkpoint::OpenCheckpoint(folder_.path());
+  const auto map = *MapWeights(s.spec, s.plan, s.weights, *source);
+  WeightSink sink(map, *source, {});
+  WeightSink::Scratch scratch;
+  for (int64_t task = 0; task < sink.num_tasks(); ++task) ASSERT_TRUE(sink.Run(task, scratch).has_value());
+  const std::string file = folder_.path() + "/model.safetensors";
+  std::filesystem::resize_file(file, std::filesystem::file_size(file) - 1);
+  const Status status = sink.Commit(s.weights, 4);
+  ASSERT_FALSE(status.has_value());
+  EXPECT_EQ(status.error().code, Code::kDataLoss);
+  EXPECT_EQ(s.weights.generation, 0);
+}
+
 TEST_F(Weights, CommitWantsAllTasks) {
   Make({.family = "llama"});
   Prepared s = Prepare(folder_.path());

@@ -70,9 +70,9 @@ Status Rebalancer::AfterStep(const StepReport& report) {
   Count(report.had_rows);
   if (parts_.collective != nullptr) parts_.collective->BeginStep(report.step, report.deadline);
   if (cadence_.Advance(moving())) {
-    CADRE_TRY(Start(report));
+    CADRE_TRY(Start());
   } else if (report.step % report_steps() == 0) {
-    CADRE_ASSIGN(const eplb::LoadTable load, SummedLoad(report));
+    CADRE_ASSIGN(const eplb::LoadTable load, SummedLoad());
     Report(load);
     if (options_.log_balancedness && rank() == 0) LogBalance(eplb::BalanceOf(maps_, load));
   }
@@ -93,7 +93,7 @@ void Rebalancer::Count(bool had_rows) {
 }
 
 // Counts travel as f32: they are exact up to 2^24, and rounded alike on all ranks beyond.
-Result<eplb::LoadTable> Rebalancer::SummedLoad(const StepReport&) {
+Result<eplb::LoadTable> Rebalancer::SummedLoad() {
   eplb::LoadTable load = window_.sum();
   if (parts_.collective == nullptr) return load;
   std::vector<float> sums(load.counts.begin(), load.counts.end());
@@ -102,8 +102,8 @@ Result<eplb::LoadTable> Rebalancer::SummedLoad(const StepReport&) {
   return load;
 }
 
-Status Rebalancer::Start(const StepReport& report) {
-  CADRE_ASSIGN(planned_load_, SummedLoad(report));
+Status Rebalancer::Start() {
+  CADRE_ASSIGN(planned_load_, SummedLoad());
   Report(planned_load_);
   if (mover_ == nullptr) return {};
   started_ = Now();

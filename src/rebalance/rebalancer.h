@@ -126,8 +126,8 @@ class Rebalancer {
   int64_t report_steps() const;
 
   void Count(bool had_rows);
-  Result<eplb::LoadTable> SummedLoad(const StepReport& report);
-  Status Start(const StepReport& report);
+  Result<eplb::LoadTable> SummedLoad();
+  Status Start();
   Status Plan();
   Status Move(const StepReport& report);
   void BeginWave();

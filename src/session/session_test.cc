@@ -39,9 +39,17 @@ class Recorder final : public Listener {
   PostFunction Post() {
     return [this](std::move_only_function<void()> task) {
       const std::lock_guard lock(mutex);
+      if (closed) return;
       tasks.push_back(std::move(task));
       signal.notify_all();
     };
+  }
+  /// Runs nothing more: a task that was never run would hold the generation, which holds this listener.
+  void Close() {
+    std::deque<std::move_only_function<void()>> dropped;
+    const std::lock_guard lock(mutex);
+    closed = true;
+    dropped.swap(tasks);
   }
   bool RunUntilDone(std::chrono::seconds limit = std::chrono::seconds(10)) {
     const TimePoint end = Now() + limit;
@@ -66,7 +74,7 @@ class Recorder final : public Listener {
   Error failure;
   size_t num_steps = 0;
   int num_wakes = 0;
-  bool done = false;
+  bool done = false, closed = false;
   std::mutex mutex;
   std::condition_variable signal;
   std::deque<std::move_only_function<void()>> tasks;
@@ -103,6 +111,7 @@ struct Bench {
     if (generation.has_value()) {
       EXPECT_TRUE(recorder->RunUntilDone());
     }
+    recorder->Close();
     return recorder;
   }
   Error Refusal(GenerateRequest request) {

@@ -1,11 +1,15 @@
 #include "sys/cpu.h"
 
 #include <sched.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <charconv>
 #include <cmath>
 #include <cstdlib>
+#include <cstring>
 #include <set>
 
 #include "base/format.h"
@@ -150,6 +154,21 @@ std::string CpuModelName(const std::string& root) {
     }
   }
   return "unknown CPU";
+}
+
+Status RequestTileState() {
+#if defined(__x86_64__)
+  constexpr long kRequestPermission = 0x1023,
+                 kTileData = 18;  // asm/prctl.h: ARCH_REQ_XCOMP_PERM; XFEATURE_XTILEDATA
+  if (syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0) return {};
+  return Fail(
+      Code::kUnsupported,
+      "Linux does not grant AMX's tile state (arch_prctl: {}); it can from version 5.16 on, unless it "
+      "was started with a setting that turns AMX off, or a thread's signal stack is too small",
+      std::strerror(errno));
+#else
+  return Fail(Code::kUnsupported, "AMX is a part of x86-64");
+#endif
 }
 
 std::vector<NumaNode> NumaNodes(const std::string& root) {

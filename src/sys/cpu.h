@@ -33,6 +33,10 @@ std::vector<int> OneCpuPerCore(const std::vector<int>& allowed, const std::strin
 /// The name in /proc/cpuinfo, or "unknown CPU".
 std::string CpuModelName(const std::string& root = "");
 
+/// Asks Linux for the right to use AMX tiles, for all threads of this process and until it ends (it is not
+/// inherited by programs started). Errors: kUnsupported where the kernel is too old, or refuses.
+Status RequestTileState();
+
 struct NumaNode {
   int id = 0;
   std::vector<int> cpus;  ///< all of them, allowed or not

@@ -10,7 +10,6 @@ import os
 import pathlib
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -114,9 +113,10 @@ def torchrun(words):
             count = int(value)
         elif name != "--standalone":
             sys.exit("stand_in.py knows of torchrun only --nproc_per_node=N and --standalone")
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port = one.getsockname()[1]
+    sys.path.insert(0, str(ROOT / "tests"))
+    from ports import free_port
+
+    port = free_port()
     ranks = []
     for rank in range(count):
         env = {**os.environ, "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count),

@@ -16,7 +16,8 @@ import pytest
 
 from conftest import BIN, MODEL
 from node import Node
-from test_nodes import QUESTION, alive, ask, free_port, stream_until_cut
+from ports import free_port
+from test_nodes import QUESTION, alive, ask, stream_until_cut
 
 pytestmark = pytest.mark.skipif(not BIN.exists(), reason="%s is not built" % BIN)
 

@@ -18,7 +18,7 @@ import pytest
 
 from conftest import BIN, MODEL, ROOT, Server
 from node import Node
-from test_nodes import free_port
+from ports import free_port
 
 pytestmark = pytest.mark.skipif(not BIN.exists(), reason="%s is not built" % BIN)
 

@@ -5,7 +5,6 @@ import os
 import pathlib
 import re
 import signal
-import socket
 import struct
 import subprocess
 import threading
@@ -16,6 +15,7 @@ import pytest
 
 from conftest import BIN, MODEL
 from node import Node
+from ports import free_port
 
 pytestmark = pytest.mark.skipif(not BIN.exists(), reason="%s is not built" % BIN)
 
@@ -23,12 +23,6 @@ GOLDEN = pathlib.Path(os.environ.get("CADRE_GOLDEN", pathlib.Path(__file__).reso
 GOLDEN = GOLDEN / "models/deepseek_v3"
 SMALL = ["--kv-cache-memory-bytes", "32M", "--enable-expert-parallel"]
 QUESTION = {"temperature": 0, "messages": [{"role": "user", "content": "What is 17 + 25?"}]}
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
 
 
 @pytest.fixture

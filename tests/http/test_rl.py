@@ -559,14 +559,8 @@ def test_a_miniature_loop(start, layout, dtype):
 
 def test_nodes_change_together(folders, other_answer):
     """One front over two nodes; then nodes with a front each, which meet when both have been told."""
-    import socket
-
     from node import Node
-
-    def free_port():
-        with socket.socket() as s:
-            s.bind(("127.0.0.1", 0))
-            return s.getsockname()[1]
+    from ports import free_port
 
     class Url:
         def __init__(self, port):

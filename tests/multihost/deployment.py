@@ -14,6 +14,7 @@ import time
 import httpx
 
 from node import Node
+from ports import free_port
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BIN = pathlib.Path(os.environ.get("CADRE_BIN", ROOT / "build/release/cadre"))
@@ -105,16 +106,6 @@ class Hosts:
         return value
 
 
-def free_ports(count):
-    sockets = [socket.socket() for _ in range(count)]
-    for s in sockets:
-        s.bind(("127.0.0.1", 0))
-    ports = [s.getsockname()[1] for s in sockets]
-    for s in sockets:
-        s.close()
-    return ports
-
-
 def alive(pid):
     try:
         return open("/proc/%d/stat" % pid).read().rsplit(")", 1)[1].split()[0] != "Z"
@@ -148,7 +139,7 @@ class Deployment:
 
     def __init__(self, hosts, ranks=4, extra=(), env=None):
         self.hosts = hosts
-        self.port, self.meet = free_ports(2)
+        self.port, self.meet = free_port(), free_port()
         self.shm_before = set(os.listdir("/dev/shm"))
         local = ranks // 2
         common = [BIN, "serve", MODEL, "-ep", "-dp", ranks, "-dpl", local, "-dpa", hosts.addresses[0], "-dpp", self.meet,

@@ -17,7 +17,7 @@ import tempfile
 import threading
 import time
 
-sys.path[:0] = [str(pathlib.Path(__file__).parent), str(pathlib.Path(__file__).resolve().parents[1] / "http")]
+sys.path[:0] = [str(pathlib.Path(__file__).resolve().parents[1] / room) for room in ("multihost", "http", "")]
 
 from deployment import BIN, MODEL, Deployment, Hosts, run  # noqa: E402
 from node import Node  # noqa: E402

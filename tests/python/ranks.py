@@ -3,12 +3,13 @@
 import importlib.util
 import os
 import pathlib
-import socket
 import subprocess
 import sys
 import time
 
 import pytest
+
+from ports import free_port
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BIN = pathlib.Path(os.environ.get("CADRE_BIN", ROOT / "build/release/cadre")).resolve()
@@ -35,12 +36,6 @@ def environment(**more):
 
 _reason = _package_reason()
 needs_package = pytest.mark.skipif(bool(_reason), reason=_reason or "-")
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
 
 
 class Ranks:

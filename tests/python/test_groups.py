@@ -8,7 +8,8 @@ import threading
 import time
 
 import pytest
-from ranks import Ranks, environment, free_port, needs_numpy, needs_package, run
+from ports import free_port
+from ranks import Ranks, environment, needs_numpy, needs_package, run
 
 pytestmark = [needs_numpy, needs_package]
 

@@ -13,7 +13,8 @@ import threading
 import time
 
 import pytest
-from ranks import BIN, PACKAGE, ROOT, environment, free_port, needs_package, needs_program
+from ports import free_port
+from ranks import BIN, PACKAGE, ROOT, environment, needs_package, needs_program
 
 pytestmark = [needs_package, needs_program]
 sys.path.insert(0, str(PACKAGE))

@@ -1,5 +1,4 @@
-#include <immintrin.h>
-
+#include "kernels/avx512/gemm_vec.h"
 #include "kernels/fp8_templates.h"
 #include "kernels/gemm_epilogues.h"
 #include "kernels/gemm_templates.h"
@@ -12,21 +11,7 @@ constexpr signed char kExponents[16] = {0,    0x3C, 0x3D, 0x3D, 0x3E, 0x3E, 0x3F
                       kSmallHigh[16] = {0, 0x3B, 0x3B, 0x3B, 0x3C, 0x3C, 0x3C, 0x3C},
                       kSmallLow[16] = {0, 0, -128, -64, 0, 0x20, 0x40, 0x60};
 
-struct Vec {
-  using F = __m512;
-  using I = __m512i;
-  using U = __v16su;
-  using Half = uint16_t __attribute__((vector_size(32)));
-  static constexpr int kLanes = 16;
-  static F Zero() { return _mm512_setzero_ps(); }
-  static F Load(const float* from) { return _mm512_loadu_ps(from); }
-  static void Store(float* to, F v) { _mm512_storeu_ps(to, v); }
-  static F Broadcast(const float* from) { return _mm512_set1_ps(*from); }
-  static F Fma(F a, F b, F c) { return _mm512_fmadd_ps(a, b, c); }
-  static I LoadRaw(const std::byte* from) { return _mm512_loadu_si512(from); }
-  // An operator: GCC 12 warns falsely inside _mm512_slli_epi32.
-  static F Low(I raw) { return reinterpret_cast<F>(reinterpret_cast<U>(raw) << 16); }
-  static F High(I raw) { return _mm512_castsi512_ps(_mm512_and_si512(raw, _mm512_set1_epi32(-65536))); }
+struct Vec : GemmVec {
   // As avx2's.
   static void DecodeFp8(const std::byte* from, I& first, I& second) {
     const __m512i x = LoadRaw(from), magnitude = _mm512_and_si512(x, _mm512_set1_epi8(0x7F));

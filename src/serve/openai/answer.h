@@ -104,6 +104,24 @@ void AppendRoutedObject(std::string& out, const engine::RoutedExperts& routed);
 void AppendInt(std::string& out, int64_t value);
 void AppendInts(std::string& out, std::span<const int32_t> values);
 void AppendLogprob(std::string& out, float value);  ///< JSON knows no infinity: not below -9999, as vLLM
+/// What log probabilities carry as "content": for each token the chosen one's entry with up to `num_others`
+/// others (-1: all that came). append_entry(out, entry) leaves its brace open.
+template <typename AppendEntry>
+void AppendLogprobContent(std::string& out, std::span<const engine::GeneratedToken> tokens, int num_others,
+                          const AppendEntry& append_entry) {
+  for (size_t t = 0; t < tokens.size(); ++t) {
+    if (t > 0) out += ',';
+    const engine::Logprobs& logprobs = tokens[t].logprobs;
+    append_entry(out, logprobs.empty() ? engine::TokenLogprob{tokens[t].token, 0, 0} : logprobs[0]);
+    out += ",\"top_logprobs\":[";
+    for (size_t k = 1; k < logprobs.size() && (num_others < 0 || k <= static_cast<size_t>(num_others)); ++k) {
+      if (k > 1) out += ',';
+      append_entry(out, logprobs[k]);
+      out += '}';
+    }
+    out += "]}";
+  }
+}
 void AppendFinish(std::string& out,
                   const session::SequenceEnd* end);  ///< ,"finish_reason":...,"stop_reason":...
 const char* FinishName(engine::FinishReason reason);

@@ -139,20 +139,8 @@ class ChatAnswer final : public Answer {
   }
 
   void AppendContent(std::string& out, std::span<const engine::GeneratedToken> tokens) const {
-    for (size_t t = 0; t < tokens.size(); ++t) {
-      if (t > 0) out += ',';
-      const engine::Logprobs& logprobs = tokens[t].logprobs;
-      AppendEntry(out, logprobs.empty() ? engine::TokenLogprob{tokens[t].token, 0, 0} : logprobs[0]);
-      out += ",\"top_logprobs\":[";
-      for (size_t k = 1;
-           k < logprobs.size() && (*options_.logprobs < 0 || k <= static_cast<size_t>(*options_.logprobs));
-           ++k) {
-        if (k > 1) out += ',';
-        AppendEntry(out, logprobs[k]);
-        out += '}';
-      }
-      out += "]}";
-    }
+    AppendLogprobContent(out, tokens, *options_.logprobs,
+                         [this](std::string& to, const auto& entry) { AppendEntry(to, entry); });
   }
 
   const std::string echoed_;

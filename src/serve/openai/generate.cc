@@ -77,21 +77,7 @@ class TokensAnswer final : public Answer {
   }
 
   void AppendContent(std::string& out, std::span<const engine::GeneratedToken> tokens) const {
-    for (size_t t = 0; t < tokens.size(); ++t) {
-      if (t > 0) out += ',';
-      const engine::Logprobs& logprobs = tokens[t].logprobs;
-      AppendEntry(out, logprobs.empty() ? engine::TokenLogprob{tokens[t].token, 0, 0} : logprobs[0]);
-      out += ",\"top_logprobs\":[";
-      const size_t end = *options_.logprobs < 0
-                             ? logprobs.size()
-                             : std::min(logprobs.size(), static_cast<size_t>(*options_.logprobs) + 1);
-      for (size_t k = 1; k < end; ++k) {
-        if (k > 1) out += ',';
-        AppendEntry(out, logprobs[k]);
-        out += '}';
-      }
-      out += "]}";
-    }
+    AppendLogprobContent(out, tokens, *options_.logprobs, AppendEntry);
   }
 };
 
