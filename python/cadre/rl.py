@@ -1,4 +1,4 @@
-"""The trainer's side of a weight update over a socket.
+"""The trainer's side of a weight update over a socket, or UCX.
 
     sender = cadre.rl.WeightSender(port=29500, num_receivers=8)       # all ranks of all servers
     requests.post(server + "/init_broadcaster", json={"host": "10.0.0.1", "port": sender.port})
@@ -100,7 +100,8 @@ class _Memory:
         try:
             from cadre import _engine
         except ImportError as error:
-            raise ImportError("transport='ucx' needs the package cadre with its extension (%s); transport='tcp' does not" % error) from error
+            wanted = "transport='ucx' needs the package cadre with its extension (%s); transport='tcp' does not"
+            raise ImportError(wanted % error) from error
         self._owner = _engine.MemoryOwner(addresses)
         self._probe = os.urandom(32)
         self._mapped_probe = self._owner.map(self._probe)

@@ -5,8 +5,8 @@
 //   u32 number of regions, u32 bytes of the owner's port, u32 number of pieces
 //   the port at which the owner's UCX is called, in digits
 //   for each region   u64 address, u64 bytes, u32 bytes of its key, the key
-//   for each piece    u32 region, u64 offset in it, u64 bytes: the file behind its head, in order, without
-//   gaps 32 bytes          what region 0 holds; no piece need lie there
+//   for each piece    u32 region, u64 offset in it, u64 bytes: the file behind its head, in order
+//   32 bytes          what region 0 holds; no piece need lie there
 //
 // All of it comes from outside: what does not fit together is refused before anything is read.
 #include <array>

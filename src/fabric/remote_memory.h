@@ -1,15 +1,13 @@
 #pragma once
-// Reads of another process's memory over UCX. An *owner* maps memory and lets its address and key be told; a
-// *reader* fetches bytes from there straight to where they are wanted, in one of two ways:
-//
-//   direct   ucp_get: the network cards do it and the owner's processor does not notice. Where both have
-//   RDMA. asked    an active message asks and one answers; the owner's thread copies the bytes. Everywhere
-//   else.
+// Reads of another process's memory over UCX. An *owner* maps memory and lets its port and keys be told; a
+// *reader* fetches bytes from there straight to where they are wanted, in one of two ways. *Direct*, where
+// both have RDMA: by ucp_get the network cards do it and the owner's processor does not notice. *Asked*,
+// elsewhere: an active message asks, one answers, and the owner's thread copies the bytes.
 //
 // UCX also offers ucp_get without RDMA and lets the owner's thread serve it, but that is not used: UCX (1.13)
-// ends the *owner's process* when such a request is found behind the end of its connection, as a reader that
-// is killed leaves it, and it serves whatever address it is asked for. Who asks gets mapped memory and
-// nothing else.
+// ends the *owner's process* when it finds such a request at the end of a connection that has gone, as a
+// reader that is killed leaves it, and it serves whatever address it is asked for. Who asks gets mapped
+// memory only.
 //
 // Readers call at a port of the owner's, as UCX's own clients do. Connections made from addresses of workers
 // would do without, but a peer that dies while one is made ends the owner's process there too.
