@@ -162,6 +162,30 @@ class Llm:
     @property
     def tokenizer_info(self) -> dict[str, Any]: ...
 
+class MappedMemory:
+    """Memory that can be read over UCX as long as this object is there, which also keeps the memory."""
+
+    @property
+    def address(self) -> int: ...
+    @property
+    def num_bytes(self) -> int: ...
+    @property
+    def key(self) -> bytes: ...
+
+class MemoryOwner:
+    """Serves reads of this process's memory over UCX, in a thread of its own. See cadre.rl."""
+
+    def __init__(self, addresses: Sequence[str] = ()) -> None:
+        """addresses: local ones at which readers come in; none: any. Raises UnsupportedError without UCX."""
+
+    @property
+    def port(self) -> str:
+        """Where readers call."""
+
+    def map(self, memory: Buffer) -> MappedMemory: ...
+    def close(self) -> None:
+        """Ends all reading."""
+
 def check_sampling(sampling: dict[str, Any]) -> None:
     """Raises what is wrong with a request's sampling whatever the model."""
 

@@ -1,4 +1,4 @@
-"""The trainer's side of a weight update over a socket.
+"""The trainer's side of a weight update over a socket, or UCX.
 
     sender = cadre.rl.WeightSender(port=29500, num_receivers=8)       # all ranks of all servers
     requests.post(server + "/init_broadcaster", json={"host": "10.0.0.1", "port": sender.port})
@@ -8,10 +8,13 @@
 
 Each rank of each server connects and reads the parts of the tensors that it holds, straight from the arrays: nothing is
 copied here, so they must not change until `wait` says that all have taken them. The protocol stands in
-src/checkpoint/remote_source.h. This file needs nothing but Python and, for what it is given, numpy.
+src/checkpoint/remote_source.h. This file needs nothing but Python and, for what it is given, numpy; with
+transport="ucx" the package around it with its extension, and UCX (docs/rl.md says when that is worth it).
 """
 
+import atexit
 import json
+import os
 import socket
 import struct
 import threading
@@ -25,6 +28,7 @@ _TYPES = {
     "int8": "I8", "uint8": "U8", "bool": "BOOL",
 }
 _MAX_READ = 1 << 30
+_READ_MEMORY = struct.unpack("<I", b"UCX\xff")[0]
 
 
 def _bytes_of(name, tensor, dtype):
@@ -57,6 +61,7 @@ class _File:
             head[name] = {"dtype": kind, "shape": shape, "data_offsets": [offset, offset + len(data)]}
             self.parts.append((offset, data))
             offset += len(data)
+        self.mapped, self.offer = {}, None  # over UCX
         text = json.dumps(head).encode()
         text += b" " * (-len(text) % 8)
         self.head = struct.pack("<Q", len(text)) + text
@@ -81,17 +86,69 @@ class _File:
             offset, count, index = offset + len(piece), count - len(piece), index + 1
 
 
+def _place(data):
+    """(address, bytes) of a view."""
+    import numpy as np
+
+    return np.frombuffer(data, np.uint8).__array_interface__["data"][0], len(data)
+
+
+class _Memory:
+    """The arrays of offers as memory that receivers read over UCX."""
+
+    def __init__(self, addresses):
+        try:
+            from cadre import _engine
+        except ImportError as error:
+            wanted = "transport='ucx' needs the package cadre with its extension (%s); transport='tcp' does not"
+            raise ImportError(wanted % error) from error
+        self._owner = _engine.MemoryOwner(addresses)
+        self._probe = os.urandom(32)
+        self._mapped_probe = self._owner.map(self._probe)
+        atexit.register(self._owner.close)  # its thread must not outlive UCX
+
+    def map(self, parts, previous):
+        """{(address, bytes): mapped} of all parts; what an offer before has mapped stays mapped."""
+        mapped = {}
+        for _, data in parts:
+            if len(data) and _place(data) not in mapped:
+                mapped[_place(data)] = previous.get(_place(data)) or self._owner.map(data)
+        return mapped
+
+    def describe(self, parts, mapped):
+        """The offer of remote_offer.h: where the bytes of a file lie, in the order of its parts."""
+        numbers = {place: number for number, place in enumerate(mapped, start=1)}
+        pieces = [struct.pack("<I2Q", numbers[_place(data)], 0, len(data)) for _, data in parts if len(data)]
+        port = self._owner.port.encode()
+        text = [struct.pack("<3I", len(mapped) + 1, len(port), len(pieces)), port]
+        for region in (self._mapped_probe, *mapped.values()):
+            text += struct.pack("<2QI", region.address, region.num_bytes, len(region.key)), region.key
+        return b"".join((*text, *pieces, self._probe))
+
+    def close(self):
+        atexit.unregister(self._owner.close)
+        self._owner.close()
+
+
 class WeightSender:
     """Listens for the ranks of servers and offers them weights.
 
     num_receivers: how many ranks there are in all (each server's GET /get_world_size).
     host: the address to listen on; port 0 takes a free one, `port` says which.
+    transport: "tcp": ranks ask for bytes over the socket; "ucx": they read them out of the arrays over UCX.
     """
 
-    def __init__(self, num_receivers, host="0.0.0.0", port=0):
+    def __init__(self, num_receivers, host="0.0.0.0", port=0, transport="tcp"):
+        if transport not in ("tcp", "ucx"):
+            raise ValueError("transport is %r; wanted 'tcp' or 'ucx'" % (transport,))
         self._world = num_receivers + 1
         self._listener = socket.create_server((host, port), backlog=256)
-        self.port = self._listener.getsockname()[1]
+        address, self.port = self._listener.getsockname()[:2]
+        try:
+            self._memory = _Memory([] if address == "0.0.0.0" else [address]) if transport == "ucx" else None
+        except BaseException:
+            self._listener.close()
+            raise
         self._changed = threading.Condition()
         self._file, self._version = None, 0
         self._taken = {}  # receiver -> (version, in use)
@@ -107,6 +164,13 @@ class WeightSender:
         to /update_weights.
         """
         file = _File(tensors, dtypes or {})
+        with self._changed:
+            previous = self._file
+            if self._closed:
+                raise RuntimeError("the sender is closed")
+        if self._memory is not None:
+            file.mapped = self._memory.map(file.parts, previous.mapped if previous else {})
+            file.offer = self._memory.describe(file.parts, file.mapped)
         with self._changed:
             self._file, self._version = file, self._version + 1
             self._changed.notify_all()
@@ -134,6 +198,7 @@ class WeightSender:
         with self._changed:
             self._closed = True
             sockets = [s for group in self._connections.values() for s in group]
+            self._file = None
             self._changed.notify_all()
         self._listener.close()
         for connection in sockets:
@@ -141,6 +206,8 @@ class WeightSender:
                 connection.shutdown(socket.SHUT_RDWR)
             except OSError:
                 pass
+        if self._memory is not None:  # after the sockets: who still reads must know that it is over
+            self._memory.close()
 
     def __enter__(self):
         return self
@@ -161,6 +228,8 @@ class WeightSender:
         try:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             receiver = self._welcome(connection)
+            if receiver is not None:
+                connection.sendall(struct.pack("<I", 0 if self._memory is None else _READ_MEMORY))
             while receiver is not None and self._answer(connection, receiver):
                 pass
         except (OSError, EOFError):
@@ -173,6 +242,7 @@ class WeightSender:
                     group.remove(connection)
                 if receiver is not None and not group:
                     self._connections.pop(receiver, None)
+                    self._reading.pop(receiver, None)
 
     def _welcome(self, connection):
         connection.settimeout(10)
@@ -186,8 +256,8 @@ class WeightSender:
         elif not 1 <= receiver < world:
             reason = "receiver %d is not between 1 and %d" % (receiver, world - 1)
         connection.settimeout(None)
-        connection.sendall(struct.pack("<I", len(reason)) + reason.encode())
         if reason:
+            connection.sendall(struct.pack("<I", len(reason)) + reason.encode())
             return None
         with self._changed:
             self._connections.setdefault(receiver, []).append(connection)
@@ -208,6 +278,8 @@ class WeightSender:
                 file, version = self._file, self._version
                 self._reading[receiver] = file
             connection.sendall(struct.pack("<3Q", version, file.size, len(file.head)) + file.head)
+            if file.offer is not None:
+                connection.sendall(struct.pack("<Q", len(file.offer)) + file.offer)
             return True
         if what == _READ:
             file = self._reading.get(receiver)
@@ -219,6 +291,7 @@ class WeightSender:
         if what != _END:
             return False
         with self._changed:
+            self._reading.pop(receiver, None)
             self._taken[receiver] = (a, b == 1)
             self._changed.notify_all()
         return True

@@ -11,6 +11,7 @@
 #include "python/engine/errors.h"
 #include "python/engine/exchange.h"
 #include "python/engine/llm_module.h"
+#include "python/engine/memory_module.h"
 #include "sys/cpu.h"
 #include "sys/gpus.h"
 
@@ -309,6 +310,7 @@ PYBIND11_MODULE(_engine, m) {
   BindExchange(m);
   BindLlm(m);
   BindFlags(m);
+  BindMemory(m);
   m.attr("version") = CADRE_VERSION;
   m.def("cpu_name", [] { return sys::CpuModelName(); });
   m.def("usable_cpus", &sys::UsableCpus);

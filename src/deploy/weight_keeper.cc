@@ -102,7 +102,8 @@ Result<engine::WeightKeeper::Outcome> WeightKeeper::CarryOut(const engine::Weigh
                                                        .receiver = order.first_receiver + parts_.rank,
                                                        .world_size = order.world_size,
                                                        .num_streams = parts_.pool->num_threads(),
-                                                       .deadline = deadline_});
+                                                       .deadline = deadline_,
+                                                       .open_memory = parts_.open_memory});
   if (connected) remote_ = std::move(*connected);
   const Status own = connected ? Status() : std::unexpected(std::move(connected).error());
   CADRE_ASSIGN(Status all, Agree(own));

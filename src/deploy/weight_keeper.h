@@ -23,6 +23,7 @@
 #include "checkpoint/remote_source.h"
 #include "checkpoint/source.h"
 #include "deploy/adapter_keeper.h"
+#include "deploy/weight_memory.h"
 #include "engine/control.h"
 #include "model/loader.h"
 #include "rebalance/rebalancer.h"
@@ -46,6 +47,7 @@ struct WeightKeeperParts {
   AdapterKeeper* adapters = nullptr;  ///< null: --enable-lora is not given
   int rank = 0;
   SourceOpener open = checkpoint::OpenCheckpoint;
+  checkpoint::RemoteMemoryOpener open_memory = OpenWeightMemory;
 };
 
 class WeightKeeper : public engine::WeightKeeper {

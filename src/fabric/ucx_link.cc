@@ -3,15 +3,8 @@
 // Small messages are copied once on arrival; large ones are announced, and UCX writes them straight to their
 // place (rendezvous), by RDMA where the network has it. Shared-memory transports are left out: with the error
 // mode that reports a dead peer UCX cannot use them, and ranks of one host share memory without it.
-//
-// The library is loaded when the first port is made, not linked: a machine without UCX runs Cadre, and one
-// that has it is spared its start-up work and its signal handlers where hosts talk TCP.
-#include <dlfcn.h>
-#include <ifaddrs.h>
-#include <netdb.h>
 #include <poll.h>
 #include <sys/eventfd.h>
-#include <sys/socket.h>
 #include <ucp/api/ucp.h>
 
 #include <algorithm>
@@ -21,6 +14,7 @@
 
 #include "base/format.h"
 #include "fabric/host_link.h"
+#include "fabric/ucx_library.h"
 
 namespace cadre::fabric {
 namespace {
@@ -55,62 +49,31 @@ struct Ucp {
 };
 
 Result<Ucp> Load() {
-  void* library = dlopen("libucp.so.0", RTLD_NOW | RTLD_LOCAL);
-  if (library == nullptr) {
-    return Fail(Code::kUnsupported, "hosts cannot be linked by UCX: {}; install it (libucx0) or use tcp",
-                dlerror());
-  }
+  CADRE_ASSIGN(auto library, UcxLibrary::Open("hosts cannot be linked by UCX"));
   Ucp ucp;
-  std::string missing;
-  const auto get = [&](auto& function, const char* name) {
-    function = reinterpret_cast<std::remove_reference_t<decltype(function)>>(dlsym(library, name));
-    if (function == nullptr) missing = name;
-  };
-  get(ucp.config_read, "ucp_config_read");
-  get(ucp.config_modify, "ucp_config_modify");
-  get(ucp.config_release, "ucp_config_release");
-  get(ucp.init_version, "ucp_init_version");
-  get(ucp.cleanup, "ucp_cleanup");
-  get(ucp.worker_create, "ucp_worker_create");
-  get(ucp.worker_destroy, "ucp_worker_destroy");
-  get(ucp.worker_get_address, "ucp_worker_get_address");
-  get(ucp.worker_release_address, "ucp_worker_release_address");
-  get(ucp.worker_get_efd, "ucp_worker_get_efd");
-  get(ucp.worker_arm, "ucp_worker_arm");
-  get(ucp.worker_progress, "ucp_worker_progress");
-  get(ucp.worker_set_am_recv_handler, "ucp_worker_set_am_recv_handler");
-  get(ucp.ep_create, "ucp_ep_create");
-  get(ucp.ep_close_nbx, "ucp_ep_close_nbx");
-  get(ucp.ep_flush_nbx, "ucp_ep_flush_nbx");
-  get(ucp.am_send_nbx, "ucp_am_send_nbx");
-  get(ucp.am_recv_data_nbx, "ucp_am_recv_data_nbx");
-  get(ucp.request_check_status, "ucp_request_check_status");
-  get(ucp.request_free, "ucp_request_free");
-  get(ucp.status_string, "ucs_status_string");
-  if (!missing.empty())
-    return Fail(Code::kUnsupported, "the UCX that is installed has no {}; use tcp", missing);
+  library.Get(ucp.config_read, "ucp_config_read");
+  library.Get(ucp.config_modify, "ucp_config_modify");
+  library.Get(ucp.config_release, "ucp_config_release");
+  library.Get(ucp.init_version, "ucp_init_version");
+  library.Get(ucp.cleanup, "ucp_cleanup");
+  library.Get(ucp.worker_create, "ucp_worker_create");
+  library.Get(ucp.worker_destroy, "ucp_worker_destroy");
+  library.Get(ucp.worker_get_address, "ucp_worker_get_address");
+  library.Get(ucp.worker_release_address, "ucp_worker_release_address");
+  library.Get(ucp.worker_get_efd, "ucp_worker_get_efd");
+  library.Get(ucp.worker_arm, "ucp_worker_arm");
+  library.Get(ucp.worker_progress, "ucp_worker_progress");
+  library.Get(ucp.worker_set_am_recv_handler, "ucp_worker_set_am_recv_handler");
+  library.Get(ucp.ep_create, "ucp_ep_create");
+  library.Get(ucp.ep_close_nbx, "ucp_ep_close_nbx");
+  library.Get(ucp.ep_flush_nbx, "ucp_ep_flush_nbx");
+  library.Get(ucp.am_send_nbx, "ucp_am_send_nbx");
+  library.Get(ucp.am_recv_data_nbx, "ucp_am_recv_data_nbx");
+  library.Get(ucp.request_check_status, "ucp_request_check_status");
+  library.Get(ucp.request_free, "ucp_request_free");
+  library.Get(ucp.status_string, "ucs_status_string");
+  CADRE_TRY(library.Complete());
   return ucp;
-}
-
-// The network devices that have these addresses, as UCX wants them listed; "" if one is not found.
-std::string DevicesOf(const std::vector<std::string>& addresses) {
-  ifaddrs* list = nullptr;
-  if (getifaddrs(&list) != 0) return "";
-  std::set<std::string> found, wanted(addresses.begin(), addresses.end());
-  std::string devices;
-  for (const ifaddrs* i = list; i != nullptr; i = i->ifa_next) {
-    if (i->ifa_addr == nullptr) continue;
-    const int family = i->ifa_addr->sa_family;
-    if (family != AF_INET && family != AF_INET6) continue;
-    const socklen_t length = family == AF_INET ? sizeof(sockaddr_in) : sizeof(sockaddr_in6);
-    char text[NI_MAXHOST];
-    if (getnameinfo(i->ifa_addr, length, text, sizeof(text), nullptr, 0, NI_NUMERICHOST) != 0) continue;
-    if (!wanted.contains(text) || !found.insert(text).second) continue;
-    if (!devices.empty()) devices += ',';
-    devices += i->ifa_name;
-  }
-  freeifaddrs(list);
-  return found.size() == wanted.size() ? devices : "";
 }
 
 struct WireHead {
@@ -291,7 +254,7 @@ Status UcxPort::Start(const PortOptions& options) {
   ucp_.config_modify(config, "TLS", "^sm,self");
   ucp_.config_modify(config, "KEEPALIVE_INTERVAL", "1s");
   // Over RDMA the devices have other names than the interfaces; there UCX chooses.
-  if (const std::string devices = DevicesOf(options.addresses); !HasRdma() && !devices.empty()) {
+  if (const std::string devices = NetworkDevicesOf(options.addresses); !HasRdma() && !devices.empty()) {
     ucp_.config_modify(config, "NET_DEVICES", devices.c_str());
     devices_ = devices;
   }

@@ -8,6 +8,7 @@ import os
 import pathlib
 import shutil
 import struct
+import sys
 import threading
 import time
 
@@ -38,6 +39,17 @@ def load_sender():
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def make_sender(rl, ranks, transport):
+    """Over UCX it needs the package's extension, which stands beside the program."""
+    if transport == "ucx":
+        sys.path.append(str(BIN.parent / "python"))
+        pytest.importorskip("cadre._engine")
+    try:
+        return rl.WeightSender(ranks, host="127.0.0.1", transport=transport)
+    except NotImplementedError as error:
+        pytest.skip(str(error))
 
 
 def read_tensors(folder):
@@ -324,12 +336,13 @@ def connect(server, sender, ranks):
     assert sender.receivers() == list(range(1, ranks + 1))
 
 
+@pytest.mark.parametrize("transport", ["tcp", "ucx"])
 @pytest.mark.parametrize("layout,ranks", [("one", 1), ("tp2-dp2-ep", 4), ("dp2-eplb", 2)])
-def test_weights_over_a_socket(start, other_answer, layout, ranks):
+def test_weights_over_a_socket(start, other_answer, layout, ranks, transport):
     rl = load_sender()
     server = start(*SMALL, *LAYOUTS[layout])
     before = greedy(server)
-    with rl.WeightSender(ranks, host="127.0.0.1") as sender:
+    with make_sender(rl, ranks, transport) as sender:
         connect(server, sender, ranks)
         arrays = arrays_of(changed_tensors())
         sender.offer(arrays, dtypes=dict.fromkeys(arrays, "bfloat16"))
@@ -529,7 +542,6 @@ def test_a_miniature_loop(start, layout, dtype):
     0.05 in the mean of a round."""
     pytest.importorskip("numpy")
     import subprocess
-    import sys
 
     server = start("--kv-cache-memory-bytes", "32M", "--dtype", dtype, "--logprobs-mode", "processed_logprobs",
                    "--enable-return-routed-experts", *LAYOUTS[layout])
