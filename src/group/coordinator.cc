@@ -316,6 +316,8 @@ void Coordinator::State::Run() {
       Connection& c = *connections[i];
       if (polls[i + 2].revents != 0) Hear(c);
       c.stream->Flush();
+      // At once: the host may have come again, and be heard next.
+      if (c.stream->broken() && !c.done) HandleGone(c);
     }
     if (polls[1].revents != 0) AcceptAll();
     if (Now() >= next_beat) {
