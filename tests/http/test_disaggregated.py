@@ -347,12 +347,21 @@ def test_other_layouts_of_ranks_on_the_two_sides(one, there, here):
 GOLDEN = os.path.join(os.environ.get("CADRE_GOLDEN", str(ROOT.parent / "shared/golden")), "models")
 
 
-@pytest.mark.parametrize("name", sorted(n for n in (os.listdir(GOLDEN) if os.path.isdir(GOLDEN) else ["none"])
-                                        if "deepseek_v3" in n or "mixtral" in n or n == "none"))
-def test_families(name):
+# For tests that take a `name`.
+families = pytest.mark.parametrize("name", sorted(n for n in (os.listdir(GOLDEN) if os.path.isdir(GOLDEN) else ["none"])
+                                                  if "deepseek_v3" in n or "mixtral" in n or n == "none"))
+
+
+def golden_model(name):
     folder = os.path.join(GOLDEN, name)
     if not os.path.isdir(folder):
         pytest.skip("no models in %s (CADRE_GOLDEN)" % GOLDEN)
+    return folder
+
+
+@families
+def test_families(name):
+    folder = golden_model(name)
     flags = ["--skip-tokenizer-init"]
     ids = [3 + i * 5 % 60 for i in range(40)]
     body = {"prompt": ids, "max_tokens": 12, "ignore_eos": True, "return_token_ids": True}

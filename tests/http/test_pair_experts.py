@@ -4,7 +4,6 @@ prefill has computed. The truth is one server that does both, in float32."""
 import base64
 import concurrent.futures
 import io
-import os
 import re
 import uuid
 
@@ -12,8 +11,8 @@ import pytest
 
 from conftest import BIN
 from ports import free_port
-from test_disaggregated import (ASK, GOLDEN, alone, ask_decode, ask_prefill, config, counter, free, post, pushed, router_before,
-                                serve, text, transfers, until)
+from test_disaggregated import (ASK, alone, ask_decode, ask_prefill, config, counter, families, free, golden_model, post, pushed,
+                                router_before, serve, text, transfers, until)
 from test_pair_failures import WAYS, Begun, ids, recomputed, wire_to
 
 np = pytest.importorskip("numpy")
@@ -149,13 +148,10 @@ def test_the_next_turn_comes_back(one):
         expect_same(ask_decode(second, there["kv_transfer_params"]), wanted, len(turn))
 
 
-@pytest.mark.parametrize("name", sorted(n for n in (os.listdir(GOLDEN) if os.path.isdir(GOLDEN) else ["none"])
-                                        if "deepseek_v3" in n or "mixtral" in n or n == "none"))
+@families
 def test_families(name):
     """Latent rows, and layers without experts before those that have some."""
-    folder = os.path.join(GOLDEN, name)
-    if not os.path.isdir(folder):
-        pytest.skip("no models in %s (CADRE_GOLDEN)" % GOLDEN)
+    folder = golden_model(name)
     flags = ["--skip-tokenizer-init", FLAG]
     prompt = [3 + i * 5 % 60 for i in range(40)]
     body = {"prompt": prompt, "max_tokens": 12, "ignore_eos": True, "return_token_ids": True}
