@@ -1,4 +1,4 @@
-// Weights over UCX between a sender and a receiver of one process, against the folder that they come from.
+// Weights over UCX against the folder that they come from.
 #include "deploy/weight_memory.h"
 
 #include <gtest/gtest.h>
@@ -11,6 +11,7 @@
 
 #include "checkpoint/remote_offer_testing.h"
 #include "checkpoint/safetensors.h"
+#include "fabric/memory_owner_testing.h"
 #include "model/tiny.h"
 #include "sys/sockets.h"
 
@@ -24,20 +25,20 @@ TimePoint Soon() {
   return Now() + 20s;
 }
 
-// A trainer: holds every tensor of a folder in memory of its own and offers it to one receiver, again and
-// again.
+// A trainer: holds every tensor of a folder in the memory of a process and offers it to one receiver, again
+// and again.
 class Trainer {
  public:
-  Trainer(const checkpoint::TensorSource& folder, fabric::MemoryOwner& owner)
+  Trainer(const checkpoint::TensorSource& folder, fabric::test::OwnerProcess& owner)
       : listener_(*sys::ListenTcp("127.0.0.1", 0)), port_(*sys::LocalPort(listener_.get())) {
     head_ = checkpoint::MakeSafetensorsHeader(folder.tensors());
     Map(owner, std::vector<std::byte>(checkpoint::kProbeBytes, std::byte{'p'}));
     for (const TensorInfo& tensor : folder.tensors()) {
       std::vector<std::byte> bytes(static_cast<size_t>(tensor.num_bytes));
       EXPECT_TRUE(folder.Read(tensor, 0, tensor.num_bytes, bytes.data()));
-      offer_.pieces.push_back({static_cast<uint32_t>(memory_.size()), 0, bytes.size()});
+      offer_.pieces.push_back({static_cast<uint32_t>(offer_.regions.size()), 0, bytes.size()});
       data_bytes_ += bytes.size();
-      Map(owner, std::move(bytes));
+      Map(owner, bytes);
     }
     offer_.port = owner.port();
     thread_ = std::thread([this] { Serve(); });
@@ -48,10 +49,8 @@ class Trainer {
   std::atomic<int> num_ends = 0, num_used = 0;
 
  private:
-  void Map(fabric::MemoryOwner& owner, std::vector<std::byte> bytes) {
-    memory_.push_back(std::move(bytes));
-    mapped_.push_back(*owner.Map(memory_.back().data(), memory_.back().size()));
-    const fabric::MemoryRegion& region = mapped_.back()->region();
+  void Map(fabric::test::OwnerProcess& owner, std::span<const std::byte> bytes) {
+    const fabric::MemoryRegion region = owner.Map(bytes);
     offer_.regions.push_back({region.address, region.bytes, region.key});
   }
   void Serve() {
@@ -80,8 +79,6 @@ class Trainer {
   sys::Fd listener_;
   uint16_t port_;
   std::string head_;
-  std::vector<std::vector<std::byte>> memory_;
-  std::vector<std::unique_ptr<fabric::MappedMemory>> mapped_;
   checkpoint::test::OfferParts offer_{.probe = std::string(checkpoint::kProbeBytes, 'p')};
   uint64_t data_bytes_ = 0;
   std::thread thread_;
@@ -93,9 +90,9 @@ class WeightMemoryTest : public testing::TestWithParam<bool> {
 #ifdef __SANITIZE_THREAD__
     GTEST_SKIP() << "UCX is not compiled for ThreadSanitizer";
 #endif
-    auto owner = fabric::MemoryOwner::Create({.addresses = {"127.0.0.1"}, .direct = GetParam()});
-    if (!owner) GTEST_SKIP() << owner.error().message;
-    owner_ = std::move(*owner);
+    std::string why;
+    owner_ = fabric::test::OwnerProcess::Start(CADRE_MEMORY_OWNER, GetParam(), why);
+    if (owner_ == nullptr) GTEST_SKIP() << why;
     folder_ = std::filesystem::temp_directory_path() / ("cadre_weight_memory_" + std::to_string(getpid()));
     std::filesystem::create_directories(folder_);
     ASSERT_TRUE(model::WriteTinyCheckpoint(folder_, {.seed = 3}).has_value());
@@ -115,7 +112,7 @@ class WeightMemoryTest : public testing::TestWithParam<bool> {
             }};
   }
 
-  std::unique_ptr<fabric::MemoryOwner> owner_;
+  std::unique_ptr<fabric::test::OwnerProcess> owner_;
   std::filesystem::path folder_;
   std::unique_ptr<checkpoint::TensorSource> source_;
 };
@@ -150,7 +147,6 @@ TEST_P(WeightMemoryTest, BringsWhatTheFolderHolds) {
       (*remote)->Finish(round != 1);
     }
   }
-  owner_.reset();
   while (trainer.num_ends < 3) std::this_thread::sleep_for(1ms);
   EXPECT_EQ(trainer.num_used, 2);
 }
@@ -161,7 +157,7 @@ TEST_P(WeightMemoryTest, ATrainerWhoseUcxEndsFailsTheRead) {
   ASSERT_TRUE(remote) << remote.error().message;
   const auto came = (*remote)->Receive(Soon());
   ASSERT_TRUE(came) << came.error().message;
-  owner_.reset();
+  owner_->End();
   const TensorInfo& tensor = (*came)->tensors().front();
   std::vector<std::byte> to(static_cast<size_t>(tensor.num_bytes));
   const TimePoint start = Now();

@@ -12,6 +12,10 @@
 // Readers call at a port of the owner's, as UCX's own clients do. Connections made from addresses of workers
 // would do without, but a peer that dies while one is made ends the owner's process there too.
 //
+// One process has owners or readers. UCX 1.13 waits for the events of all connections that are being made in
+// one thread and tells them apart by descriptor: it ends a process in which one side's descriptor becomes the
+// other's while an event of it waits (tcp_sockcm_ep.c:416, async.c:643).
+//
 // What this is not: a way to reach processes that are not trusted. Sizes and bounds are checked, and wild
 // keys do not make UCX read past their ends; what its two ends tell each other it does not protect. Between
 // two that have RDMA, but none in common, UCX serves ucp_get as said above.
@@ -56,7 +60,8 @@ struct RemoteMemoryOptions {
 class MemoryOwner {
  public:
   /// Starts UCX and a thread that serves readers (asleep while there is nothing to do). Errors: kUnsupported
-  /// if UCX is not installed, kUnavailable if it cannot use this machine. Cost: some ten milliseconds.
+  /// if UCX is not installed or this process has a reader, kUnavailable if it cannot use this machine. Cost:
+  /// some ten milliseconds.
   static Result<std::unique_ptr<MemoryOwner>> Create(const RemoteMemoryOptions& options);
   virtual ~MemoryOwner() = default;
 
@@ -77,7 +82,7 @@ struct ReadLimits {
 
 class MemoryReader {
  public:
-  /// Errors and cost: as MemoryOwner::Create.
+  /// Errors and cost: as MemoryOwner::Create; kUnsupported if this process has an owner.
   static Result<std::unique_ptr<MemoryReader>> Create(const RemoteMemoryOptions& options);
   virtual ~MemoryReader() = default;
 

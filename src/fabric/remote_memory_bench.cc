@@ -1,6 +1,6 @@
-// A piece of memory fetched from another thread, as a rank fetches weights: over UCX asked for and direct
-// (which without RDMA is UCX's emulation), over a plain socket whose other end sends what it is asked for,
-// and by memcpy. Ratios are what to look at; run with --benchmark_enable_random_interleaving=true
+// A piece of memory fetched from another process, as a rank fetches weights: over UCX asked for and direct
+// (which without RDMA is UCX's emulation), over a plain socket to another thread, which sends what it is
+// asked for, and by memcpy. Ratios are what to look at; run with --benchmark_enable_random_interleaving=true
 // --benchmark_repetitions=9.
 #include <benchmark/benchmark.h>
 
@@ -8,7 +8,7 @@
 #include <cstring>
 #include <thread>
 
-#include "fabric/remote_memory.h"
+#include "fabric/memory_owner_testing.h"
 #include "sys/sockets.h"
 
 namespace cadre::fabric {
@@ -36,13 +36,11 @@ void Run(benchmark::State& state, Fetch fetch) {
 
 void Ucx(benchmark::State& state, bool direct) {
   const std::vector<std::byte> file(kFileBytes, std::byte{1});
-  const RemoteMemoryOptions options{.addresses = {"127.0.0.1"}, .direct = direct};
-  const auto owner = MemoryOwner::Create(options);
-  const auto reader = MemoryReader::Create(options);
-  if (!owner || !reader) return state.SkipWithError("no UCX");
-  const auto mapped = (*owner)->Map(file.data(), file.size());
-  if (!mapped) return state.SkipWithError("not mapped");
-  (*reader)->Attach("127.0.0.1", (*owner)->port(), {(*mapped)->region()});
+  std::string why;
+  const auto owner = test::OwnerProcess::Start(CADRE_MEMORY_OWNER, direct, why);
+  const auto reader = MemoryReader::Create({.addresses = {"127.0.0.1"}, .direct = direct});
+  if (owner == nullptr || !reader) return state.SkipWithError("no UCX");
+  (*reader)->Attach("127.0.0.1", owner->port(), {owner->Map(file)});
   Run(state, [&](size_t offset, std::span<std::byte> to) {
     return (*reader)->Read(0, offset, to, {.deadline = Soon()}).has_value();
   });

@@ -7,6 +7,7 @@
 #include <charconv>
 #include <cstdio>
 #include <cstdlib>
+#include <mutex>
 
 #include "fabric/host_link.h"
 
@@ -49,6 +50,10 @@ void Choose(const Ucp& ucp, ucp_config_t* config, const RemoteMemoryOptions& opt
   ucp.config_modify(config, "KEEPALIVE_INTERVAL", "1s");
 }
 
+// Of this process.
+std::mutex roles_mutex;
+int num_contexts[2] = {0, 0};  // by MemoryRole
+
 }  // namespace
 
 Result<SocketAddress> SocketAddressOf(const std::string& host, const std::string& port) {
@@ -78,9 +83,19 @@ int PortOf(const sockaddr_storage& address) {
                                              : reinterpret_cast<const sockaddr_in&>(address).sin_port);
 }
 
-Result<std::shared_ptr<UcxContext>> UcxContext::Make(const RemoteMemoryOptions& options) {
+Result<std::shared_ptr<UcxContext>> UcxContext::Make(const RemoteMemoryOptions& options, MemoryRole role) {
   CADRE_ASSIGN(auto library, UcxLibrary::Open("memory cannot be read over UCX"));
-  std::shared_ptr<UcxContext> context(new UcxContext(std::move(library)));
+  std::shared_ptr<UcxContext> context;
+  {
+    const std::lock_guard lock(roles_mutex);
+    if (num_contexts[role == MemoryRole::kOwner ? 1 : 0] > 0)
+      return Fail(Code::kUnsupported,
+                  "one process cannot offer memory over UCX and read some too, and this one {} already; "
+                  "use sockets, or two processes",
+                  role == MemoryRole::kOwner ? "reads" : "offers");
+    context.reset(new UcxContext(std::move(library), role));
+    ++num_contexts[static_cast<int>(role)];
+  }
   CADRE_TRY(context->Start(options));
   return context;
 }
@@ -118,6 +133,8 @@ UcxContext::~UcxContext() {
   decltype(&ucp_cleanup) cleanup = nullptr;
   library_.Get(cleanup, "ucp_cleanup");
   if (handle_ != nullptr && cleanup != nullptr) cleanup(handle_);
+  const std::lock_guard lock(roles_mutex);
+  --num_contexts[static_cast<int>(role_)];
 }
 
 Result<ucp_worker*> UcxContext::MakeWorker() const {

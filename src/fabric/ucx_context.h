@@ -14,9 +14,12 @@ struct ucp_worker;
 
 namespace cadre::fabric {
 
+enum class MemoryRole { kOwner, kReader };
+
 class UcxContext {
  public:
-  static Result<std::shared_ptr<UcxContext>> Make(const RemoteMemoryOptions& options);
+  /// A process has owners or readers, never both (remote_memory.h says why). Errors: kUnsupported.
+  static Result<std::shared_ptr<UcxContext>> Make(const RemoteMemoryOptions& options, MemoryRole role);
   ~UcxContext();
   UcxContext(const UcxContext&) = delete;
   UcxContext& operator=(const UcxContext&) = delete;
@@ -33,10 +36,11 @@ class UcxContext {
   bool many_threads() const { return many_threads_; }
 
  private:
-  explicit UcxContext(UcxLibrary library) : library_(std::move(library)) {}
+  UcxContext(UcxLibrary library, MemoryRole role) : library_(std::move(library)), role_(role) {}
   Status Start(const RemoteMemoryOptions& options);
 
   UcxLibrary library_;
+  MemoryRole role_;
   ucp_context* handle_ = nullptr;
   bool direct_ = false, many_threads_ = false;
 };

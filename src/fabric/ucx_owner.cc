@@ -323,7 +323,7 @@ class UcxOwner final : public MemoryOwner {
 }  // namespace
 
 Result<std::unique_ptr<MemoryOwner>> MemoryOwner::Create(const RemoteMemoryOptions& options) {
-  CADRE_ASSIGN(auto context, UcxContext::Make(options));
+  CADRE_ASSIGN(auto context, UcxContext::Make(options, MemoryRole::kOwner));
   CADRE_ASSIGN(const Ucp ucp, Load(context->library()));
   auto owner = std::make_unique<UcxOwner>(std::move(context), ucp,
                                           options.addresses.empty() ? "0.0.0.0" : options.addresses.front());

@@ -4,6 +4,10 @@
 // that is given up leaves UCX free to write into the caller's memory, so its lane's endpoint and worker are
 // destroyed before the read returns; the next Attach brings new ones. Between two owners a lane has neither:
 // UCX wants its worker moved as long as somebody is connected to it.
+//
+// An endpoint that is still meeting its peer is given time for that before it is closed: a connection that
+// goes while it is being made may leave the owner's end half wired, which ends the owner's process (UCX 1.13,
+// tcp_ep.c:478). And one lane at a time opens or closes one, for their descriptors' sake (remote_memory.h).
 #include <poll.h>
 #include <ucp/api/ucp.h>
 
@@ -28,6 +32,7 @@ constexpr int kSpins = 200;         // about 50 us: an answer's way
 constexpr auto kLookAround = 5ms;   // between looks at the deadline
 constexpr int kSleepMs = 1;         // at once: UCX makes connections in a thread that does not signal
 constexpr auto kCloseTime = 200ms;  // for an endpoint whose peer may be gone
+constexpr auto kMeetTime = 1s;      // for one that is closed before it has met its peer
 
 struct Ucp {
   decltype(&ucp_worker_destroy) worker_destroy;
@@ -74,7 +79,8 @@ struct Source {
 
 class Lane {
  public:
-  Lane(std::shared_ptr<UcxContext> context, const Ucp& ucp) : context_(std::move(context)), ucp_(ucp) {}
+  Lane(std::shared_ptr<UcxContext> context, const Ucp& ucp, std::mutex& door)
+      : context_(std::move(context)), ucp_(ucp), door_(door) {}
   ~Lane() { Disconnect(nullptr); }
   Lane(const Lane&) = delete;
   Lane& operator=(const Lane&) = delete;
@@ -91,10 +97,10 @@ class Lane {
   Status Read(const Source& source, size_t region, uint64_t offset, std::span<std::byte> to,
               const ReadLimits& limits) {
     CADRE_TRY(broken_);
-    if (endpoint_ == nullptr) CADRE_TRY(Connect(source));
     const MemoryRegion& from = source.regions[region];
     if (from.key.size() < kRegionNumberBytes)
       return Fail(Code::kUnavailable, "the owner's key of region {} has {} bytes", region, from.key.size());
+    if (endpoint_ == nullptr) CADRE_TRY(Connect(source));
     if (context_->direct() && from.key.size() > kRegionNumberBytes) {
       if (keys_[region] == nullptr) CADRE_TRY(Unpack(from, keys_[region]));
       return Get(from.address + offset, keys_[region], to, limits);
@@ -111,6 +117,7 @@ class Lane {
  private:
   Status Connect(const Source& source) {
     CADRE_ASSIGN(SocketAddress at, SocketAddressOf(source.host, source.port));
+    const std::lock_guard lock(door_);
     CADRE_ASSIGN(worker_, context_->MakeWorker());
     if (const auto status = ucp_.worker_get_efd(worker_, &event_); status != UCS_OK)
       return Break("sleep", status);
@@ -130,9 +137,12 @@ class Lane {
     params.sockaddr = {at.get(), at.bytes};
     params.err_mode = UCP_ERR_HANDLING_MODE_PEER;
     params.err_handler.cb = [](void* self, ucp_ep_h, ucs_status_t status) {
-      [[maybe_unused]] const Status broken = static_cast<Lane*>(self)->Break("read", status);
+      auto* const me = static_cast<Lane*>(self);
+      me->settled_ = true;
+      [[maybe_unused]] const Status broken = me->Break("read", status);
     };
     params.err_handler.arg = this;
+    settled_ = false;
     const ucs_status_t status = ucp_.ep_create(worker_, &params, &endpoint_);
     if (status == UCS_OK) return {};
     endpoint_ = nullptr;
@@ -167,7 +177,9 @@ class Lane {
       return given_up;
     }
     ucp_.request_free(request);
-    return status == UCS_OK ? Status() : Break("read", status);
+    if (status != UCS_OK) return Break("read", status);
+    settled_ = true;
+    return {};
   }
 
   Status AskFor(const MemoryRegion& from, uint64_t offset, std::span<std::byte> to,
@@ -176,13 +188,7 @@ class Lane {
     std::memcpy(&ask_.region, from.key.data(), sizeof(ask_.region));
     to_ = to;
     state_ = State::kAsked;
-    ucp_request_param_t params = {};
-    params.op_attr_mask = UCP_OP_ATTR_FIELD_FLAGS;
-    params.flags = UCP_AM_SEND_FLAG_REPLY | UCP_AM_SEND_FLAG_EAGER;
-    const ucs_status_ptr_t request =
-        ucp_.am_send_nbx(endpoint_, kAskMessage, &ask_, sizeof(ask_), nullptr, 0, &params);
-    if (UCS_PTR_IS_ERR(request)) return Break("read", UCS_PTR_STATUS(request));
-    if (request != nullptr) ucp_.request_free(request);  // completes on its own
+    CADRE_TRY(SendAsk());
     const auto done = [this] { return state_ == State::kHere || state_ == State::kRefused || !broken_; };
     const Status given_up = Await(done, limits);
     to_ = {};
@@ -194,13 +200,32 @@ class Lane {
     return broken_;
   }
 
+  Status SendAsk() {
+    ucp_request_param_t params = {};
+    params.op_attr_mask = UCP_OP_ATTR_FIELD_FLAGS;
+    params.flags = UCP_AM_SEND_FLAG_REPLY | UCP_AM_SEND_FLAG_EAGER;
+    const ucs_status_ptr_t request =
+        ucp_.am_send_nbx(endpoint_, kAskMessage, &ask_, sizeof(ask_), nullptr, 0, &params);
+    if (UCS_PTR_IS_ERR(request)) return Break("read", UCS_PTR_STATUS(request));
+    if (request != nullptr) ucp_.request_free(request);  // completes on its own
+    return {};
+  }
+
+  // Has any answer come, for want of another sign that the other side is there.
+  void Meet() {
+    ask_ = {.number = ask_.number + 1};
+    if (!SendAsk()) return;
+    [[maybe_unused]] const Status met = Await([this] { return settled_; }, {.deadline = Now() + kMeetTime});
+  }
+
   static ucs_status_t OnAnswer(void* self, const void* header, size_t header_bytes, void* data, size_t bytes,
                                const ucp_am_recv_param_t* param) {
     Answer answer;
     if (header_bytes != sizeof(answer)) return UCS_OK;
     std::memcpy(&answer, header, sizeof(answer));
-    return static_cast<Lane*>(self)->Take(answer, data, bytes,
-                                          (param->recv_attr & UCP_AM_RECV_ATTR_FLAG_RNDV) != 0);
+    auto* const me = static_cast<Lane*>(self);
+    me->settled_ = true;
+    return me->Take(answer, data, bytes, (param->recv_attr & UCP_AM_RECV_ATTR_FLAG_RNDV) != 0);
   }
 
   // `announced`: the bytes are still at the other side, and UCX moves them to where they are wanted.
@@ -260,6 +285,8 @@ class Lane {
   // Ends everything, `request` too: afterwards nothing of this lane writes anywhere.
   void Disconnect(ucs_status_ptr_t request) {
     state_ = State::kIdle;
+    if (endpoint_ != nullptr && !settled_) Meet();
+    const std::lock_guard lock(door_);
     for (ucp_rkey_h& key : keys_) {
       if (key != nullptr) ucp_.rkey_destroy(std::exchange(key, nullptr));
     }
@@ -284,9 +311,11 @@ class Lane {
 
   std::shared_ptr<UcxContext> context_;
   Ucp ucp_;
+  std::mutex& door_;  // held by the lane that opens or closes its connection
   ucp_worker_h worker_ = nullptr;
   int event_ = -1;
   ucp_ep_h endpoint_ = nullptr;
+  bool settled_ = false;          // the endpoint has met its peer, or failed
   std::vector<ucp_rkey_h> keys_;  // of the source's regions, unpacked when first used
   Ask ask_;                       // the last one
   std::span<std::byte> to_;       // where its answer goes
@@ -297,7 +326,7 @@ class Lane {
 class UcxReader final : public MemoryReader {
  public:
   UcxReader(const std::shared_ptr<UcxContext>& context, const Ucp& ucp, int num_lanes) {
-    for (int i = 0; i < num_lanes; ++i) lanes_.push_back(std::make_unique<Lane>(context, ucp));
+    for (int i = 0; i < num_lanes; ++i) lanes_.push_back(std::make_unique<Lane>(context, ucp, door_));
   }
 
   void Attach(std::string host, std::string port, std::vector<MemoryRegion> regions) override {
@@ -321,6 +350,7 @@ class UcxReader final : public MemoryReader {
 
  private:
   Source source_;
+  std::mutex door_;
   std::vector<std::unique_ptr<Lane>> lanes_;
   std::atomic<size_t> next_ = 0;
 };
@@ -329,7 +359,7 @@ class UcxReader final : public MemoryReader {
 
 Result<std::unique_ptr<MemoryReader>> MemoryReader::Create(const RemoteMemoryOptions& options) {
   CADRE_CHECK(options.num_lanes > 0);
-  CADRE_ASSIGN(auto context, UcxContext::Make(options));
+  CADRE_ASSIGN(auto context, UcxContext::Make(options, MemoryRole::kReader));
   CADRE_ASSIGN(const Ucp ucp, Load(context->library()));
   const int num_lanes = context->many_threads() ? options.num_lanes : 1;
   return std::make_unique<UcxReader>(context, ucp, num_lanes);
