@@ -261,7 +261,8 @@ TEST(Session, TheEndComesWithTheLastText) {
   auto request = bench.Ask("abcd");
   request.sampling.max_tokens = 4;
   const auto got = bench.Run(request);
-  EXPECT_EQ(got->pieces.back(), "d");
+  // On a busy machine two tokens may share a wake.
+  EXPECT_THAT(got->pieces.back(), testing::EndsWith("d"));
   EXPECT_LE(got->num_wakes, 4);
 }
 
