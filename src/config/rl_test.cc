@@ -488,5 +488,12 @@ TEST(Toml, LinesTypesAndNone) {
   EXPECT_EQ(ParseToml(TomlText(document->values))->values.Find("e")->Dump(), R"([{"f":"1979-05-27"}])");
 }
 
+TEST(Toml, NumbersAreWrittenAsShortAsTheyReadBack) {
+  const char* const text = "a = 0.46\nb = 1e-06\nc = 3.0\nd = -1.7976931348623157e+308\ne = 7\n";
+  const auto document = ParseToml(text);
+  ASSERT_TRUE(document) << document.error().message;
+  EXPECT_EQ(TomlText(document->values), text);
+}
+
 }  // namespace
 }  // namespace cadre::config

@@ -21,6 +21,7 @@ struct TomlAssertion {};
   do {                                     \
     if (!(condition)) FailTomlAssertion(); \
   } while (false)
+#define TOML_FLOAT_CHARCONV 1  // g++ has it since 11; without, 0.46 is written as 0.46000000000000002
 #define TOML_EXCEPTIONS 1
 #define TOML_HEADER_ONLY 1
 #include <toml++/impl/preprocessor.h>
