@@ -79,15 +79,18 @@ class ReaderProcess {
   pid_t pid_;
 };
 
-std::unique_ptr<test::OwnerProcess> StartOwner(std::string& why, bool direct = false,
-                                               std::vector<std::pair<std::string, std::string>> env = {}) {
 #ifdef __SANITIZE_THREAD__
+std::unique_ptr<test::OwnerProcess> StartOwner(std::string& why, bool = false,
+                                               std::vector<std::pair<std::string, std::string>> = {}) {
   why = "UCX is not compiled for ThreadSanitizer";
   return nullptr;
-#else
-  return test::OwnerProcess::Start(CADRE_MEMORY_OWNER, direct, why, std::move(env));
-#endif
 }
+#else
+std::unique_ptr<test::OwnerProcess> StartOwner(std::string& why, bool direct = false,
+                                               std::vector<std::pair<std::string, std::string>> env = {}) {
+  return test::OwnerProcess::Start(CADRE_MEMORY_OWNER, direct, why, std::move(env));
+}
+#endif
 
 // First of all (gtest runs suites of this name first): nothing has used UCX yet.
 TEST(RemoteMemoryDeathTest, ProcessesThatStopAndDie) {
