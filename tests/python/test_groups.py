@@ -223,13 +223,18 @@ import sys, time, numpy as np, cadre
 group = cadre.init_process_group(timeout=30)
 exchange = cadre.Exchange(group, 4, 2, 8, max_tokens=4)
 print("ready", flush=True)
-if group.rank == int(sys.argv[1] if len(sys.argv) > 1 else VICTIM):
-    WHAT
+
+def round():
+    exchange.send(np.zeros((1, 8)), [[0, 3]], [[1, 1]])
+    exchange.combine(np.zeros((exchange._exchange.num_received, 8)))
+
 start = time.monotonic()
 try:
+    round()  # after it everyone is in here
+    if group.rank == int(sys.argv[1] if len(sys.argv) > 1 else VICTIM):
+        WHAT
     while True:
-        exchange.send(np.zeros((1, 8)), [[0, 3]], [[1, 1]])
-        exchange.run(cadre.ExpertBank(2, 8, 4)) if False else exchange.combine(np.zeros((exchange._exchange.num_received, 8)))
+        round()
 except (ConnectionError, TimeoutError) as error:
     print(f"{type(error).__name__}: {error}")
     try:
