@@ -63,12 +63,12 @@ class Member final : public Rendezvous {
     body.Put(static_cast<uint32_t>(ranks.size()));
     for (const int r : ranks) body.Put(int32_t{r});
     body.PutText(blob);
-    CADRE_TRY(NameParent(sys::SendFrame(socket_.get(), kMeet, body.text(), fds, give_up)));
+    CADRE_TRY(NamePeer(sys::SendFrame(socket_.get(), kMeet, body.text(), fds, give_up)));
     while (true) {
       auto frame = sys::RecvFrame(socket_.get(), kMaxMessage, give_up);
       if (!frame) {
         CADRE_TRY(control_.Check());
-        CADRE_TRY(NameParent(std::unexpected(std::move(frame).error())));
+        CADRE_TRY(NamePeer(std::unexpected(std::move(frame).error())));
       }
       WireReader reader(std::move(frame->body));
       if (reader.Get<uint32_t>() != sequence) continue;  // the answer to a request that was given up
@@ -78,9 +78,12 @@ class Member final : public Rendezvous {
   }
 
  private:
-  static Status NameParent(Status status) {
+  static Status NamePeer(Status status) {
     if (status) return status;
-    return Fail(status.error().code, "the rank's parent process does not answer: {}", status.error().message);
+    return Fail(status.error().code,
+                "the process in which this host's ranks meet (a server's own, or a group's first rank) does "
+                "not answer: {}",
+                status.error().message);
   }
 
   static std::unexpected<Error> ReadRefusal(WireReader& reader) {
