@@ -89,6 +89,8 @@ inline StreamLoadResult RunStreamLoad(const StreamLoad& load) {
     for (const auto& writer : writers) writer->Write("data: " + std::to_string(event) + "\n\n");
     std::this_thread::sleep_for(load.interval);
   }
+  while (load.half_vanish && disconnects < load.num_streams / 2 && Now() < limit)
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
   for (const auto& writer : writers) writer->End();
   StreamLoadResult result;
   for (const auto& sink : sinks) {

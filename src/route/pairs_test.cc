@@ -133,11 +133,11 @@ Options PushOptions(std::vector<Stub*> prefill, std::vector<Stub*> decode, int n
   options.health.failure_threshold = 1000;
   std::vector<const Stub*> p, d;
   for (Stub* stub : prefill) {
-    stub->kv_transfer = Place("p", num_ranks);
+    stub->SetKvTransfer(Place("p", num_ranks));
     p.push_back(stub);
   }
   for (Stub* stub : decode) {
-    stub->kv_transfer = Place("d");
+    stub->SetKvTransfer(Place("d"));
     d.push_back(stub);
   }
   House::Add(options, p, Role::kPrefill);
@@ -194,7 +194,7 @@ TEST(Push, ThePrefillRankIsChosenAndNamed) {
 TEST(Push, PairsThatCannotPullUnlessToldOtherwise) {
   Stub silent(Answers(200, R"({"kv_transfer_params":{"remote_engine_id":"e"}})")), decode;
   Options options = PushOptions({&silent}, {&decode});
-  silent.kv_transfer.clear();  // not Cadre
+  silent.SetKvTransfer("");  // not Cadre
   {
     House house(options, 2);
     EXPECT_EQ(house.Complete().status, 200);
@@ -209,11 +209,11 @@ TEST(Push, PairsThatCannotPullUnlessToldOtherwise) {
     EXPECT_EQ(got.status, 503);
     EXPECT_THAT(got.body, HasSubstr("--kv-transfer-mode push: prefill " + silent.Url()));
   }
-  silent.kv_transfer = Place("p");
-  decode.kv_transfer = Place("d", 1, false);
+  silent.SetKvTransfer(Place("p"));
+  decode.SetKvTransfer(Place("d", 1, false));
   House house(options, 2);
   EXPECT_THAT(house.Complete().body, HasSubstr("decode " + decode.Url()));
-  decode.kv_transfer = Place("d");
+  decode.SetKvTransfer(Place("d"));
   options.kv_transfer_mode = KvTransferMode::kPull;
   House pull(options, 2);
   EXPECT_EQ(pull.Complete().status, 200);

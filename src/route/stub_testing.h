@@ -61,10 +61,14 @@ class Stub {
   }
   int num_requests() const { return static_cast<int>(Requests().size()); }
 
+  /// What it says of how its KV is reached; empty: no such route.
+  void SetKvTransfer(std::string answer) {
+    const std::lock_guard lock(mutex_);
+    kv_transfer_ = std::move(answer);
+  }
+
   int port = 0;
-  /// What it says of how its KV is reached, and of what it holds; empty: no such route. Set before a router
-  /// knows it.
-  std::string kv_transfer;
+  /// What it says of what it holds; empty: no such route. Set before a router knows it.
   std::function<http::Response(const http::Request&)> prefix_digest;
   std::atomic<bool> healthy{true};
   std::atomic<int> num_probes{0}, num_disconnects{0};
@@ -75,8 +79,10 @@ class Stub {
       ++num_probes;
       return writer->Send(JsonText("{}", healthy ? 200 : 503));
     }
-    if (request.path == "/kv_transfer")
-      return writer->Send(kv_transfer.empty() ? JsonText("{}", 404) : JsonText(kv_transfer));
+    if (request.path == "/kv_transfer") {
+      const std::lock_guard lock(mutex_);
+      return writer->Send(kv_transfer_.empty() ? JsonText("{}", 404) : JsonText(kv_transfer_));
+    }
     if (request.path == "/prefix_digest")
       return writer->Send(prefix_digest ? prefix_digest(request) : JsonText("{}", 404));
     writer->OnDisconnect([this] { ++num_disconnects; });
@@ -91,6 +97,7 @@ class Stub {
   const Behave behave_;
   mutable std::mutex mutex_;
   std::vector<http::Request> requests_;
+  std::string kv_transfer_;
   std::unique_ptr<http::Server> server_;
 };
 
