@@ -1,6 +1,6 @@
 #pragma once
-// An owner of memory (remote_memory.h) in a process of its own, as there it is in real life: UCX does not
-// bear owner and readers in one. For tests and benchmarks.
+// An owner of memory in a process of its own (remote_memory.h says why), for tests and benchmarks: its
+// process is the program memory_owner, and takes orders over a socket.
 #include <signal.h>
 #include <sys/wait.h>
 
@@ -13,6 +13,8 @@
 #include "sys/sockets.h"
 
 namespace cadre::fabric::test {
+
+constexpr int kOrders = 3;  // memory_owner's descriptor of that socket
 
 // Both sides' words are texts, after their number of bytes.
 inline bool Tell(int fd, std::string_view text) {
@@ -40,7 +42,7 @@ class OwnerProcess {
     auto child = sys::Child::Spawn({.program = program,
                                     .args = {direct ? "direct" : "asked"},
                                     .env = std::move(env),
-                                    .fds = {{pair->second.get(), 3}},
+                                    .fds = {{pair->second.get(), kOrders}},
                                     .capture = false});
     if (!child) return Refuse(why, child.error().message);
     pair->second = {};

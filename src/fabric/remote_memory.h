@@ -93,7 +93,8 @@ class MemoryReader {
   void Detach() { Attach({}, {}, {}); }
   /// Bytes [offset, offset + to.size()) of a region, which must lie in it (checked). When it returns nothing
   /// writes to `to` any more. Errors: kUnavailable where the owner cannot be reached or has gone, or does not
-  /// have the region mapped; kDeadlineExceeded; that of limits.check. A lane that had one is of no use until
+  /// have the region mapped; kDeadlineExceeded; that of limits.check (up to a second later
+  /// while a connection is made). A lane that had one is of no use until
   /// the next Attach. Any thread.
   virtual Status Read(size_t region, uint64_t offset, std::span<std::byte> to, const ReadLimits& limits) = 0;
 };

@@ -211,7 +211,7 @@ class Lane {
     return {};
   }
 
-  // Has any answer come, for want of another sign that the other side is there.
+  // Waits for any answer: UCX has no other word of a connection that is made.
   void Meet() {
     ask_ = {.number = ask_.number + 1};
     if (!SendAsk()) return;

@@ -1,5 +1,4 @@
-// An owner of memory as a process of its own; memory_owner_testing.h starts it, and tells it over descriptor
-// 3 what to do.
+// An owner of memory as a process of its own; memory_owner_testing.h starts it, and tells it what to do.
 //
 //   memory_owner asked|direct
 #include <map>
@@ -11,26 +10,24 @@
 namespace cadre::fabric {
 namespace {
 
-constexpr int kOrders = 3;  // the descriptor
-
 // Answers until the other side goes.
 void Serve(std::unique_ptr<MemoryOwner> owner) {
   std::vector<std::unique_ptr<std::string>> memory;
   std::map<std::string, std::unique_ptr<MappedMemory>> mapped;  // by key
-  while (const auto order = test::Hear(kOrders)) {
+  while (const auto order = test::Hear(test::kOrders)) {
     if (*order == "map") {
-      memory.push_back(std::make_unique<std::string>(test::Hear(kOrders).value_or("")));
+      memory.push_back(std::make_unique<std::string>(test::Hear(test::kOrders).value_or("")));
       auto done = owner->Map(memory.back()->data(), memory.back()->size());
       const MemoryRegion region = done ? (*done)->region() : MemoryRegion();
       if (done) mapped[region.key] = std::move(*done);
-      test::Tell(kOrders, Format("{}", region.address));
-      test::Tell(kOrders, region.key);
+      test::Tell(test::kOrders, Format("{}", region.address));
+      test::Tell(test::kOrders, region.key);
     } else if (*order == "unmap") {
-      mapped.erase(test::Hear(kOrders).value_or(""));
-      test::Tell(kOrders, "");
+      mapped.erase(test::Hear(test::kOrders).value_or(""));
+      test::Tell(test::kOrders, "");
     } else if (*order == "end") {
       owner.reset();
-      test::Tell(kOrders, "");
+      test::Tell(test::kOrders, "");
     }
   }
 }
@@ -42,7 +39,7 @@ int main(int argc, char** argv) {
   using namespace cadre::fabric;
   const bool direct = argc > 1 && std::string_view(argv[1]) == "direct";
   auto owner = MemoryOwner::Create({.addresses = {"127.0.0.1"}, .direct = direct});
-  test::Tell(kOrders, owner ? "" : owner.error().message);
-  test::Tell(kOrders, owner ? (*owner)->port() : "");
+  test::Tell(test::kOrders, owner ? "" : owner.error().message);
+  test::Tell(test::kOrders, owner ? (*owner)->port() : "");
   if (owner) Serve(std::move(*owner));
 }
